@@ -1,0 +1,52 @@
+//! Which source to use and which flows to look at.
+
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use netdiag_telemetry::FlowKey;
+
+/// Which source to open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SourceChoice {
+    /// eBPF where it loads, else `sock_diag`.
+    #[default]
+    Auto,
+    /// eBPF, or fail.
+    Ebpf,
+    /// `sock_diag`, even where eBPF would load.
+    Sockdiag,
+}
+
+/// How to open a probe.
+#[derive(Clone, Debug, Default)]
+pub struct ProbeConfig {
+    /// Which source.
+    pub source: SourceChoice,
+    /// Which flows.
+    pub filter: FlowFilter,
+    /// Most flows tracked in the kernel at once; `None` for the default of 65,536.
+    pub max_flows: Option<u32>,
+}
+
+/// Which flows to look at. Empty lists mean "all".
+#[derive(Clone, Debug, Default)]
+pub struct FlowFilter {
+    /// Local ports.
+    pub ports: Vec<u16>,
+    /// Networks the remote address must be in.
+    pub peers: Vec<IpNet>,
+    /// Include flows that never leave the host.
+    pub loopback: bool,
+    /// Only this network namespace: a path such as `/run/netns/NAME` or `/proc/PID/ns/net`. `None` for all that can be
+    /// seen.
+    pub netns: Option<PathBuf>,
+}
+
+impl FlowFilter {
+    /// Whether a flow passes, its namespace aside.
+    pub fn matches(&self, key: &FlowKey) -> bool {
+        (self.loopback || !key.is_loopback())
+            && (self.ports.is_empty() || self.ports.contains(&key.local.port()))
+            && (self.peers.is_empty() || self.peers.iter().any(|net| net.contains(&key.peer.ip())))
+    }
+}

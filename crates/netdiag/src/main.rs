@@ -1,0 +1,2 @@
+//! The `netdiag` binary.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Developer automation: `cargo xtask`.
+fn main() {}
