@@ -144,9 +144,11 @@ static __always_inline int wanted(const struct nd_flow *flow)
 	}
 	if (cfg_match_peers) {
 		struct nd_prefix peer = { .bits = 128 };
+		__u8 *take;
 
 		__builtin_memcpy(peer.addr, flow->raddr, sizeof(peer.addr));
-		if (!bpf_map_lookup_elem(&peers, &peer))
+		take = bpf_map_lookup_elem(&peers, &peer);
+		if (!take || !*take)
 			return 0;
 	}
 	return 1;

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::flow::{Counters, FlowKey, FlowSnapshot, Liveness};
-use crate::histogram::{RttHistogram, RttSamples};
+use crate::histogram::RttHistogram;
 use crate::sample::{LinkSample, Row, RttSummary, Source};
 use crate::window::Window;
 
@@ -111,8 +111,9 @@ impl FlowTable {
     /// in order (a port reused within the interval).
     pub fn tick(&mut self, snapshots: &[FlowSnapshot], now: Instant) -> Tick {
         self.tick += 1;
-        let elapsed =
-            self.last_tick.map_or(Duration::ZERO, |last| now.monotonic.saturating_sub(last));
+        let elapsed = self
+            .last_tick
+            .map_or(Duration::ZERO, |last| now.monotonic.saturating_sub(last));
         self.last_tick = Some(now.monotonic);
 
         let mut host = Scope::default();
@@ -137,7 +138,10 @@ impl FlowTable {
         let rolling = self.window.push(now.monotonic, rtt, host.retrans_segs);
         Tick {
             active_flows: host.active,
-            host: Row { sample: host.finish(elapsed, now, self.source), rolling },
+            host: Row {
+                sample: host.finish(elapsed, now, self.source),
+                rolling,
+            },
             peers,
             streams,
         }
@@ -162,12 +166,22 @@ impl FlowTable {
             Some(live) if live.unacked_segs > 0 && !snapshot.closed => {
                 let last = liveness_before.unwrap_or_default();
                 let busy = live.busy.saturating_sub(last.busy);
-                let waiting = if known.is_some() && bytes_acked == 0 { waited + busy } else { busy };
-                (waiting.min(live.last_ack_age), live.rwnd_limited.saturating_sub(last.rwnd_limited))
+                let waiting = if known.is_some() && bytes_acked == 0 {
+                    waited + busy
+                } else {
+                    busy
+                };
+                (
+                    waiting.min(live.last_ack_age),
+                    live.rwnd_limited.saturating_sub(last.rwnd_limited),
+                )
             }
             Some(live) => {
                 let last = liveness_before.unwrap_or_default();
-                (Duration::ZERO, live.rwnd_limited.saturating_sub(last.rwnd_limited))
+                (
+                    Duration::ZERO,
+                    live.rwnd_limited.saturating_sub(last.rwnd_limited),
+                )
             }
             None => (Duration::ZERO, Duration::ZERO),
         };
