@@ -60,9 +60,7 @@ pub(crate) struct Ebpf {
 // aya's map types have no Debug of their own.
 impl fmt::Debug for Ebpf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ebpf")
-            .field("programs", &self.program_ids())
-            .finish_non_exhaustive()
+        f.debug_struct("Ebpf").field("programs", &self.program_ids()).finish_non_exhaustive()
     }
 }
 
@@ -89,9 +87,7 @@ impl Ebpf {
             attach(&mut programs, program, hook)?;
         }
         let mut take = |name: &'static str| {
-            programs
-                .take_map(name)
-                .ok_or_else(|| ProbeError::object(format!("no map {name}")))
+            programs.take_map(name).ok_or_else(|| ProbeError::object(format!("no map {name}")))
         };
         let (flows, buckets) = (take("flows")?, take("buckets")?);
         let closings = RingBuf::try_from(take("closings")?).map_err(ProbeError::object)?;
@@ -115,10 +111,7 @@ impl Ebpf {
         let mut flows = Vec::new();
         self.flows
             .for_each(|_key, value| flows.push(Flow::from_bytes(value)))
-            .map_err(|source| ProbeError::Map {
-                map: "flows",
-                source,
-            })?;
+            .map_err(|source| ProbeError::Map { map: "flows", source })?;
         let between = between(&flows);
         let mut closed = Vec::new();
         while let Some(item) = self.closings.next() {
@@ -130,11 +123,7 @@ impl Ebpf {
         flows.retain(|flow| !gone.contains(&flow.id));
         flows.append(&mut closed);
         let rtt = self.read_buckets(&flows)?;
-        Ok(Reading {
-            flows,
-            rtt,
-            between,
-        })
+        Ok(Reading { flows, rtt, between })
     }
 
     /// What the maps had no room for.
@@ -187,10 +176,7 @@ impl Ebpf {
                     }
                 }
             })
-            .map_err(|source| ProbeError::Map {
-                map: "buckets",
-                source,
-            })?;
+            .map_err(|source| ProbeError::Map { map: "buckets", source })?;
         self.orphans = orphans;
         for key in finished {
             self.counted.remove(&key);
@@ -198,10 +184,7 @@ impl Ebpf {
             let _ = self.buckets.delete(&key.to_bytes());
         }
         let samples = |(buckets, sum)| RttSamples::from_buckets(buckets, sum);
-        Ok(fresh
-            .into_iter()
-            .map(|(id, parts)| (id, samples(parts)))
-            .collect())
+        Ok(fresh.into_iter().map(|(id, parts)| (id, samples(parts))).collect())
     }
 }
 
@@ -221,13 +204,7 @@ pub(crate) fn try_hooks() -> Vec<(&'static str, Result<(), ProbeError>)> {
 fn load(filter: &FlowFilter, netns: Option<u32>, max_flows: u32) -> Result<aya::Ebpf, ProbeError> {
     let btf = Btf::from_sys_fs().map_err(|error| ProbeError::NoBtf(chain(&error)))?;
     // Before 5.11 maps count against RLIMIT_MEMLOCK; afterwards this does nothing. If it is refused, loading says so.
-    let _ = setrlimit(
-        Resource::Memlock,
-        Rlimit {
-            current: None,
-            maximum: None,
-        },
-    );
+    let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
     let flag = |condition: bool| u8::from(condition);
     EbpfLoader::new()
         .btf(Some(&btf))
@@ -260,22 +237,14 @@ fn fill_filters(programs: &mut aya::Ebpf, filter: &FlowFilter) -> Result<(), Pro
         .map_err(ProbeError::object)?;
     // IPv4 lives inside IPv6 here, but `::/0` must not match it: the longest prefix decides, so IPv4 as a whole is out
     // unless one of its networks is named.
-    let ipv4 = Key::new(
-        96,
-        std::net::Ipv4Addr::UNSPECIFIED.to_ipv6_mapped().octets(),
-    );
+    let ipv4 = Key::new(96, std::net::Ipv4Addr::UNSPECIFIED.to_ipv6_mapped().octets());
     peers.insert(&ipv4, 0, 0).map_err(ProbeError::object)?;
     for net in &filter.peers {
         let (bits, address) = match net {
-            IpNet::V4(net) => (
-                96 + u32::from(net.prefix_len()),
-                net.network().to_ipv6_mapped(),
-            ),
+            IpNet::V4(net) => (96 + u32::from(net.prefix_len()), net.network().to_ipv6_mapped()),
             IpNet::V6(net) => (u32::from(net.prefix_len()), net.network()),
         };
-        peers
-            .insert(&Key::new(bits, address.octets()), 1, 0)
-            .map_err(ProbeError::object)?;
+        peers.insert(&Key::new(bits, address.octets()), 1, 0).map_err(ProbeError::object)?;
     }
     Ok(())
 }
@@ -286,21 +255,15 @@ fn attach(programs: &mut aya::Ebpf, program: &'static str, hook: &str) -> Result
         .ok_or_else(|| ProbeError::object(format!("no program {program}")))?
         .try_into()
         .map_err(ProbeError::object)?;
-    loaded
-        .load()
-        .map_err(|error| ProbeError::load(hook, &error))?;
-    loaded
-        .attach(hook)
-        .map_err(|error| ProbeError::load(hook, &error))?;
+    loaded.load().map_err(|error| ProbeError::load(hook, &error))?;
+    loaded.attach(hook).map_err(|error| ProbeError::load(hook, &error))?;
     Ok(())
 }
 
 fn hash_map(map: Map) -> Result<MapData, ProbeError> {
     match map {
         Map::HashMap(data) => Ok(data),
-        other => Err(ProbeError::object(format!(
-            "unexpected kind of map: {other:?}"
-        ))),
+        other => Err(ProbeError::object(format!("unexpected kind of map: {other:?}"))),
     }
 }
 

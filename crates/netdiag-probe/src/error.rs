@@ -68,9 +68,6 @@ impl ProbeError {
             }
             link = error.source();
         }
-        Self::Load {
-            what: what.to_owned(),
-            cause,
-        }
+        Self::Load { what: what.to_owned(), cause }
     }
 }

@@ -48,9 +48,7 @@ impl RttEstimator {
         // With `n` overestimated the result lags; underestimated, it overshoots. No round trip beats the minimum the
         // kernel saw, and none above the whole history's weight can be told from noise.
         let floor = info.min_rtt.unwrap_or_default().as_secs_f64();
-        Some(Duration::from_secs_f64(
-            mean.clamp(floor, 8.0 * info.rtt.as_secs_f64().max(floor)),
-        ))
+        Some(Duration::from_secs_f64(mean.clamp(floor, 8.0 * info.rtt.as_secs_f64().max(floor))))
     }
 }
 
@@ -70,10 +68,7 @@ mod tests {
 
     fn check(before: TcpInfo, after: TcpInfo, expected: Option<u64>) {
         let sample = RttEstimator::new(&before).advance(&after);
-        assert_eq!(
-            sample.map(|rtt| (rtt.as_secs_f64() * 1e6).round() as u64),
-            expected
-        );
+        assert_eq!(sample.map(|rtt| (rtt.as_secs_f64() * 1e6).round() as u64), expected);
     }
 
     #[test]

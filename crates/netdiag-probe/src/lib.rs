@@ -56,14 +56,9 @@ impl Probe {
         let only = match &config.filter.netns {
             None => None,
             Some(path) => {
-                let inode = netns::inode_of(path).map_err(|source| ProbeError::Netns {
-                    path: path.clone(),
-                    source,
-                })?;
-                Some(Netns {
-                    inode,
-                    path: path.clone(),
-                })
+                let inode = netns::inode_of(path)
+                    .map_err(|source| ProbeError::Netns { path: path.clone(), source })?;
+                Some(Netns { inode, path: path.clone() })
             }
         };
         let (ebpf, fallback_reason) = match config.source {
@@ -90,11 +85,7 @@ impl Probe {
 
     /// Which source is at work.
     pub fn source(&self) -> Source {
-        if self.ebpf.is_some() {
-            Source::Ebpf
-        } else {
-            Source::Sockdiag
-        }
+        if self.ebpf.is_some() { Source::Ebpf } else { Source::Sockdiag }
     }
 
     /// Why `auto` did not use eBPF, in one sentence; `None` if it did or was not asked to.
@@ -107,10 +98,7 @@ impl Probe {
     /// The first call gives the baseline of connections that were open before the probe; make it at once.
     pub fn snapshot(&mut self) -> Result<Vec<FlowSnapshot>, ProbeError> {
         let Some(ebpf) = &mut self.ebpf else {
-            let mut flows = self
-                .sockets
-                .dump([].into_iter())
-                .map_err(ProbeError::SockDiag)?;
+            let mut flows = self.sockets.dump([].into_iter()).map_err(ProbeError::SockDiag)?;
             flows.retain(|flow| self.filter.matches(&flow.key));
             return Ok(flows);
         };
@@ -138,10 +126,7 @@ impl Probe {
 
     /// Names and kernel identifiers of the attached BPF programs, for their run-time statistics; empty without eBPF.
     pub fn program_ids(&self) -> Vec<(&'static str, u32)> {
-        self.ebpf
-            .as_ref()
-            .map(Ebpf::program_ids)
-            .unwrap_or_default()
+        self.ebpf.as_ref().map(Ebpf::program_ids).unwrap_or_default()
     }
 }
 
@@ -182,18 +167,11 @@ fn merge(
                 let flow = &mut merged[index];
                 let rtt = std::mem::take(&mut flow.rtt);
                 let rtt = if rtt.is_empty() { socket.rtt } else { rtt };
-                *flow = FlowSnapshot {
-                    opened: flow.opened,
-                    rtt,
-                    ..socket
-                };
+                *flow = FlowSnapshot { opened: flow.opened, rtt, ..socket };
             }
             // Known to the dump alone: open before the probe and silent since, or the flow map is full. Whether it was
             // opened under our eyes only the programs can say.
-            None => merged.push(FlowSnapshot {
-                opened: None,
-                ..socket
-            }),
+            None => merged.push(FlowSnapshot { opened: None, ..socket }),
         }
     }
     merged

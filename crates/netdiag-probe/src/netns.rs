@@ -24,10 +24,7 @@ pub(crate) struct Netns {
 pub(crate) fn inode_of(path: &Path) -> io::Result<u32> {
     let inode = fs::metadata(path)?.ino();
     u32::try_from(inode).map_err(|_| {
-        let message = format!(
-            "{} is not a network namespace (inode {inode})",
-            path.display()
-        );
+        let message = format!("{} is not a network namespace (inode {inode})", path.display());
         io::Error::new(io::ErrorKind::InvalidInput, message)
     })
 }
@@ -43,8 +40,7 @@ pub(crate) fn discover() -> Vec<Netns> {
     let named = entries("/run/netns");
     let processes = entries("/proc")
         .filter(|path| {
-            path.file_name()
-                .is_some_and(|name| name.as_encoded_bytes()[0].is_ascii_digit())
+            path.file_name().is_some_and(|name| name.as_encoded_bytes()[0].is_ascii_digit())
         })
         .map(|path| path.join("ns/net"));
     for path in named.chain(processes) {
@@ -52,10 +48,8 @@ pub(crate) fn discover() -> Vec<Netns> {
             found.entry(inode).or_insert(path);
         }
     }
-    let mut namespaces: Vec<_> = found
-        .into_iter()
-        .map(|(inode, path)| Netns { inode, path })
-        .collect();
+    let mut namespaces: Vec<_> =
+        found.into_iter().map(|(inode, path)| Netns { inode, path }).collect();
     namespaces.sort_unstable_by_key(|ns| ns.inode);
     namespaces
 }
@@ -72,10 +66,7 @@ pub(crate) fn visit<T: Send>(
     let enter_and_visit = |ns: &Netns| {
         let file = File::open(&ns.path)?;
         if u64::from(ns.inode) != file.metadata()?.ino() {
-            return Err(io::Error::new(
-                io::ErrorKind::NotFound,
-                "the namespace is gone",
-            ));
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the namespace is gone"));
         }
         move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
         visit(ns)
@@ -87,8 +78,5 @@ pub(crate) fn visit<T: Send>(
 }
 
 fn entries(folder: &str) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()))
+    fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()))
 }

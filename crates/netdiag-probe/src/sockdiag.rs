@@ -78,12 +78,7 @@ fn request(family: u8) -> Vec<u8> {
     bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     bytes.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
     bytes.extend([0; 8]); // sequence number, port id
-    bytes.extend([
-        family,
-        libc::IPPROTO_TCP as u8,
-        1 << (INET_DIAG_INFO - 1),
-        0,
-    ]);
+    bytes.extend([family, libc::IPPROTO_TCP as u8, 1 << (INET_DIAG_INFO - 1), 0]);
     bytes.extend(CONNECTED.to_ne_bytes());
     bytes.resize(LENGTH, 0); // any address, any port
     bytes
@@ -128,11 +123,7 @@ fn parse_socket(payload: &[u8], netns: u32) -> Option<Entry> {
     let cookie = u64::from(u32_at(message, 44)) | u64::from(u32_at(message, 48)) << 32;
     let info = attribute(&payload[DIAG_MESSAGE..], INET_DIAG_INFO)?;
     let info = TcpInfo::parse(info).ok()?;
-    Some(Entry {
-        key: FlowKey::new(netns, local, peer),
-        cookie,
-        info,
-    })
+    Some(Entry { key: FlowKey::new(netns, local, peer), cookie, info })
 }
 
 /// The value of the first netlink attribute of type `wanted`.
@@ -158,12 +149,7 @@ fn u16_at(bytes: &[u8], offset: usize) -> u16 {
 }
 
 fn u32_at(bytes: &[u8], offset: usize) -> u32 {
-    u32::from_ne_bytes([
-        bytes[offset],
-        bytes[offset + 1],
-        bytes[offset + 2],
-        bytes[offset + 3],
-    ])
+    u32::from_ne_bytes([bytes[offset], bytes[offset + 1], bytes[offset + 2], bytes[offset + 3]])
 }
 
 fn malformed(message: &str) -> io::Error {
@@ -195,10 +181,7 @@ mod tests {
                 client.peer_addr().expect("peer"),
             );
             let entries = dump(netns).expect("dump");
-            let ours = entries
-                .iter()
-                .find(|entry| entry.key == key)
-                .expect("our connection");
+            let ours = entries.iter().find(|entry| entry.key == key).expect("our connection");
             assert_ne!(ours.cookie, 0);
             assert_eq!(ours.info.state, 1);
         }

@@ -151,18 +151,14 @@ impl Sockets {
                 || self.refused.contains(&inode)
                 || self.foreign.iter().any(|ns| ns.inode == inode)
         };
-        let due = self
-            .looked
-            .is_none_or(|looked| looked.elapsed() >= REDISCOVER);
+        let due = self.looked.is_none_or(|looked| looked.elapsed() >= REDISCOVER);
         if due || !expected.into_iter().all(is_known) {
             self.foreign = netns::discover();
-            self.foreign
-                .retain(|ns| ns.inode != self.own && !self.refused.contains(&ns.inode));
+            self.foreign.retain(|ns| ns.inode != self.own && !self.refused.contains(&ns.inode));
             let present: HashSet<u32> = self.foreign.iter().map(|ns| ns.inode).collect();
             // Inodes are used again: a namespace that went and one that came may share one.
             let own = self.own;
-            self.seen
-                .retain(|inode| *inode == own || present.contains(inode));
+            self.seen.retain(|inode| *inode == own || present.contains(inode));
             self.looked = Some(Instant::now());
         }
     }

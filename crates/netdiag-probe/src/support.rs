@@ -23,8 +23,5 @@ pub fn namespaces() -> (usize, usize) {
     let mut others = netns::discover();
     others.retain(|ns| ns.inode != own);
     let entered = netns::visit(&others, |_| Ok(()));
-    (
-        others.len(),
-        entered.iter().filter(|result| result.is_ok()).count(),
-    )
+    (others.len(), entered.iter().filter(|result| result.is_ok()).count())
 }

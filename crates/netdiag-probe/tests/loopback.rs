@@ -42,11 +42,7 @@ impl Pair {
 /// The sources that can be opened here.
 fn each_source(filter: impl Fn() -> FlowFilter, mut check: impl FnMut(Probe)) {
     for source in [SourceChoice::Sockdiag, SourceChoice::Ebpf] {
-        let config = ProbeConfig {
-            source,
-            filter: filter(),
-            max_flows: None,
-        };
+        let config = ProbeConfig { source, filter: filter(), max_flows: None };
         match Probe::open(&config) {
             Ok(probe) => check(probe),
             Err(error) if source == SourceChoice::Ebpf && !rustix::process::geteuid().is_root() => {
@@ -58,11 +54,7 @@ fn each_source(filter: impl Fn() -> FlowFilter, mut check: impl FnMut(Probe)) {
 }
 
 fn loopback(ports: Vec<u16>) -> FlowFilter {
-    FlowFilter {
-        ports,
-        loopback: true,
-        ..FlowFilter::default()
-    }
+    FlowFilter { ports, loopback: true, ..FlowFilter::default() }
 }
 
 /// Polls until `done` likes what all snapshots since the call have in common: the last one of each kind.
@@ -73,11 +65,7 @@ fn poll(probe: &mut Probe, mut done: impl FnMut(&[FlowSnapshot]) -> bool) {
         if done(&flows) {
             return;
         }
-        assert!(
-            Instant::now() < end,
-            "{:?} never showed it; last: {flows:#?}",
-            probe.source()
-        );
+        assert!(Instant::now() < end, "{:?} never showed it; last: {flows:#?}", probe.source());
         std::thread::yield_now();
     }
 }
@@ -96,9 +84,7 @@ fn acknowledged_bytes_and_samples_are_counted() {
             let source = probe.source();
             poll(&mut probe, |flows| {
                 samples += flows.iter().map(|flow| flow.rtt.count()).sum::<u64>();
-                flows
-                    .iter()
-                    .any(|flow| flow.counters.bytes_acked >= base + 20_000)
+                flows.iter().any(|flow| flow.counters.bytes_acked >= base + 20_000)
             });
             // eBPF sees every ACK's sample (some ACKs cover two messages, and the last is not processed yet); the dump
             // estimates one per look.
@@ -119,9 +105,7 @@ fn a_connection_opened_before_the_probe_is_seen_without_its_past() {
             probe.snapshot().expect("baseline");
             pair.stream(1);
             poll(&mut probe, |flows| {
-                flows
-                    .iter()
-                    .any(|flow| flow.opened.is_none() && flow.counters.bytes_acked >= 5100)
+                flows.iter().any(|flow| flow.opened.is_none() && flow.counters.bytes_acked >= 5100)
             });
         },
     );
@@ -138,10 +122,7 @@ fn a_connection_opened_later_is_marked_and_its_end_is_reported() {
             let port = pair.port();
             let ours = |flow: &&FlowSnapshot| flow.key.local.port() == port;
             poll(&mut probe, |flows| {
-                flows
-                    .iter()
-                    .find(ours)
-                    .is_some_and(|flow| flow.opened.is_some())
+                flows.iter().find(ours).is_some_and(|flow| flow.opened.is_some())
             });
             drop(pair);
             if probe.source() == Source::Ebpf {
@@ -184,15 +165,9 @@ fn many_short_connections_lose_nothing() {
         let mut bytes = 0;
         let mut ended = 0;
         poll(&mut probe, |flows| {
-            for flow in flows
-                .iter()
-                .filter(|flow| flow.closed && flow.key.local == address)
-            {
+            for flow in flows.iter().filter(|flow| flow.closed && flow.key.local == address) {
                 // The FIN takes a sequence number, and so did the SYN.
-                assert!(
-                    (1000..=1002).contains(&flow.counters.bytes_acked),
-                    "{flow:?}"
-                );
+                assert!((1000..=1002).contains(&flow.counters.bytes_acked), "{flow:?}");
                 bytes += flow.counters.bytes_acked;
                 ended += 1;
             }
@@ -206,10 +181,7 @@ fn many_short_connections_lose_nothing() {
 #[test]
 fn filters_by_port_peer_and_loopback() {
     let mut pair = Pair::new("127.0.0.1:0");
-    let (port, client_port) = (
-        pair.port(),
-        pair.client.local_addr().expect("address").port(),
-    );
+    let (port, client_port) = (pair.port(), pair.client.local_addr().expect("address").port());
     let server_side: SocketAddr = pair.server.local_addr().expect("address");
     let mut check = |filter: FlowFilter, server: bool, client: bool| {
         each_source(
@@ -219,11 +191,7 @@ fn filters_by_port_peer_and_loopback() {
                 pair.stream(3);
                 let flows = probe.snapshot().expect("snapshot");
                 let sees = |local: u16| flows.iter().any(|flow| flow.key.local.port() == local);
-                assert_eq!(
-                    (sees(port), sees(client_port)),
-                    (server, client),
-                    "{filter:?}"
-                );
+                assert_eq!((sees(port), sees(client_port)), (server, client), "{filter:?}");
                 assert!(flows.iter().all(|flow| filter.matches(&flow.key)));
             },
         );
@@ -240,10 +208,7 @@ fn filters_by_port_peer_and_loopback() {
     check(peer("10.0.0.0/8"), false, false);
     check(peer("::/0"), false, false);
     check(
-        FlowFilter {
-            netns: Some("/proc/self/ns/net".into()),
-            ..loopback(vec![port])
-        },
+        FlowFilter { netns: Some("/proc/self/ns/net".into()), ..loopback(vec![port]) },
         true,
         false,
     );
@@ -267,9 +232,7 @@ fn ipv6_and_mapped_addresses() {
                 let mut pair = Pair { server, client };
                 pair.stream(5);
                 poll(&mut probe, |flows| {
-                    flows
-                        .iter()
-                        .any(|flow| flow.key.peer.ip().to_string() == shown)
+                    flows.iter().any(|flow| flow.key.peer.ip().to_string() == shown)
                 });
             },
         );
@@ -278,14 +241,8 @@ fn ipv6_and_mapped_addresses() {
 
 #[test]
 fn a_namespace_that_does_not_exist_is_named() {
-    let filter = FlowFilter {
-        netns: Some("/run/netns/no-such".into()),
-        ..FlowFilter::default()
-    };
-    let config = ProbeConfig {
-        filter,
-        ..ProbeConfig::default()
-    };
+    let filter = FlowFilter { netns: Some("/run/netns/no-such".into()), ..FlowFilter::default() };
+    let config = ProbeConfig { filter, ..ProbeConfig::default() };
     let error = Probe::open(&config).expect_err("must fail").to_string();
     assert!(error.contains("/run/netns/no-such"), "{error}");
 }

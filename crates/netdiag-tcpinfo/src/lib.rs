@@ -102,7 +102,9 @@ impl TcpInfo {
             segs_in: at(140),
             notsent_bytes: at(144),
             // All ones means "never measured" (tcp_min_rtt() before the first sample).
-            min_rtt: at(148).filter(|&us| us != u32::MAX).map(|us| Duration::from_micros(us.into())),
+            min_rtt: at(148)
+                .filter(|&us| us != u32::MAX)
+                .map(|us| Duration::from_micros(us.into())),
             delivery_rate: long(160),
             busy_time: long(168).map(Duration::from_micros),
             rwnd_limited: long(176).map(Duration::from_micros),

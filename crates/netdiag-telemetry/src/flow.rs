@@ -143,11 +143,8 @@ mod tests {
     #[test]
     fn loopback_is_recognised_by_address_or_by_equal_ends() {
         let check = |local: &str, peer: &str, expected| {
-            let key = FlowKey::new(
-                1,
-                local.parse().expect("address"),
-                peer.parse().expect("address"),
-            );
+            let key =
+                FlowKey::new(1, local.parse().expect("address"), peer.parse().expect("address"));
             assert_eq!(key.is_loopback(), expected, "{key}");
         };
         check("127.0.0.1:1", "127.0.0.1:2", true);

@@ -5,12 +5,14 @@
 //! 1/64 ≈ 1.6 %. Values beyond [`MAX_US`] (134 s, above TCP's maximal RTO of 120 s) count in the last bucket.
 //!
 //! Two forms: [`RttSamples`] is sparse, because a flow touches a handful of buckets per interval and there may be tens
-//! of thousands of flows; [`RttHistogram`] is dense and adds and subtracts in place, for windows over many flows.
+//! of thousands of flows; [`RttHistogram`] is dense and adds and subtracts in place, for the rolling window.
 //!
 //! Invariant: `bucket_of` here and `rtt_bucket` in `crates/netdiag-probe/bpf/netdiag.h` are the same function. A test
 //! in the probe compares them on real samples.
 
 use std::time::Duration;
+
+use crate::sample::RttSummary;
 
 /// Linear sub-buckets per power of two, as a power of two.
 const SUB_BITS: u32 = 5;
@@ -86,13 +88,40 @@ impl RttSamples {
         self.buckets.is_empty()
     }
 
-    pub(crate) fn buckets(&self) -> &[(u16, u32)] {
-        &self.buckets
+    /// Adds another flow's samples. A bucket's count saturates.
+    pub fn merge(&mut self, other: &RttSamples) {
+        for &(index, count) in &other.buckets {
+            match self.buckets.binary_search_by_key(&index, |&(index, _)| index) {
+                Ok(at) => self.buckets[at].1 = self.buckets[at].1.saturating_add(count),
+                Err(at) => self.buckets.insert(at, (index, count)),
+            }
+        }
+        self.sum_us = self.sum_us.saturating_add(other.sum_us);
     }
 
-    pub(crate) fn sum_us(&self) -> u64 {
-        self.sum_us
+    /// The statistics of the samples, or `None` without any. The mean is exact, the rest to bucket accuracy.
+    pub fn summary(&self) -> Option<RttSummary> {
+        let (&(first, _), &(last, _)) = (self.buckets.first()?, self.buckets.last()?);
+        let samples = self.count();
+        let buckets = self.buckets.iter().map(|&(index, count)| (index, u64::from(count)));
+        Some(RttSummary {
+            min: micros(bucket_middle(first)),
+            max: micros(bucket_middle(last)),
+            avg: micros(self.sum_us as f64 / samples as f64),
+            p95: quantile(buckets, samples, 0.95)?,
+            samples,
+        })
     }
+}
+
+/// The smallest value with at least `q` (0..=1) of the `total` samples at or below it: nearest rank.
+fn quantile(mut buckets: impl Iterator<Item = (u16, u64)>, total: u64, q: f64) -> Option<Duration> {
+    let rank = ((q.clamp(0.0, 1.0) * total as f64).ceil() as u64).max(1);
+    let mut seen = 0;
+    buckets.find_map(|(index, count)| {
+        seen += count;
+        (seen >= rank).then(|| micros(bucket_middle(index)))
+    })
 }
 
 /// A dense histogram over many flows.
@@ -112,41 +141,22 @@ impl Default for RttHistogram {
 impl RttHistogram {
     /// Adds one flow's samples.
     pub fn add(&mut self, samples: &RttSamples) {
-        for &(index, count) in samples.buckets() {
+        for &(index, count) in &samples.buckets {
             self.counts[usize::from(index)] += u64::from(count);
             self.count += u64::from(count);
         }
-        self.sum_us += samples.sum_us();
+        self.sum_us += samples.sum_us;
     }
 
     /// Removes samples that were added before.
     pub fn subtract(&mut self, samples: &RttSamples) {
-        for &(index, count) in samples.buckets() {
+        for &(index, count) in &samples.buckets {
             let slot = &mut self.counts[usize::from(index)];
             let removed = u64::from(count).min(*slot);
             *slot -= removed;
             self.count -= removed;
         }
-        self.sum_us = self.sum_us.saturating_sub(samples.sum_us());
-    }
-
-    /// The same samples in sparse form. A bucket's count saturates at `u32::MAX`.
-    pub fn to_samples(&self) -> RttSamples {
-        let buckets = self
-            .counts
-            .iter()
-            .enumerate()
-            .filter(|&(_, &count)| count > 0)
-            .map(|(index, &count)| (index as u16, u32::try_from(count).unwrap_or(u32::MAX)))
-            .collect();
-        RttSamples { buckets, sum_us: self.sum_us }
-    }
-
-    /// Empties the histogram, keeping its memory.
-    pub fn clear(&mut self) {
-        self.counts.fill(0);
-        self.count = 0;
-        self.sum_us = 0;
+        self.sum_us = self.sum_us.saturating_sub(samples.sum_us);
     }
 
     /// Number of samples.
@@ -162,22 +172,7 @@ impl RttHistogram {
     /// The smallest value with at least `q` (0..=1) of the samples at or below it (nearest rank), or `None` without
     /// samples.
     pub fn quantile(&self, q: f64) -> Option<Duration> {
-        let rank = ((q.clamp(0.0, 1.0) * self.count as f64).ceil() as u64).max(1);
-        let mut seen = 0;
-        self.nonzero().find_map(|(index, count)| {
-            seen += count;
-            (seen >= rank).then(|| micros(bucket_middle(index)))
-        })
-    }
-
-    /// The smallest sample, to bucket accuracy.
-    pub fn min(&self) -> Option<Duration> {
-        self.nonzero().next().map(|(index, _)| micros(bucket_middle(index)))
-    }
-
-    /// The largest sample, to bucket accuracy.
-    pub fn max(&self) -> Option<Duration> {
-        self.nonzero().next_back().map(|(index, _)| micros(bucket_middle(index)))
+        quantile(self.nonzero(), self.count, q)
     }
 
     /// Population standard deviation, to bucket accuracy; zero for one sample, `None` without.
@@ -193,7 +188,7 @@ impl RttHistogram {
         Some(micros(variance.sqrt()))
     }
 
-    fn nonzero(&self) -> impl DoubleEndedIterator<Item = (u16, u64)> + '_ {
+    fn nonzero(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
         self.counts
             .iter()
             .enumerate()
@@ -227,7 +222,7 @@ mod tests {
         assert_eq!(empty.mean(), None);
         assert_eq!(empty.quantile(0.95), None);
         assert_eq!(empty.std_dev(), None);
-        assert_eq!(empty.min(), None);
+        assert_eq!(RttSamples::default().summary(), None);
     }
 
     proptest! {
@@ -243,9 +238,18 @@ mod tests {
             q in 0.0f64..=1.0,
         ) {
             let mut histogram = RttHistogram::default();
+            let mut merged = RttSamples::default();
             for &us in &values {
-                histogram.add(&RttSamples::one(Duration::from_micros(us)));
+                let one = RttSamples::one(Duration::from_micros(us));
+                histogram.add(&one);
+                merged.merge(&one);
             }
+            let mean = values.iter().sum::<u64>() as f64 / values.len() as f64;
+            let summary = merged.summary().expect("has samples");
+            prop_assert!((summary.avg.as_secs_f64() * 1e6 - mean).abs() < 1.0);
+            prop_assert_eq!(summary.samples, values.len() as u64);
+            prop_assert_eq!(Some(summary.p95), histogram.quantile(0.95));
+            prop_assert!(summary.min <= summary.p95 && summary.p95 <= summary.max);
             values.sort_unstable();
             let rank = ((q * values.len() as f64).ceil() as usize).max(1);
             let exact = values[rank - 1] as f64;

@@ -11,8 +11,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::flow::{Counters, FlowKey, FlowSnapshot, Liveness};
-use crate::histogram::RttHistogram;
-use crate::sample::{LinkSample, Row, RttSummary, Source};
+use crate::histogram::RttSamples;
+use crate::sample::{LinkSample, Row, Source};
 use crate::window::Window;
 
 /// The least time without an ACK that counts as a stall: below it, delayed ACKs (RFC 9293 §3.8.6.3 allows 0.5 s, Linux
@@ -111,13 +111,12 @@ impl FlowTable {
     /// in order (a port reused within the interval).
     pub fn tick(&mut self, snapshots: &[FlowSnapshot], now: Instant) -> Tick {
         self.tick += 1;
-        let elapsed = self
-            .last_tick
-            .map_or(Duration::ZERO, |last| now.monotonic.saturating_sub(last));
+        let elapsed =
+            self.last_tick.map_or(Duration::ZERO, |last| now.monotonic.saturating_sub(last));
         self.last_tick = Some(now.monotonic);
 
-        let mut host = Scope::default();
-        let mut peers: HashMap<IpAddr, Scope> = HashMap::new();
+        let mut host = Sums::default();
+        let mut peers: HashMap<IpAddr, Sums> = HashMap::new();
         let mut streams = Vec::with_capacity(snapshots.len());
         for snapshot in snapshots {
             let delta = self.advance(snapshot);
@@ -131,17 +130,13 @@ impl FlowTable {
 
         let mut peers: Vec<_> = peers
             .into_iter()
-            .map(|(peer, scope)| (peer, scope.finish(elapsed, now, self.source)))
+            .map(|(peer, sums)| (peer, sums.finish(elapsed, now, self.source)))
             .collect();
         peers.sort_unstable_by_key(|&(peer, _)| peer);
-        let rtt = host.rtt.to_samples();
-        let rolling = self.window.push(now.monotonic, rtt, host.retrans_segs);
+        let rolling = self.window.push(now.monotonic, host.rtt.clone(), host.retrans_segs);
         Tick {
             active_flows: host.active,
-            host: Row {
-                sample: host.finish(elapsed, now, self.source),
-                rolling,
-            },
+            host: Row { sample: host.finish(elapsed, now, self.source), rolling },
             peers,
             streams,
         }
@@ -166,11 +161,8 @@ impl FlowTable {
             Some(live) if live.unacked_segs > 0 && !snapshot.closed => {
                 let last = liveness_before.unwrap_or_default();
                 let busy = live.busy.saturating_sub(last.busy);
-                let waiting = if known.is_some() && bytes_acked == 0 {
-                    waited + busy
-                } else {
-                    busy
-                };
+                let waiting =
+                    if known.is_some() && bytes_acked == 0 { waited + busy } else { busy };
                 (
                     waiting.min(live.last_ack_age),
                     live.rwnd_limited.saturating_sub(last.rwnd_limited),
@@ -178,10 +170,7 @@ impl FlowTable {
             }
             Some(live) => {
                 let last = liveness_before.unwrap_or_default();
-                (
-                    Duration::ZERO,
-                    live.rwnd_limited.saturating_sub(last.rwnd_limited),
-                )
+                (Duration::ZERO, live.rwnd_limited.saturating_sub(last.rwnd_limited))
             }
             None => (Duration::ZERO, Duration::ZERO),
         };
@@ -214,8 +203,8 @@ impl FlowTable {
     }
 
     fn stream_sample(&self, delta: &Delta<'_>, elapsed: Duration, now: Instant) -> StreamSample {
-        let mut scope = Scope::default();
-        scope.add(delta);
+        let mut sums = Sums::default();
+        sums.add(delta);
         let rwnd_limited = if elapsed.is_zero() {
             0.0
         } else {
@@ -223,7 +212,7 @@ impl FlowTable {
         };
         StreamSample {
             key: delta.snapshot.key,
-            sample: scope.finish(elapsed, now, self.source),
+            sample: sums.finish(elapsed, now, self.source),
             liveness: delta.snapshot.liveness,
             waiting: delta.waiting,
             rwnd_limited,
@@ -241,8 +230,8 @@ fn grown(before: u32, now: u32) -> u32 {
 
 /// Running sums of one scope within one tick.
 #[derive(Default)]
-struct Scope {
-    rtt: RttHistogram,
+struct Sums {
+    rtt: RttSamples,
     srtt_sum: Duration,
     srtt_flows: u32,
     cwnd_sum: u64,
@@ -254,10 +243,10 @@ struct Scope {
     stalled: u32,
 }
 
-impl Scope {
+impl Sums {
     fn add(&mut self, delta: &Delta<'_>) {
         let snapshot = delta.snapshot;
-        self.rtt.add(&snapshot.rtt);
+        self.rtt.merge(&snapshot.rtt);
         self.bytes_acked += delta.bytes_acked;
         self.segs_out += delta.segs_out;
         self.retrans_segs += delta.retrans_segs;
@@ -278,7 +267,7 @@ impl Scope {
         let seconds = elapsed.as_secs_f64();
         LinkSample {
             timestamp: now.unix,
-            rtt: summary(&self.rtt),
+            rtt: self.rtt.summary(),
             srtt: (self.srtt_flows > 0).then(|| self.srtt_sum / self.srtt_flows),
             retrans_segs: self.retrans_segs,
             segs_out: Some(self.segs_out),
@@ -295,12 +284,5 @@ impl Scope {
     }
 }
 
-fn summary(rtt: &RttHistogram) -> Option<RttSummary> {
-    Some(RttSummary {
-        min: rtt.min()?,
-        max: rtt.max()?,
-        avg: rtt.mean()?,
-        p95: rtt.quantile(0.95)?,
-        samples: rtt.count(),
-    })
-}
+#[cfg(test)]
+mod tests;

@@ -61,12 +61,7 @@ impl<const K: usize, const V: usize> MapReader<K, V> {
             );
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
-        Ok(Self {
-            map,
-            keys: Vec::new(),
-            values: Vec::new(),
-            batch: FIRST_BATCH,
-        })
+        Ok(Self { map, keys: Vec::new(), values: Vec::new(), batch: FIRST_BATCH })
     }
 
     /// Calls `visit` with every entry.
@@ -114,11 +109,8 @@ impl<const K: usize, const V: usize> MapReader<K, V> {
 
     /// Removes one entry.
     pub(crate) fn delete(&mut self, key: &[u8; K]) -> io::Result<()> {
-        let mut attr = ElementAttr {
-            map_fd: self.raw_fd(),
-            key: key.as_ptr() as u64,
-            ..Default::default()
-        };
+        let mut attr =
+            ElementAttr { map_fd: self.raw_fd(), key: key.as_ptr() as u64, ..Default::default() };
         // SAFETY: the kernel reads K bytes from `key`, the map's key size as `try_new` checked.
         unsafe { bpf(BPF_MAP_DELETE_ELEM, &mut attr) }
     }
@@ -135,17 +127,7 @@ impl<const K: usize, const V: usize> MapReader<K, V> {
 /// Every pointer in `attr` must be valid for what `command` reads and writes through it.
 unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<()> {
     // SAFETY: `attr` is a live, exclusive reference of the stated size; the rest is the caller's promise.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_mut(attr),
-            size_of::<T>(),
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -120,11 +120,7 @@ mod tests {
         assert_eq!((flow.id, flow.key.netns), (7, 99));
         assert_eq!(
             flow.counters,
-            Counters {
-                bytes_acked: 1_000_000,
-                segs_out: 500,
-                retrans_segs: 3
-            }
+            Counters { bytes_acked: 1_000_000, segs_out: 500, retrans_segs: 3 }
         );
         assert_eq!(flow.srtt, Some(Duration::from_millis(50)));
         assert_eq!(flow.rttvar, Some(Duration::from_millis(1)));
