@@ -59,7 +59,9 @@ struct sock {
 
 /* include/linux/tcp.h */
 struct tcp_rack {
+	__u64 mstamp;
 	__u32 rtt_us;
+	__u32 end_seq;
 };
 
 struct tcp_sock {
@@ -68,7 +70,6 @@ struct tcp_sock {
 	__u32 snd_cwnd;
 	__u32 segs_out;
 	__u32 total_retrans;
-	__u32 delivered;
 	__u64 bytes_acked;
 	struct tcp_rack rack;
 };

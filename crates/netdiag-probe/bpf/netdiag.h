@@ -8,41 +8,56 @@
 
 #include <linux/types.h>
 
-/* One flow, keyed by the address of its `struct sock`. Counters are the kernel's own, cumulative. */
+/*
+ * Histogram buckets a flow holds itself, bucket b in way b mod ND_WAYS: one cache line. Neighbours never collide, so
+ * RTTs within a factor of 1.4 of each other all have room.
+ */
+#define ND_WAYS 16
+
+/* A bucket of the histogram and how often it was hit. */
+struct nd_way {
+	__u16 bucket; /* nd_bucket_of() */
+	__u16 count;
+};
+
+/*
+ * One slot of the flow table. What every ACK touches comes first, in one cache line. Counters are the kernel's own,
+ * cumulative.
+ */
 struct nd_flow {
-	__u64 id;	       /* unique for the life of the probe */
+	__u64 sk;	       /* address of the struct sock; 0: the slot is free */
+	__u64 id;	       /* unique for the life of the probe; 0: being filled */
+	__u64 rack_mstamp;     /* the last RTT sample taken: when its segment was sent, */
+	__u32 rack_end_seq;    /* where that ended, */
+	__u32 rack_rtt_us;     /* and the sample itself */
+	__u64 rtt_sum_us;      /* of all samples */
+	__u32 rtt_count;
+	__u32 epoch;	       /* poll in which the counters below were copied */
+	__u64 bytes_acked;
+	__u32 segs_out;
+	__u32 total_retrans;
+	__u32 srtt_us;	       /* smoothed RTT << 3, as the kernel stores it */
+	__u32 mdev_us;	       /* RTT variation << 2 */
+	__u32 cwnd;
+	__u32 netns;	       /* inode of the network namespace */
 	__u8 laddr[16];	       /* IPv4 as ::ffff:a.b.c.d */
 	__u8 raddr[16];
 	__u16 lport;	       /* host order */
 	__u16 rport;	       /* host order */
-	__u32 netns;	       /* inode of the network namespace */
-	__u64 bytes_acked;
-	__u32 delivered;       /* segments; tells whether rack.rtt_us is news */
-	__u32 srtt_us;	       /* smoothed RTT << 3, as the kernel stores it */
-	__u32 mdev_us;	       /* RTT variation << 2 */
-	__u32 cwnd;
-	__u32 segs_out;
-	__u32 total_retrans;
 	__u8 opened;	       /* the probe saw the handshake complete */
 	__u8 closed;
-	__u8 pad[6];
+	__u8 pad[10];
+	struct nd_way ways[ND_WAYS];
 };
-_Static_assert(sizeof(struct nd_flow) == 88, "struct nd_flow is shared with user space");
+_Static_assert(sizeof(struct nd_flow) == 192, "struct nd_flow is shared with user space");
 
-/* One bucket of one flow's RTT histogram. */
+/* A histogram bucket that had to make room in its flow. */
 struct nd_bucket_key {
 	__u64 id;     /* nd_flow.id */
 	__u32 bucket; /* nd_bucket_of() */
 	__u32 pad;
 };
 _Static_assert(sizeof(struct nd_bucket_key) == 16, "struct nd_bucket_key is shared with user space");
-
-struct nd_bucket {
-	__u64 sum_us;
-	__u32 count;
-	__u32 pad;
-};
-_Static_assert(sizeof(struct nd_bucket) == 16, "struct nd_bucket is shared with user space");
 
 /* Per-CPU bookkeeping: what there was no room for, and the source of flow ids. */
 struct nd_stats {

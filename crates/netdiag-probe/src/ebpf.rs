@@ -1,17 +1,19 @@
 //! The eBPF source: loads the committed object, attaches three raw tracepoints and reads their maps.
 //!
 //! The kernel aggregates; reading is one pass over the maps per interval. A flow that closes leaves its final record in
-//! a ring buffer, so the order of reading matters: flows first, closings after, buckets last. A flow that closes in
-//! between is then seen in both and its final record wins; in the other order it could be missed.
+//! a ring buffer, so the order of reading matters: flows first, closings after, spilled buckets last. A flow that closes
+//! in between is then seen in both and its final record wins; in the other order it could be missed.
 
 mod batch;
 mod records;
+mod table;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::io;
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{HashMap as BpfHashMap, LpmTrie, Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap as BpfHashMap, LpmTrie, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::RawTracePoint;
 use aya::{Btf, EbpfLoader};
 use ipnet::IpNet;
@@ -20,7 +22,8 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::{FlowFilter, Losses, ProbeError};
 use batch::MapReader;
-use records::{Bucket, BucketKey};
+use records::BucketKey;
+use table::FlowTableMap;
 
 pub(crate) use records::Flow;
 
@@ -36,25 +39,38 @@ pub(crate) const HOOKS: [(&str, &str); 3] = [
     ("on_tcp_probe", "tcp_probe"),
 ];
 
-/// Flows tracked at once unless the user asks for another number: several times the sockets of a busy host, at about
-/// 150 bytes of kernel memory each.
-const DEFAULT_MAX_FLOWS: u32 = 65_536;
+/// Flows tracked at once unless the user asks for another number: several times the sockets of a busy host.
+const DEFAULT_MAX_FLOWS: u32 = 32_768;
 
-/// Histogram buckets per flow that memory is set aside for. A flow's RTT usually stays within a few buckets, and idle
-/// flows use none.
-const BUCKETS_PER_FLOW: u32 = 4;
+/// Slots of the flow table per flow. At half load, less than 1 % of flows find all eight of their slots taken.
+const SLOTS_PER_FLOW: u32 = 2;
+
+/// Spilled histogram buckets per flow that memory is set aside for. A flow holds 16 buckets itself and only one whose
+/// RTT moves by more than a factor of 1.4 spills any.
+const SPILLED_PER_FLOW: u32 = 4;
 
 /// The attached programs and their maps.
 pub(crate) struct Ebpf {
     programs: aya::Ebpf,
-    flows: MapReader<8, 88>,
-    buckets: MapReader<16, 16>,
+    table: FlowTableMap,
+    spilled: MapReader<16, 8>,
     closings: RingBuf<MapData>,
     stats: PerCpuArray<MapData, [u64; 4]>,
-    /// Bucket counts at the last reading.
-    counted: HashMap<BucketKey, Bucket>,
-    /// Flows whose buckets were there last time without a flow or a closing to belong to.
-    orphans: HashSet<u64>,
+    epoch: Array<MapData, u32>,
+    polls: u32,
+    /// What each flow's histogram held at the last reading.
+    counted: HashMap<u64, Counted>,
+}
+
+/// One flow's RTT samples so far.
+#[derive(Default)]
+struct Counted {
+    sum_us: u64,
+    count: u32,
+    /// Highest count seen per bucket, sorted by bucket.
+    buckets: Vec<(u16, u64)>,
+    /// The reading in which the flow was last there.
+    poll: u32,
 }
 
 // aya's map types have no Debug of their own.
@@ -89,40 +105,43 @@ impl Ebpf {
         let mut take = |name: &'static str| {
             programs.take_map(name).ok_or_else(|| ProbeError::object(format!("no map {name}")))
         };
-        let (flows, buckets) = (take("flows")?, take("buckets")?);
+        let (table, spilled) = (array_data(take("flows")?)?, hash_data(take("spilled")?)?);
         let closings = RingBuf::try_from(take("closings")?).map_err(ProbeError::object)?;
         let stats = PerCpuArray::try_from(take("stats")?).map_err(ProbeError::object)?;
+        let epoch = Array::try_from(take(".bss")?).map_err(ProbeError::object)?;
         Ok(Self {
             programs,
-            flows: MapReader::try_new(hash_map(flows)?).map_err(ProbeError::object)?,
-            buckets: MapReader::try_new(hash_map(buckets)?).map_err(ProbeError::object)?,
+            table: FlowTableMap::try_new(table).map_err(ProbeError::object)?,
+            spilled: MapReader::try_new(spilled).map_err(ProbeError::object)?,
             closings,
             stats,
+            epoch,
+            polls: 0,
             counted: HashMap::new(),
-            orphans: HashSet::new(),
         })
     }
 
-    /// Reads flows, does `between`, then reads closings and RTT buckets.
+    /// Reads flows, does `between`, then reads closings and spilled buckets.
     pub(crate) fn read<T>(
         &mut self,
         between: impl FnOnce(&[Flow]) -> T,
     ) -> Result<Reading<T>, ProbeError> {
         let mut flows = Vec::new();
-        self.flows
-            .for_each(|_key, value| flows.push(Flow::from_bytes(value)))
-            .map_err(|source| ProbeError::Map { map: "flows", source })?;
+        self.table.for_each(|slot| flows.extend(Flow::parse(slot)));
+        // From here on every flow's next ACK copies its counters again.
+        self.polls = self.polls.wrapping_add(1);
+        self.epoch
+            .set(0, self.polls, 0)
+            .map_err(|error| ProbeError::Map { map: ".bss", source: io::Error::other(error) })?;
         let between = between(&flows);
         let mut closed = Vec::new();
         while let Some(item) = self.closings.next() {
-            if let Some(bytes) = item.first_chunk() {
-                closed.push(Flow::from_bytes(bytes));
-            }
+            closed.extend(item.first_chunk().and_then(Flow::parse));
         }
         let gone: HashSet<u64> = closed.iter().map(|flow| flow.id).collect();
         flows.retain(|flow| !gone.contains(&flow.id));
         flows.append(&mut closed);
-        let rtt = self.read_buckets(&flows)?;
+        let rtt = self.count_samples(&flows)?;
         Ok(Reading { flows, rtt, between })
     }
 
@@ -148,43 +167,88 @@ impl Ebpf {
         HOOKS.iter().filter_map(|&(name, _)| id(name)).collect()
     }
 
-    fn read_buckets(&mut self, flows: &[Flow]) -> Result<HashMap<u64, RttSamples>, ProbeError> {
-        let open: HashSet<u64> = flows.iter().filter(|f| !f.closed).map(|f| f.id).collect();
-        let closed: HashSet<u64> = flows.iter().filter(|f| f.closed).map(|f| f.id).collect();
-        let mut fresh: HashMap<u64, (Vec<(u16, u32)>, u64)> = HashMap::new();
-        let mut finished = Vec::new();
-        let mut orphans = HashSet::new();
-        let (counted, known_orphans) = (&mut self.counted, &self.orphans);
-        self.buckets
-            .for_each(|key, value| {
-                let (key, now) = (BucketKey::from_bytes(key), Bucket::from_bytes(value));
-                let before = counted.insert(key, now).unwrap_or_default();
-                let count = now.count.wrapping_sub(before.count);
-                if count > 0 {
-                    let (buckets, sum) = fresh.entry(key.id).or_default();
-                    buckets.push((key.bucket as u16, count));
-                    *sum += now.sum_us.wrapping_sub(before.sum_us);
-                }
-                if closed.contains(&key.id) {
-                    finished.push(key);
-                } else if !open.contains(&key.id) {
-                    // Opened after the flows were read, or its closing was lost: the next reading tells.
-                    if known_orphans.contains(&key.id) {
-                        finished.push(key);
-                    } else {
-                        orphans.insert(key.id);
-                    }
-                }
+    /// The RTT samples that are new since the last reading.
+    ///
+    /// A bucket's count is what the flow holds plus what it spilled. The two are read at different moments, so a bucket
+    /// that spills in between shows twice, once; counting only what exceeds the highest count seen makes up for it at
+    /// the next reading.
+    fn count_samples(&mut self, flows: &[Flow]) -> Result<HashMap<u64, RttSamples>, ProbeError> {
+        let mut spilled: HashMap<u64, Vec<(u16, u64)>> = HashMap::new();
+        self.spilled
+            .for_each(|key, count| {
+                let key = BucketKey::parse(key);
+                spilled
+                    .entry(key.id)
+                    .or_default()
+                    .push((key.bucket as u16, u64::from_ne_bytes(*count)));
             })
-            .map_err(|source| ProbeError::Map { map: "buckets", source })?;
-        self.orphans = orphans;
-        for key in finished {
-            self.counted.remove(&key);
-            // Gone already is as good as removed.
-            let _ = self.buckets.delete(&key.to_bytes());
+            .map_err(|source| ProbeError::Map { map: "spilled", source })?;
+
+        let mut fresh = HashMap::new();
+        for flow in flows {
+            let counted = self.counted.entry(flow.id).or_default();
+            counted.poll = self.polls;
+            if flow.rtt_count == counted.count {
+                continue;
+            }
+            let sum = flow.rtt_sum_us.saturating_sub(counted.sum_us);
+            (counted.sum_us, counted.count) = (flow.rtt_sum_us, flow.rtt_count);
+            let mut now: Vec<_> = spilled.get(&flow.id).cloned().unwrap_or_default();
+            now.extend(flow.ways.iter().map(|&(bucket, count)| (bucket, u64::from(count))));
+            now.sort_unstable();
+            now.dedup_by(|next, kept| {
+                let same = next.0 == kept.0;
+                kept.1 += if same { next.1 } else { 0 };
+                same
+            });
+            fresh.insert(flow.id, RttSamples::from_buckets(counted.advance(&now), sum));
         }
-        let samples = |(buckets, sum)| RttSamples::from_buckets(buckets, sum);
-        Ok(fresh.into_iter().map(|(id, parts)| (id, samples(parts))).collect())
+        self.forget(flows, &spilled);
+        Ok(fresh)
+    }
+
+    /// Drops what belongs to flows that are gone.
+    fn forget(&mut self, flows: &[Flow], spilled: &HashMap<u64, Vec<(u16, u64)>>) {
+        let closed: HashSet<u64> =
+            flows.iter().filter(|flow| flow.closed).map(|flow| flow.id).collect();
+        // A flow whose closing record was lost is missing without having closed. One that spilled before it was ever
+        // read is in `spilled` alone, for now.
+        let polls = self.polls;
+        let lost = |id: &u64, counted: &HashMap<u64, Counted>| {
+            counted.get(id).is_some_and(|counted| counted.poll != polls)
+        };
+        for (&id, buckets) in spilled {
+            if closed.contains(&id) || lost(&id, &self.counted) {
+                for &(bucket, _) in buckets {
+                    // Gone already is as good as removed.
+                    let key = BucketKey { id, bucket: bucket.into() };
+                    let _ = self.spilled.delete(&key.to_bytes());
+                }
+            }
+        }
+        self.counted.retain(|id, counted| counted.poll == polls && !closed.contains(id));
+    }
+}
+
+impl Counted {
+    /// Takes in the buckets as they are now, sorted, and returns by how much each grew.
+    fn advance(&mut self, now: &[(u16, u64)]) -> Vec<(u16, u32)> {
+        let mut grown = Vec::with_capacity(now.len());
+        for &(bucket, count) in now {
+            let place = self.buckets.binary_search_by_key(&bucket, |&(bucket, _)| bucket);
+            let before = match place {
+                Ok(at) => {
+                    let highest = &mut self.buckets[at].1;
+                    std::mem::replace(highest, count.max(*highest))
+                }
+                Err(at) => {
+                    self.buckets.insert(at, (bucket, count));
+                    0
+                }
+            };
+            grown.push((bucket, u32::try_from(count.saturating_sub(before)).unwrap_or(u32::MAX)));
+        }
+        grown
     }
 }
 
@@ -206,14 +270,20 @@ fn load(filter: &FlowFilter, netns: Option<u32>, max_flows: u32) -> Result<aya::
     // Before 5.11 maps count against RLIMIT_MEMLOCK; afterwards this does nothing. If it is refused, loading says so.
     let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
     let flag = |condition: bool| u8::from(condition);
+    let slots = max_flows
+        .saturating_mul(SLOTS_PER_FLOW)
+        .checked_next_power_of_two()
+        .unwrap_or(1 << 31)
+        .max(SLOTS_PER_FLOW);
     EbpfLoader::new()
         .btf(Some(&btf))
+        .override_global("cfg_slot_mask", &(slots - 1), true)
         .override_global("cfg_loopback", &flag(filter.loopback), true)
         .override_global("cfg_match_ports", &flag(!filter.ports.is_empty()), true)
         .override_global("cfg_match_peers", &flag(!filter.peers.is_empty()), true)
         .override_global("cfg_netns", &netns.unwrap_or(0), true)
-        .map_max_entries("flows", max_flows)
-        .map_max_entries("buckets", max_flows.saturating_mul(BUCKETS_PER_FLOW))
+        .map_max_entries("flows", slots)
+        .map_max_entries("spilled", max_flows.saturating_mul(SPILLED_PER_FLOW).max(1))
         .map_max_entries("ports", (filter.ports.len() as u32).max(1))
         .map_max_entries("peers", filter.peers.len() as u32 + 1)
         .load(OBJECT)
@@ -260,9 +330,16 @@ fn attach(programs: &mut aya::Ebpf, program: &'static str, hook: &str) -> Result
     Ok(())
 }
 
-fn hash_map(map: Map) -> Result<MapData, ProbeError> {
+fn hash_data(map: Map) -> Result<MapData, ProbeError> {
     match map {
         Map::HashMap(data) => Ok(data),
+        other => Err(ProbeError::object(format!("unexpected kind of map: {other:?}"))),
+    }
+}
+
+fn array_data(map: Map) -> Result<MapData, ProbeError> {
+    match map {
+        Map::Array(data) => Ok(data),
         other => Err(ProbeError::object(format!("unexpected kind of map: {other:?}"))),
     }
 }

@@ -27,7 +27,8 @@ pub(crate) struct Sockets {
     own: u32,
     /// Look into this namespace alone.
     only: Option<Netns>,
-    /// The eBPF hooks deliver RTT samples of established flows; estimate those of the others alone.
+    /// The eBPF hooks deliver RTT samples of established flows with SACK (without, the kernel keeps no RACK state);
+    /// estimate those of the others alone.
     hooked: bool,
     foreign: Vec<Netns>,
     looked: Option<Instant>,
@@ -127,7 +128,7 @@ impl Sockets {
             known.estimator.advance(&info)
         };
         known.round = self.round;
-        let rtt = rtt.filter(|_| !(self.hooked && info.state == ESTABLISHED));
+        let rtt = rtt.filter(|_| !(self.hooked && info.state == ESTABLISHED && info.sack));
         FlowSnapshot {
             key,
             opened: known.opened,

@@ -17,6 +17,9 @@ pub use socket::{Queues, queues, read};
 /// The length of the structure since Linux 2.6.38 up to `tcpi_total_retrans`: the least that is accepted.
 const SHORTEST: usize = 104;
 
+/// Bit of `tcpi_options`.
+const TCPI_OPT_SACK: u8 = 2;
+
 /// The bytes are too short to be a `struct tcp_info`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("struct tcp_info has {0} bytes, expected at least {SHORTEST}")]
@@ -29,6 +32,8 @@ pub struct TcpInfo {
     pub state: u8,
     /// Exponential backoffs of the retransmission timer.
     pub backoff: u8,
+    /// Selective acknowledgements were negotiated (`TCPI_OPT_SACK`); RACK needs them.
+    pub sack: bool,
     /// Retransmission timeout.
     pub rto: Duration,
     /// Sending maximum segment size, bytes.
@@ -88,6 +93,7 @@ impl TcpInfo {
         Ok(Self {
             state: bytes[0],
             backoff: bytes[4],
+            sack: bytes[5] & TCPI_OPT_SACK != 0,
             rto: micros(8),
             snd_mss: at(16).unwrap_or_default(),
             unacked: at(24).unwrap_or_default(),
