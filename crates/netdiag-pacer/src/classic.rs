@@ -1,0 +1,229 @@
+//! The original project's policy: RTT and retransmissions → quality → rate.
+//!
+//! ```text
+//! badness = p95 RTT / 150 ms + retransmitted share / 5 %
+//! quality = sigmoid(4 · (1 − badness)) · (1 − share of flows that stall)
+//! rate    = min + (max − min) · EMA₁ₛ(quality)
+//! ```
+//!
+//! It knows nothing of a link's own baseline: a long clean path looks as bad as a short congested one. That is what a
+//! CSV row can tell, and why the `carry` policy exists for input that knows each flow.
+//!
+//! | theirs | ours | why |
+//! | --- | --- | --- |
+//! | p95 over the 60 s window | p95 of the interval | the window would keep a healed link slow for a minute |
+//! | retransmissions per interval | share of segments, pooled over seconds | five of five hundred are not five of ten |
+//! | EMA with a weight per poll | EMA with a time constant | the interval must not change the behaviour |
+//! | silence keeps the last rate | silence with data waiting is a stall, without is idle | a dead link has no RTT samples |
+//!
+//! Invariants: the rate stays within the configured range; a worse RTT or more loss never raises the quality.
+
+use std::time::Duration;
+
+use netdiag_telemetry::{LinkSample, Scope, Source, Tps};
+
+use crate::hint::{Hint, State, TpsRange};
+
+/// p95 RTT at which quality is one half on a link without loss. 150 ms is where ITU-T G.114 sees conversation begin to
+/// suffer, and is well above a healthy regional path.
+const RTT_HALF: Duration = Duration::from_millis(150);
+
+/// Retransmitted share at which quality is one half on a link without delay. At 5 % loss, loss-based TCP is down to a
+/// few segments per RTT (Mathis et al. 1997: cwnd ≈ 1.2/√p ≈ 5).
+const RETRANS_HALF: f64 = 0.05;
+
+/// Steepness of the sigmoid: quality is above 0.98 on a perfect link and below 0.02 at twice the half point.
+const STEEPNESS: f64 = 4.0;
+
+/// Time constant of the rate: a single bad interval of half a second moves it by 39 %, a lasting change takes it nine
+/// tenths of the way within 2.3 s.
+const SMOOTHING: Duration = Duration::from_secs(1);
+
+/// Time constant over which segments are pooled for the retransmitted share. A stream of tokens sends some tens of
+/// segments a second; one interval alone has too few to tell 1 % from 5 %.
+const POOLING: Duration = Duration::from_secs(2);
+
+/// Segments without loss that are assumed beside the pooled ones, so that one lost segment of two is not 50 %.
+const PRIOR_SEGMENTS: f64 = 20.0;
+
+/// Segments per second assumed where the input does not count them (files of the original family).
+const ASSUMED_SEGMENTS_PER_SECOND: f64 = 100.0;
+
+/// How long an idle link keeps its last quality before it is presumed healthy again.
+const IDLE_MEMORY: Duration = Duration::from_secs(5);
+
+/// Quality below which the path counts as constrained: three quarters of the range is where a reader begins to notice.
+const CONSTRAINED_BELOW: f64 = 0.75;
+
+/// The anomaly light comes on below the first and goes off above the second; between them it stays as it is.
+const ANOMALY_ON: f64 = 0.5;
+const ANOMALY_OFF: f64 = 0.7;
+
+/// What one interval showed, as far as this policy cares.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Observation {
+    /// 95th percentile of the RTT samples; `None` without samples.
+    pub p95_rtt: Option<Duration>,
+    /// Segments retransmitted.
+    pub retrans_segs: u64,
+    /// Segments sent; `None` if not counted.
+    pub segs_out: Option<u64>,
+    /// Share of the flows with something to deliver that stall, 0..=1.
+    pub stalled: f64,
+    /// The peer's receive window held the flow back for most of the interval.
+    pub reader_limited: bool,
+    /// Which source measured.
+    pub source: Option<Source>,
+}
+
+impl From<&LinkSample> for Observation {
+    fn from(sample: &LinkSample) -> Self {
+        let stalled = f64::from(sample.stalled_flows.unwrap_or_default());
+        let flows = f64::from(sample.flows.unwrap_or_default()).max(1.0);
+        Self {
+            p95_rtt: sample.rtt.map(|rtt| rtt.p95),
+            retrans_segs: sample.retrans_segs,
+            segs_out: sample.segs_out,
+            // A flow that moves gives RTT samples. Without any, those that do not stall are idle.
+            stalled: if stalled > 0.0 && sample.rtt.is_none() {
+                1.0
+            } else {
+                (stalled / flows).min(1.0)
+            },
+            reader_limited: false,
+            source: sample.source,
+        }
+    }
+}
+
+/// The policy's memory for one scope.
+#[derive(Clone, Debug)]
+pub struct Classic {
+    range: TpsRange,
+    /// Quality the last interval showed, 0..=1.
+    target: f64,
+    /// Smoothed quality, 0..=1.
+    quality: f64,
+    pooled_retrans: f64,
+    pooled_segs: f64,
+    idle_for: Duration,
+    anomaly: bool,
+    last: Option<Observation>,
+}
+
+impl Classic {
+    /// A scope of which nothing is known: presumed healthy.
+    pub fn new(range: TpsRange) -> Self {
+        Self {
+            range,
+            target: 1.0,
+            quality: 1.0,
+            pooled_retrans: 0.0,
+            pooled_segs: 0.0,
+            idle_for: Duration::ZERO,
+            anomaly: false,
+            last: None,
+        }
+    }
+
+    /// Takes in an interval that lasted `elapsed`.
+    pub fn observe(&mut self, observation: &Observation, elapsed: Duration) {
+        let keep = decay(elapsed, POOLING);
+        let assumed = ASSUMED_SEGMENTS_PER_SECOND * elapsed.as_secs_f64();
+        let retrans = observation.retrans_segs as f64;
+        let segs = observation.segs_out.map_or(assumed, |segs| segs as f64);
+        self.pooled_retrans = self.pooled_retrans * keep + retrans;
+        self.pooled_segs = self.pooled_segs * keep + segs.max(retrans);
+
+        let stalled = observation.stalled.clamp(0.0, 1.0);
+        if let Some(p95) = observation.p95_rtt {
+            self.idle_for = Duration::ZERO;
+            self.target = quality(p95, self.retrans_share()) * (1.0 - stalled);
+        } else if stalled > 0.0 {
+            self.idle_for = Duration::ZERO;
+            self.target *= 1.0 - stalled;
+        } else {
+            self.idle_for += elapsed;
+            if self.idle_for >= IDLE_MEMORY {
+                self.target = 1.0;
+            }
+        }
+        self.quality = self.target + (self.quality - self.target) * decay(elapsed, SMOOTHING);
+        self.anomaly =
+            if self.anomaly { self.quality < ANOMALY_OFF } else { self.quality < ANOMALY_ON };
+        self.last = Some(*observation);
+    }
+
+    /// The recommended rate now.
+    pub fn rate(&self) -> Tps {
+        self.range.at(self.quality)
+    }
+
+    /// The recommendation for `scope`, from telemetry that is `age` old.
+    pub fn hint(&self, scope: &Scope, age: Duration) -> Hint {
+        let Some(last) = &self.last else {
+            return Hint::unknown(self.range, scope, "nothing observed yet");
+        };
+        let (state, reason) = self.explain(last);
+        let current_tps = self.rate();
+        Hint {
+            current_tps,
+            sleep_seconds: current_tps.interval().as_secs_f64(),
+            target_tps: self.range.at(self.target),
+            min_tps: self.range.min(),
+            max_tps: self.range.max(),
+            health: self.quality,
+            anomaly: self.anomaly,
+            anomaly_score: 1.0 - self.quality,
+            state,
+            reason,
+            hold: last.stalled >= 1.0,
+            scope: scope.to_string(),
+            age_seconds: age.as_secs_f64(),
+            source: last.source,
+        }
+    }
+
+    fn explain(&self, last: &Observation) -> (State, String) {
+        if last.stalled >= 1.0 {
+            return (State::Stalled, "path: data is outstanding and no ACK arrives".to_owned());
+        }
+        let Some(p95) = last.p95_rtt else {
+            return (State::Idle, "nothing was sent".to_owned());
+        };
+        let mut link = format!("p95 RTT {:.0} ms", p95.as_secs_f64() * 1e3);
+        if last.segs_out.is_some() {
+            link += &format!(", {:.1} % retransmitted", self.retrans_share() * 100.0);
+        } else {
+            link += &format!(", {} segments retransmitted", last.retrans_segs);
+        }
+        if last.stalled > 0.0 {
+            link += &format!(", {:.0} % of flows stalled", last.stalled * 100.0);
+        }
+        if last.reader_limited {
+            (State::Reader, format!("reader: receive window full; {link}"))
+        } else if self.target < CONSTRAINED_BELOW {
+            (State::Constrained, format!("path: {link}"))
+        } else {
+            (State::Clear, link)
+        }
+    }
+
+    fn retrans_share(&self) -> f64 {
+        self.pooled_retrans / (self.pooled_segs + PRIOR_SEGMENTS)
+    }
+}
+
+/// Quality of a link, 0..=1, from its p95 RTT and the share of segments retransmitted.
+fn quality(p95_rtt: Duration, retrans_share: f64) -> f64 {
+    let badness = p95_rtt.as_secs_f64() / RTT_HALF.as_secs_f64() + retrans_share / RETRANS_HALF;
+    1.0 / (1.0 + (-STEEPNESS * (1.0 - badness)).exp())
+}
+
+/// What remains of an exponential average's past after `elapsed`.
+fn decay(elapsed: Duration, time_constant: Duration) -> f64 {
+    (-elapsed.as_secs_f64() / time_constant.as_secs_f64()).exp()
+}
+
+#[cfg(test)]
+mod tests;
