@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod csv;
 mod flow;
 mod histogram;
 mod sample;

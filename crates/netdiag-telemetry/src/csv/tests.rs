@@ -1,0 +1,219 @@
+//! The CSV contract: what is written, what is read, what is refused and how it is said.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn us(n: u64) -> Duration {
+    Duration::from_micros(n)
+}
+
+fn row() -> Row {
+    Row {
+        sample: LinkSample {
+            timestamp: Duration::from_millis(1_700_000_000_500),
+            rtt: Some(RttSummary {
+                min: us(20_000),
+                max: us(90_000),
+                avg: us(30_500),
+                p95: us(80_000),
+                samples: 17,
+            }),
+            srtt: Some(us(31_000)),
+            retrans_segs: 2,
+            segs_out: Some(40),
+            avg_cwnd: Some(10.5),
+            throughput_bps: Some(16_000.0),
+            flows: Some(3),
+            stalled_flows: Some(1),
+            source: Some(Source::Ebpf),
+        },
+        rolling: Rolling {
+            avg_rtt: Some(us(25_000)),
+            p95_rtt: Some(us(60_000)),
+            std_rtt: Some(us(9_000)),
+            retrans_segs: 12,
+        },
+    }
+}
+
+fn file(lines: &[&str]) -> Vec<u8> {
+    (lines.join("\n") + "\n").into_bytes()
+}
+
+fn check_error(lines: &[&str], expected: &str) {
+    let error = read_rows(&file(lines)).expect_err(expected).to_string();
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn a_row_reads_as_the_contract_says() {
+    assert_eq!(
+        header() + &format_row(&row()),
+        "timestamp,min_rtt_us,max_rtt_us,avg_rtt_us,p95_rtt_us,rtt_samples,srtt_us,retrans_count,segs_out,avg_cwnd,\
+         throughput_bps,rolling_avg_rtt,rolling_p95_rtt,rolling_std_rtt,rolling_retrans,flows,stalled_flows,source\n\
+         1700000000.500,20000,90000,30500,80000,17,31000,2,40,10.5,16000,25000,60000,9000,12,3,1,ebpf\n"
+    );
+}
+
+#[test]
+fn an_interval_without_samples_is_empty_never_zero() {
+    let mut silent = row();
+    silent.sample.rtt = None;
+    silent.sample.srtt = None;
+    silent.rolling = Rolling::default();
+    let line = format_row(&silent);
+    assert_eq!(line, "1700000000.500,,,,,0,,2,40,10.5,16000,,,,0,3,1,ebpf\n");
+    let rows = read_rows((header() + &line).as_bytes()).expect("reads");
+    assert_eq!(rows, [silent]);
+}
+
+#[test]
+fn files_of_the_original_family_are_read() {
+    let rows = read_rows(&file(&[
+        "\u{feff}timestamp,avg_rtt_us,p95_rtt_us,retrans_count,label,note\r",
+        "1700000000,20000,25000,3.0,0,\"x\"\r",
+        "1700000001,0,0,0,1,\"a, b\"\r",
+        "",
+    ]))
+    .expect("reads");
+    assert_eq!(rows.len(), 2);
+    assert_eq!(rows[0].sample.retrans_segs, 3);
+    assert_eq!(rows[0].sample.rtt.map(|rtt| (rtt.avg, rtt.p95)), Some((us(20_000), us(25_000))));
+    assert_eq!((rows[0].sample.segs_out, rows[0].sample.flows), (None, None));
+    assert_eq!(rows[1].sample.rtt, None, "0 means that nothing was measured");
+}
+
+#[test]
+fn errors_name_the_line_the_column_and_the_value() {
+    let head = "timestamp,avg_rtt_us,p95_rtt_us,retrans_count";
+    check_error(
+        &["timestamp,avg_rtt_us,retrans_count"],
+        "line 1: column `p95_rtt_us` is missing (required: timestamp, avg_rtt_us, p95_rtt_us, retrans_count)",
+    );
+    check_error(
+        &["timestamp,timestamp,avg_rtt_us,p95_rtt_us,retrans_count"],
+        "line 1: column `timestamp` appears twice",
+    );
+    let bad = "is not a finite number, 0 or above";
+    check_error(
+        &[head, "1,2,3,4", "1,fast,3,4"],
+        &format!("line 3: column `avg_rtt_us`: `fast` {bad}"),
+    );
+    check_error(&[head, "1,NaN,3,4"], &format!("line 2: column `avg_rtt_us`: `NaN` {bad}"));
+    check_error(&[head, "1,2,inf,4"], &format!("line 2: column `p95_rtt_us`: `inf` {bad}"));
+    check_error(&[head, "1,-2,3,4"], &format!("line 2: column `avg_rtt_us`: `-2` {bad}"));
+    check_error(
+        &[head, "1,2,3,4.5"],
+        "line 2: column `retrans_count`: `4.5` is not a whole number",
+    );
+    check_error(
+        &[head, ",2,3,4"],
+        "line 2: column `timestamp`: `` is not a time in seconds since 1970",
+    );
+    check_error(&[head, "1,2,3"], "line 2: 3 fields, expected 4 as in the header");
+    check_error(&[head, "1,2,3,4,5"], "line 2: 5 fields, expected 4 as in the header");
+}
+
+#[test]
+fn a_torn_last_line_is_no_row() {
+    let whole = header() + &format_row(&row());
+    for cut in header().len()..whole.len() {
+        assert_eq!(read_rows(&whole.as_bytes()[..cut]).expect("reads"), [], "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_bad_line_does_not_stop_a_decoder_that_follows_a_file() {
+    let mut decoder = RowDecoder::default();
+    let mut rows = Vec::new();
+    let text = header() + &format_row(&row()) + "garbage\n" + &format_row(&row());
+    let error = decoder.push(text.as_bytes(), |row| rows.push(row)).expect_err("line 3");
+    assert_eq!(error, CsvError::Width { line: 3, found: 1, expected: COLUMNS.len() });
+    decoder.push(format_row(&row()).as_bytes(), |row| rows.push(row)).expect("goes on");
+    assert_eq!(rows.len(), 3);
+}
+
+#[test]
+fn an_endless_line_is_refused_in_bounded_memory() {
+    let mut decoder = RowDecoder::default();
+    let chunk = vec![b'x'; 10_000];
+    let mut refused = 0;
+    for _ in 0..100 {
+        refused += u32::from(decoder.push(&chunk, |_| ()).is_err());
+        assert!(decoder.pending.len() <= LONGEST_LINE);
+    }
+    assert!(refused > 0);
+}
+
+#[test]
+fn appending_needs_our_header() {
+    assert_eq!(check_header(&header()), Ok(()));
+    let swapped = header().replace("min_rtt_us,max_rtt_us", "max_rtt_us,min_rtt_us");
+    assert_eq!(
+        check_header(&swapped).expect_err("swapped").to_string(),
+        "column 2 is `max_rtt_us`, expected `min_rtt_us`"
+    );
+    let longer = header().replace("source\n", "source,label\n");
+    assert_eq!(
+        check_header(&longer).expect_err("longer").to_string(),
+        "column 19 `label` is not one of ours"
+    );
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_in_arbitrary_pieces_never_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..2000),
+        cuts in prop::collection::vec(1usize..100, 0..50),
+    ) {
+        let _ = read_rows(&bytes);
+        let _ = read_rows(&[header().as_bytes(), &bytes].concat());
+        let mut decoder = RowDecoder::default();
+        let mut rest = &bytes[..];
+        for cut in cuts {
+            let (piece, next) = rest.split_at(cut.min(rest.len()));
+            let _ = decoder.push(piece, |_| ());
+            rest = next;
+        }
+    }
+
+    /// Cells of all kinds under a good header: close to real files, and the pieces do not matter.
+    #[test]
+    fn pieces_do_not_matter(
+        cells in prop::collection::vec("[0-9.,e+\\-naif\n\r]{0,40}", 0..40),
+        cut in 1usize..50,
+    ) {
+        let text = "timestamp,avg_rtt_us,p95_rtt_us,retrans_count\n".to_owned() + &cells.concat();
+        let (mut whole, mut pieces) = (Vec::new(), Vec::new());
+        let _ = RowDecoder::default().push(text.as_bytes(), |row| whole.push(row));
+        let mut decoder = RowDecoder::default();
+        for piece in text.as_bytes().chunks(cut) {
+            let _ = decoder.push(piece, |row| pieces.push(row));
+        }
+        prop_assert_eq!(whole, pieces);
+    }
+
+    #[test]
+    fn rows_survive_the_round_trip(
+        timestamp_ms in 0u64..4_000_000_000_000, rtt_us in prop::option::of(1u64..100_000_000),
+        retrans_segs in 0u64..1_000_000, segs_out in prop::option::of(0u64..1_000_000),
+        flows in prop::option::of(any::<u32>()),
+    ) {
+        let mut written = row();
+        written.sample.timestamp = Duration::from_millis(timestamp_ms);
+        written.sample.rtt = rtt_us.map(|n| RttSummary {
+            min: us(n), max: us(n * 2), avg: us(n), p95: us(n), samples: 3,
+        });
+        written.sample.retrans_segs = retrans_segs;
+        written.sample.segs_out = segs_out;
+        written.sample.flows = flows;
+        let read = read_rows((header() + &format_row(&written)).as_bytes()).expect("reads")[0];
+        let near = |a: Duration, b: Duration| a.abs_diff(b) <= Duration::from_nanos(500_000);
+        prop_assert!(near(read.sample.timestamp, written.sample.timestamp));
+        prop_assert_eq!(read.sample.rtt, written.sample.rtt);
+        prop_assert_eq!(read.sample.retrans_segs, retrans_segs);
+        prop_assert_eq!((read.sample.segs_out, read.sample.flows), (segs_out, flows));
+        prop_assert_eq!(read.rolling, written.rolling);
+    }
+}
