@@ -168,7 +168,7 @@ impl Classic {
         let current_tps = self.rate();
         Hint {
             current_tps,
-            sleep_seconds: current_tps.interval().as_secs_f64(),
+            sleep_seconds: current_tps.seconds_per_token(),
             target_tps: self.range.at(self.target),
             min_tps: self.range.min(),
             max_tps: self.range.max(),

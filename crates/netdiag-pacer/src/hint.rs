@@ -152,7 +152,7 @@ impl Hint {
     pub fn unknown(range: TpsRange, scope: &Scope, reason: impl Into<String>) -> Self {
         Self {
             current_tps: range.max,
-            sleep_seconds: range.max.interval().as_secs_f64(),
+            sleep_seconds: range.max.seconds_per_token(),
             target_tps: range.max,
             min_tps: range.min,
             max_tps: range.max,
@@ -180,7 +180,7 @@ impl Hint {
         };
         Self {
             current_tps: rate,
-            sleep_seconds: rate.interval().as_secs_f64(),
+            sleep_seconds: rate.seconds_per_token(),
             target_tps: rate,
             anomaly: false,
             anomaly_score: 0.0,

@@ -39,12 +39,12 @@ impl Tps {
 
     /// The time between two tokens at this rate.
     pub fn interval(self) -> Duration {
-        Duration::from_secs_f64(1.0 / self.0)
+        Duration::from_secs_f64(self.seconds_per_token())
     }
 
-    /// This rate limited to `low..=high`; `high` wins where the two cross.
-    pub fn clamp(self, low: Tps, high: Tps) -> Tps {
-        Tps(self.0.max(low.0).min(high.0))
+    /// The same in seconds, exactly 1 / rate.
+    pub fn seconds_per_token(self) -> f64 {
+        1.0 / self.0
     }
 }
 

@@ -1,0 +1,177 @@
+//! Who may ask: the address to listen on together with the secret that guards it.
+//!
+//! Invariant: an [`Exposure`] beyond loopback exists only with a token or with the explicit wish to have none.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use subtle::ConstantTimeEq;
+
+/// A bearer token (RFC 6750). Its value never appears in `Debug` output.
+#[derive(Clone)]
+pub struct Token(Vec<u8>);
+
+impl Token {
+    /// Shortest token accepted: 16 characters hold at least 64 bits even in hexadecimal.
+    const SHORTEST: usize = 16;
+
+    /// Reads a token from a file, leaving out white space around it.
+    pub fn read(path: &Path) -> Result<Self, ExposureError> {
+        let unusable = |why: String| ExposureError::TokenFile { path: path.to_owned(), why };
+        let text = std::fs::read_to_string(path).map_err(|error| unusable(error.to_string()))?;
+        Self::try_new(&text).map_err(|why| unusable(why.to_owned()))
+    }
+
+    fn try_new(text: &str) -> Result<Self, &'static str> {
+        let token = text.trim();
+        if token.is_empty() {
+            return Err("the file is empty");
+        }
+        if token.len() < Self::SHORTEST {
+            return Err("the token is shorter than 16 characters");
+        }
+        // RFC 6750 §2.1, b64token; more would not survive an HTTP header.
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+        if !token.bytes().all(allowed) {
+            return Err("the token has characters other than A-Z a-z 0-9 - . _ ~ + / =");
+        }
+        Ok(Self(token.as_bytes().to_vec()))
+    }
+
+    /// Whether an `Authorization` header carries this token.
+    pub(crate) fn admits(&self, header: Option<&[u8]>) -> bool {
+        let Some((scheme, given)) = header.and_then(|header| header.split_at_checked(7)) else {
+            return false;
+        };
+        scheme.eq_ignore_ascii_case(b"bearer ") && bool::from(given.ct_eq(&self.0))
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// Where to listen, and what a client must show.
+#[derive(Clone, Debug)]
+pub struct Exposure {
+    listen: SocketAddr,
+    token: Option<Token>,
+}
+
+/// Why a server may not be exposed as asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExposureError {
+    /// An address others can reach, and nothing that keeps them out.
+    #[error(
+        "listening on {0} lets everyone on the network ask: give --auth-token-file, or --no-auth if that is meant"
+    )]
+    Open(SocketAddr),
+    /// Both a token and none.
+    #[error("--auth-token-file and --no-auth contradict each other: give one of them")]
+    Contradiction,
+    /// The token cannot be used.
+    #[error("token file {path}: {why}", path = path.display())]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl Exposure {
+    /// Loopback needs nothing; any other address needs a token or `no_auth`.
+    pub fn try_new(
+        listen: SocketAddr,
+        token: Option<Token>,
+        no_auth: bool,
+    ) -> Result<Self, ExposureError> {
+        match (&token, no_auth) {
+            (Some(_), true) => Err(ExposureError::Contradiction),
+            (None, false) if !listen.ip().to_canonical().is_loopback() => {
+                Err(ExposureError::Open(listen))
+            }
+            _ => Ok(Self { listen, token }),
+        }
+    }
+
+    /// The address to listen on.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    pub(crate) fn token(&self) -> Option<&Token> {
+        self.token.as_ref()
+    }
+
+    /// Only this host can connect, so a foreign `Host` header can only come from a page in its browser whose name was
+    /// made to point here (DNS rebinding).
+    pub(crate) fn is_local(&self) -> bool {
+        self.listen.ip().to_canonical().is_loopback()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "0123456789abcdef";
+
+    #[test]
+    fn nothing_is_exposed_by_accident() {
+        let check = |listen: &str, token: bool, no_auth, accepted| {
+            let token = token.then(|| Token::try_new(SECRET).expect("token"));
+            let result = Exposure::try_new(listen.parse().expect("address"), token, no_auth);
+            assert_eq!(result.is_ok(), accepted, "{listen}");
+        };
+        check("127.0.0.1:9000", false, false, true);
+        check("[::1]:9000", false, false, true);
+        check("[::ffff:127.0.0.1]:9000", false, false, true);
+        check("0.0.0.0:9000", false, false, false);
+        check("[::]:9000", false, false, false);
+        check("192.0.2.1:9000", true, false, true);
+        check("192.0.2.1:9000", false, true, true);
+        check("127.0.0.1:9000", true, true, false);
+    }
+
+    #[test]
+    fn only_the_token_itself_is_admitted() {
+        let token = Token::try_new(&format!(" {SECRET}\n")).expect("token");
+        let check = |header: Option<&str>, admitted| {
+            assert_eq!(token.admits(header.map(str::as_bytes)), admitted, "{header:?}");
+        };
+        check(None, false);
+        check(Some(""), false);
+        check(Some("Bearer"), false);
+        check(Some("Bearer "), false);
+        check(Some("Bearer 0123456789abcde"), false);
+        check(Some("Bearer 0123456789abcdef"), true);
+        check(Some("bearer 0123456789abcdef"), true);
+        check(Some("Bearer 0123456789abcdef0"), false);
+        check(Some("Basic 0123456789abcdef"), false);
+        assert_eq!(format!("{token:?}"), "Token(…)");
+    }
+
+    #[test]
+    fn an_unusable_token_file_says_why() {
+        let folder = tempfile::tempdir().expect("folder");
+        let check = |content: &str, why: &str| {
+            let path = folder.path().join("token");
+            std::fs::write(&path, content).expect("write");
+            let error = Token::read(&path).expect_err(why).to_string();
+            assert!(error.contains(why) && !error.contains("hunter"), "{error}");
+        };
+        check(" \n", "empty");
+        check("hunter2", "shorter than 16");
+        check("hunter two hunter two", "characters other than");
+        assert!(
+            Token::read(Path::new("/no/such"))
+                .expect_err("absent")
+                .to_string()
+                .contains("/no/such")
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! What the server shows: one snapshot of all hints, replaced as a whole every sampling interval.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use netdiag_pacer::Hint;
+use netdiag_telemetry::{FlowKey, LinkSample, Liveness};
+use serde::Serialize;
+use tokio::time::Instant;
+
+/// All hints of one sampling interval.
+#[derive(Clone, Debug)]
+pub struct Board {
+    /// For all matching flows together.
+    pub host: Hint,
+    /// Per remote address.
+    pub peers: BTreeMap<IpAddr, Hint>,
+    /// Per flow; kept sorted by [`Board::new`].
+    streams: Vec<StreamEntry>,
+    /// When the telemetry behind the hints was sampled; `None` before the first sample.
+    pub sampled_at: Option<Instant>,
+    /// What the probe had no room for so far, by kind.
+    pub lost: Vec<(&'static str, u64)>,
+}
+
+/// One flow and its hint.
+#[derive(Clone, Debug)]
+pub struct StreamEntry {
+    /// Which flow.
+    pub key: FlowKey,
+    /// Its hint.
+    pub hint: Hint,
+    /// Its last interval.
+    pub sample: LinkSample,
+    /// Its state at the end of the interval, where known.
+    pub liveness: Option<Liveness>,
+    /// How long unacknowledged data has waited for an ACK.
+    pub waiting: Duration,
+}
+
+impl Board {
+    /// A board of the given hints.
+    pub fn new(
+        host: Hint,
+        peers: BTreeMap<IpAddr, Hint>,
+        mut streams: Vec<StreamEntry>,
+        sampled_at: Option<Instant>,
+    ) -> Self {
+        streams.sort_unstable_by_key(|stream| (stream.key.peer, stream.key));
+        Self { host, peers, streams, sampled_at, lost: Vec::new() }
+    }
+
+    /// All flows, sorted by the client's address.
+    pub fn streams(&self) -> &[StreamEntry] {
+        &self.streams
+    }
+
+    /// A flow to the client at `peer`.
+    pub(crate) fn stream(&self, peer: SocketAddr) -> Option<&StreamEntry> {
+        let at = self.streams.partition_point(|stream| stream.key.peer < peer);
+        self.streams.get(at).filter(|stream| stream.key.peer == peer)
+    }
+}
+
+/// One flow as `GET /v1/streams` lists it. Durations carry their unit in the name, as in the CSV.
+#[derive(Serialize)]
+pub(crate) struct StreamView<'a> {
+    peer: SocketAddr,
+    local: SocketAddr,
+    netns: u32,
+    state: &'static str,
+    /// Who makes the stream slow; `null` if nobody does.
+    cause: Option<&'static str>,
+    p95_rtt_us: Option<u64>,
+    srtt_us: Option<u64>,
+    retrans_count: u64,
+    throughput_bps: Option<f64>,
+    avg_cwnd: Option<f64>,
+    unacked_segs: Option<u32>,
+    notsent_bytes: Option<u64>,
+    waiting_us: u64,
+    hint: &'a Hint,
+}
+
+impl<'a> StreamView<'a> {
+    /// The view of a flow, with the hint as it is at the time of the request.
+    pub(crate) fn new(stream: &StreamEntry, hint: &'a Hint) -> Self {
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        Self {
+            peer: stream.key.peer,
+            local: stream.key.local,
+            netns: stream.key.netns,
+            state: hint.state.as_str(),
+            cause: hint.state.cause(),
+            p95_rtt_us: stream.sample.rtt.map(|rtt| micros(rtt.p95)),
+            srtt_us: stream.sample.srtt.map(micros),
+            retrans_count: stream.sample.retrans_segs,
+            throughput_bps: stream.sample.throughput_bps,
+            avg_cwnd: stream.sample.avg_cwnd,
+            unacked_segs: stream.liveness.map(|live| live.unacked_segs),
+            notsent_bytes: stream.liveness.map(|live| live.notsent.0),
+            waiting_us: micros(stream.waiting),
+            hint,
+        }
+    }
+}

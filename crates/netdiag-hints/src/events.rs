@@ -1,0 +1,52 @@
+//! `GET /v1/events`: hints pushed as server-sent events, one per sampling interval.
+//!
+//! Each stream waits on the board's watch channel, which holds the newest board and nothing else: a client that reads
+//! slowly misses boards, and a client that does not read at all holds one event and one permit.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use tokio::sync::Semaphore;
+
+use crate::problem::Problem;
+use crate::query::Target;
+use crate::routes::Shared;
+
+/// Event streams open at once; more get 503. Each is a connection, of which there are [`crate::Limits`] of.
+const MOST_STREAMS: usize = 256;
+
+/// A comment is sent on a quiet stream this often, so that proxies keep it open and a dead client is noticed.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// The permits for event streams.
+pub(crate) fn permits() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(MOST_STREAMS))
+}
+
+/// The response: the present hint at once, then one per board.
+pub(crate) fn respond(shared: &Shared, target: Target) -> Response {
+    let Ok(permit) = Arc::clone(&shared.event_permits).try_acquire_owned() else {
+        let message =
+            format!("{MOST_STREAMS} event streams are open already; poll /v1/hint instead");
+        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, message).into_response();
+    };
+    let mut boards = shared.boards.clone();
+    boards.mark_changed();
+    let state = (boards, shared.clone(), permit);
+    let events = stream::unfold(state, move |(mut boards, shared, permit)| async move {
+        // Without a new board the hint goes stale, which must be told too. A board that will never come ends the stream.
+        match tokio::time::timeout(shared.options.stale_after, boards.changed()).await {
+            Ok(Ok(())) | Err(_) => {}
+            Ok(Err(_closed)) => return None,
+        }
+        let hint = shared.hint(target);
+        let event = Event::default().event("hint").json_data(&hint).unwrap_or_default();
+        Some((Ok::<_, Infallible>(event), (boards, shared, permit)))
+    });
+    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+}

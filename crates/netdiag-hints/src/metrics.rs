@@ -1,0 +1,154 @@
+//! `GET /metrics`: the state of the host's hint and of the server, in the Prometheus text format (OpenMetrics).
+//!
+//! Labels have few, fixed values: a path that does not exist counts as `other`, and no metric carries an address.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use netdiag_pacer::{Hint, State};
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::board::Board;
+
+type Float = Gauge<f64, AtomicU64>;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    path: &'static str,
+    status: u16,
+}
+
+/// The server's metrics. Gauges follow the board at every scrape.
+pub(crate) struct Metrics {
+    registry: Registry,
+    current: Float,
+    target: Float,
+    health: Float,
+    anomaly_score: Float,
+    anomaly: Gauge,
+    hold: Gauge,
+    state: Family<StateLabel, Gauge>,
+    flows: Gauge,
+    stalled: Gauge,
+    age: Float,
+    lost: Family<KindLabel, Gauge>,
+    requests: Family<RequestLabels, Counter>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("netdiag");
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "Version of netdiag", version);
+        let metrics = Self {
+            current: Float::default(),
+            target: Float::default(),
+            health: Float::default(),
+            anomaly_score: Float::default(),
+            anomaly: Gauge::default(),
+            hold: Gauge::default(),
+            state: Family::default(),
+            flows: Gauge::default(),
+            stalled: Gauge::default(),
+            age: Float::default(),
+            lost: Family::default(),
+            requests: Family::default(),
+            registry: Registry::default(),
+        };
+        let tokens = || Unit::Other("tokens_per_second".to_owned());
+        let r = &mut registry;
+        r.register_with_unit(
+            "hint_current",
+            "Recommended rate now",
+            tokens(),
+            metrics.current.clone(),
+        );
+        r.register_with_unit(
+            "hint_target",
+            "Rate the hint is heading for",
+            tokens(),
+            metrics.target.clone(),
+        );
+        r.register("hint_health", "Link health, 0 to 1", metrics.health.clone());
+        r.register("hint_anomaly_score", "Anomaly score, 0 to 1", metrics.anomaly_score.clone());
+        r.register("hint_anomaly", "1 while the anomaly light is on", metrics.anomaly.clone());
+        r.register("hint_hold", "1 while generation should be held", metrics.hold.clone());
+        r.register(
+            "hint_state",
+            "1 for the present state, 0 for the others",
+            metrics.state.clone(),
+        );
+        r.register("flows", "TCP connections that match", metrics.flows.clone());
+        r.register(
+            "stalled_flows",
+            "Connections whose data waits without an ACK",
+            metrics.stalled.clone(),
+        );
+        r.register_with_unit(
+            "telemetry_age",
+            "Age of the telemetry",
+            Unit::Seconds,
+            metrics.age.clone(),
+        );
+        r.register(
+            "probe_lost",
+            "What the probe had no room for since it started",
+            metrics.lost.clone(),
+        );
+        r.register("http_requests", "Requests answered", metrics.requests.clone());
+        Self { registry, ..metrics }
+    }
+
+    pub(crate) fn count(&self, path: &'static str, status: u16) {
+        self.requests.get_or_create(&RequestLabels { path, status }).inc();
+    }
+
+    /// The text of a scrape: `hint` is the host's as it is now, `age` that of its telemetry if there is any.
+    pub(crate) fn encode(&self, board: &Board, hint: &Hint, age: Option<Duration>) -> String {
+        self.current.set(hint.current_tps.get());
+        self.target.set(hint.target_tps.get());
+        self.health.set(hint.health);
+        self.anomaly_score.set(hint.anomaly_score);
+        self.anomaly.set(hint.anomaly.into());
+        self.hold.set(hint.hold.into());
+        for state in State::ALL {
+            let label = StateLabel { state: state.as_str() };
+            self.state.get_or_create(&label).set((state == hint.state).into());
+        }
+        let stalled = board.streams().iter().filter(|s| s.sample.stalled_flows > Some(0)).count();
+        self.flows.set(board.streams().len().try_into().unwrap_or(i64::MAX));
+        self.stalled.set(stalled.try_into().unwrap_or(i64::MAX));
+        // Prometheus' own word for "no value".
+        self.age.set(age.map_or(f64::NAN, |age| age.as_secs_f64()));
+        for &(kind, count) in &board.lost {
+            let count = count.try_into().unwrap_or(i64::MAX);
+            self.lost.get_or_create(&KindLabel { kind }).set(count);
+        }
+        let mut text = String::new();
+        // Encoding into a String fails only if a metric's own encoding does, and these are the library's.
+        let _ = text::encode(&mut text, &self.registry);
+        text
+    }
+}

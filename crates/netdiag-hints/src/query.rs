@@ -1,0 +1,94 @@
+//! The query parameters: `peer`, `limit`, `offset`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::http::StatusCode;
+use netdiag_telemetry::canonical;
+use serde::Deserialize;
+
+use crate::problem::Problem;
+
+/// Most streams in one answer: about a megabyte.
+const MOST_STREAMS: usize = 1000;
+
+/// Which scope a hint is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Host,
+    Peer(IpAddr),
+    Stream(SocketAddr),
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct HintQuery {
+    peer: Option<String>,
+}
+
+impl HintQuery {
+    pub(crate) fn target(&self) -> Result<Target, Problem> {
+        let Some(peer) = &self.peer else { return Ok(Target::Host) };
+        if let Ok(address) = peer.parse::<SocketAddr>() {
+            return Ok(Target::Stream(canonical(address)));
+        }
+        let bare = peer.strip_prefix('[').and_then(|peer| peer.strip_suffix(']')).unwrap_or(peer);
+        match bare.parse::<IpAddr>() {
+            Ok(address) => Ok(Target::Peer(address.to_canonical())),
+            Err(_) => {
+                let shown: String = peer.chars().take(60).flat_map(char::escape_debug).collect();
+                let message = format!(
+                    "peer `{shown}` is not an address: expected IP or IP:PORT, IPv6 with a port in brackets ([::1]:80)"
+                );
+                Err(Problem::new(StatusCode::BAD_REQUEST, message))
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct PageQuery {
+    limit: Option<usize>,
+    offset: Option<usize>,
+}
+
+impl PageQuery {
+    /// The part of `all` that is asked for.
+    pub(crate) fn page<'a, T>(&self, all: &'a [T]) -> &'a [T] {
+        let rest = all.get(self.offset.unwrap_or(0)..).unwrap_or_default();
+        &rest[..self.limit.unwrap_or(MOST_STREAMS).min(MOST_STREAMS).min(rest.len())]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_in_all_their_forms() {
+        let check = |peer: &str, expected: Option<Target>| {
+            let query = HintQuery { peer: Some(peer.to_owned()) };
+            assert_eq!(query.target().ok(), expected, "{peer}");
+        };
+        let ip = |text: &str| Some(Target::Peer(text.parse().expect("address")));
+        let stream = |text: &str| Some(Target::Stream(text.parse().expect("address")));
+        check("192.0.2.1", ip("192.0.2.1"));
+        check("192.0.2.1:80", stream("192.0.2.1:80"));
+        check("2001:db8::1", ip("2001:db8::1"));
+        check("[2001:db8::1]", ip("2001:db8::1"));
+        check("[2001:db8::1]:80", stream("[2001:db8::1]:80"));
+        check("::ffff:192.0.2.1", ip("192.0.2.1"));
+        check("[::ffff:192.0.2.1]:80", stream("192.0.2.1:80"));
+        for bad in ["", "host", "192.0.2.1:", "192.0.2.1:99999", "192.0.2.256", "[::1", "1"] {
+            check(bad, None);
+        }
+    }
+
+    #[test]
+    fn pages_are_bounded() {
+        let all: Vec<u32> = (0..2500).collect();
+        let page = |limit, offset| PageQuery { limit, offset }.page(&all).len();
+        assert_eq!(page(None, None), MOST_STREAMS);
+        assert_eq!(page(Some(usize::MAX), Some(2000)), 500);
+        assert_eq!(page(Some(10), Some(usize::MAX)), 0);
+        assert_eq!(page(Some(0), None), 0);
+    }
+}

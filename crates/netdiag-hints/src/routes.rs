@@ -1,0 +1,260 @@
+//! The routes, and what every request passes on its way to them: limits, the `Host` check, authentication, counting.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use netdiag_pacer::{Hint, State as HintState, TpsRange, WhenStale};
+use netdiag_telemetry::Scope;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+
+use crate::auth::Exposure;
+use crate::board::{Board, StreamView};
+use crate::events;
+use crate::metrics::Metrics;
+use crate::problem::Problem;
+use crate::query::{HintQuery, PageQuery, Target};
+
+/// The paths, for the 404 and for the metrics' label.
+const PATHS: [&str; 8] = [
+    "/",
+    "/v1/hint",
+    "/v1/streams",
+    "/v1/events",
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+];
+
+/// Largest request body, bytes. No route takes one; a client that sends more is not ours.
+const LARGEST_BODY: u64 = 1024;
+
+/// How the server answers.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The rates between which hints move.
+    pub range: TpsRange,
+    /// Age at which telemetry is too old to act on.
+    pub stale_after: Duration,
+    /// What to recommend then.
+    pub when_stale: WhenStale,
+    /// Who may ask.
+    pub exposure: Exposure,
+}
+
+/// What every handler has.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) boards: watch::Receiver<Arc<Board>>,
+    pub(crate) options: Arc<Options>,
+    pub(crate) event_permits: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+/// The hint server's routes over the newest of `boards`.
+pub fn router(boards: watch::Receiver<Arc<Board>>, options: Options) -> Router {
+    let shared = Shared {
+        boards,
+        options: Arc::new(options),
+        event_permits: events::permits(),
+        metrics: Arc::new(Metrics::new()),
+    };
+    Router::new()
+        .route("/", get(hint))
+        .route("/v1/hint", get(hint))
+        .route("/v1/streams", get(streams))
+        .route("/v1/events", get(push))
+        .route("/livez", get(live))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/openapi.json", get(openapi))
+        .fallback(not_found)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(shared.clone(), guard))
+        .with_state(shared)
+}
+
+impl Shared {
+    /// The hint for `target` as it is at this moment.
+    pub(crate) fn hint(&self, target: Target) -> Hint {
+        let board = Arc::clone(&self.boards.borrow());
+        self.present(&board, find(&board, target, self.options.range))
+    }
+
+    /// A stored hint with its age, or what is said of one that is too old.
+    fn present(&self, board: &Board, hint: Hint) -> Hint {
+        match age(board) {
+            Some(age) if age <= self.options.stale_after => {
+                Hint { age_seconds: age.as_secs_f64(), ..hint }
+            }
+            age => hint.into_stale(age, self.options.when_stale),
+        }
+    }
+}
+
+fn age(board: &Board) -> Option<Duration> {
+    board.sampled_at.map(|at| Instant::now().saturating_duration_since(at))
+}
+
+fn find(board: &Board, target: Target, range: TpsRange) -> Hint {
+    match target {
+        Target::Host => board.host.clone(),
+        Target::Peer(peer) => board.peers.get(&peer).cloned().unwrap_or_else(|| {
+            Hint::unknown(range, &Scope::Peer(peer), format!("no flow to {peer} is known"))
+        }),
+        Target::Stream(peer) => match board.stream(peer) {
+            Some(stream) => stream.hint.clone(),
+            None => Hint {
+                scope: format!("stream {peer}"),
+                ..Hint::unknown(range, &Scope::Host, format!("no flow to {peer} is known"))
+            },
+        },
+    }
+}
+
+async fn hint(
+    State(shared): State<Shared>,
+    query: Result<Query<HintQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, Problem> {
+    let target = valid(query)?.target()?;
+    Ok(uncached(Json(shared.hint(target))))
+}
+
+async fn streams(
+    State(shared): State<Shared>,
+    query: Result<Query<PageQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, Problem> {
+    let query = valid(query)?;
+    let board = Arc::clone(&shared.boards.borrow());
+    let page: Vec<_> = query
+        .page(board.streams())
+        .iter()
+        .map(|stream| (stream, shared.present(&board, stream.hint.clone())))
+        .collect();
+    let views: Vec<_> = page.iter().map(|(stream, hint)| StreamView::new(stream, hint)).collect();
+    let body = serde_json::json!({ "total": board.streams().len(), "streams": views });
+    Ok(uncached(Json(body)))
+}
+
+async fn push(
+    State(shared): State<Shared>,
+    query: Result<Query<HintQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, Problem> {
+    let target = valid(query)?.target()?;
+    Ok(events::respond(&shared, target))
+}
+
+async fn live() -> &'static str {
+    "ok\n"
+}
+
+async fn ready(State(shared): State<Shared>) -> Response {
+    let hint = shared.hint(Target::Host);
+    if hint.state == HintState::Stale {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, hint.reason).into_response()
+    } else {
+        "ok\n".into_response()
+    }
+}
+
+async fn metrics(State(shared): State<Shared>) -> Response {
+    let board = Arc::clone(&shared.boards.borrow());
+    let hint = shared.present(&board, board.host.clone());
+    let text = shared.metrics.encode(&board, &hint, age(&board));
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json")).into_response()
+}
+
+async fn not_found() -> Problem {
+    let message = format!("no such path; known paths: {}", PATHS.join(" "));
+    Problem::new(StatusCode::NOT_FOUND, message)
+}
+
+async fn wrong_method() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered")
+}
+
+/// A hint is worthless a moment later; nobody may keep it.
+fn uncached(body: impl IntoResponse) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], body).into_response()
+}
+
+fn valid<T>(
+    query: Result<Query<T>, axum::extract::rejection::QueryRejection>,
+) -> Result<T, Problem> {
+    query
+        .map(|Query(query)| query)
+        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))
+}
+
+/// What every request passes.
+async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    let asked = request.uri().path();
+    let path = PATHS.iter().find(|path| **path == asked).copied().unwrap_or("other");
+    let response = match refusal(&shared, &request, path) {
+        Some(response) => response,
+        None => next.run(request).await,
+    };
+    shared.metrics.count(path, response.status().as_u16());
+    response
+}
+
+/// Why a request is not let in, if it is not.
+fn refusal(shared: &Shared, request: &Request, path: &str) -> Option<Response> {
+    let headers = request.headers();
+    let text = |name| headers.get(name).map(|value| value.as_bytes());
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if length > Some(LARGEST_BODY) || headers.contains_key(header::TRANSFER_ENCODING) {
+        let message =
+            format!("no body is expected, and none above {LARGEST_BODY} bytes is accepted");
+        return Some(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, message).into_response());
+    }
+    let exposure = &shared.options.exposure;
+    if exposure.is_local() && !text(header::HOST).is_none_or(names_this_host) {
+        let message =
+            "this server is for this host alone: ask for it as localhost or by its address";
+        return Some(Problem::new(StatusCode::MISDIRECTED_REQUEST, message).into_response());
+    }
+    // Probes of an orchestrator carry no secrets.
+    let is_probe = matches!(path, "/livez" | "/readyz");
+    if let Some(token) = exposure.token()
+        && !is_probe
+        && !token.admits(text(header::AUTHORIZATION))
+    {
+        let problem = Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "give the token of --auth-token-file as `Authorization: Bearer TOKEN`",
+        );
+        return Some(([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response());
+    }
+    None
+}
+
+/// Whether a `Host` header means this host whoever resolves it: localhost or an address.
+fn names_this_host(host: &[u8]) -> bool {
+    let Ok(host) = std::str::from_utf8(host) else { return false };
+    if host.parse::<std::net::SocketAddr>().is_ok() {
+        return true;
+    }
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.parse::<u16>().is_ok() && !name.contains(':') => name,
+        _ => host,
+    };
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    bare.parse::<std::net::IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! Serving a router with limits on everything a client can send or hold.
+//!
+//! hyper's own server has the limits on headers; connections are counted here. A client over the limit is told so in one
+//! fixed response and never reaches the router.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+/// What one server allows.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at once.
+    pub connections: usize,
+    /// Bytes of a request's line and headers.
+    pub head_bytes: usize,
+    /// Headers of a request.
+    pub headers: usize,
+    /// Time for a request's head to arrive, and for an idle connection to ask again.
+    pub head_time: Duration,
+    /// Time for requests in flight to end once the server stops.
+    pub drain_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // Each costs a few kilobytes; a host has hundreds of inference loops at most.
+            connections: 1024,
+            head_bytes: 16 * 1024,
+            headers: 64,
+            head_time: Duration::from_secs(10),
+            drain_time: Duration::from_secs(1),
+        }
+    }
+}
+
+/// The whole answer to a connection too many.
+const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
+    retry-after: 1\r\nconnection: close\r\ncontent-length: 66\r\n\r\n\
+    {\"error\":{\"status\":503,\"message\":\"too many connections are open\"}}";
+
+/// Serves `router` until `shutdown` completes, then lets requests in flight end for a moment.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    shutdown: impl Future<Output = ()>,
+) {
+    let permits = Arc::new(Semaphore::new(limits.connections));
+    let graceful = GracefulShutdown::new();
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_time)
+        .max_buf_size(limits.head_bytes)
+        .max_headers(limits.headers);
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut shutdown => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                pause_after(&error).await;
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+            tokio::spawn(refuse(stream, limits.head_time));
+            continue;
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection ended");
+            }
+            drop(permit);
+        });
+    }
+    // Event streams never end by themselves; they are cut with the runtime.
+    let _ = tokio::time::timeout(limits.drain_time, graceful.shutdown()).await;
+}
+
+/// Running out of descriptors passes when connections close; everything else concerns the one client.
+async fn pause_after(error: &io::Error) {
+    let per_connection = [
+        io::ErrorKind::ConnectionAborted,
+        io::ErrorKind::ConnectionReset,
+        io::ErrorKind::Interrupted,
+    ];
+    if !per_connection.contains(&error.kind()) {
+        tracing::warn!(%error, "cannot accept connections; trying again in a second");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn refuse(mut stream: TcpStream, patience: Duration) {
+    let answer = async {
+        stream.write_all(BUSY).await?;
+        stream.shutdown().await
+    };
+    // A client that is gone or does not read needs no answer.
+    let _ = tokio::time::timeout(patience, answer).await;
+}

@@ -1,0 +1,62 @@
+#!/usr/bin/env python3
+"""An inference loop that lets the network set its pace: the original project's client.
+
+Asks the hint server before every token and sleeps as long as it says. Runs with `requests` if it is installed and with
+the standard library otherwise. If the server does not answer, the loop goes on at its last rate and says so.
+
+    python3 examples/poll_hint.py --url http://127.0.0.1:9000 --tokens 50
+"""
+
+import argparse
+import json
+import sys
+import time
+
+try:
+    import requests
+
+    def get_json(url, timeout):
+        answer = requests.get(url, timeout=timeout)
+        answer.raise_for_status()
+        return answer.json()
+
+except ImportError:
+    import urllib.request
+
+    def get_json(url, timeout):
+        with urllib.request.urlopen(url, timeout=timeout) as answer:
+            return json.load(answer)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", default="http://127.0.0.1:9000", help="the hint server (default: %(default)s)")
+    parser.add_argument("--text", default="Once upon a time there was a link that carried tokens. ", help="what to print")
+    parser.add_argument("--tokens", type=int, default=50, help="how many tokens to print (default: %(default)s)")
+    arguments = parser.parse_args()
+
+    words = arguments.text.split() or ["token"]
+    sleep_seconds = 0.05
+    reachable = True
+    for index in range(arguments.tokens):
+        try:
+            hint = get_json(arguments.url, timeout=1.0)
+            while hint.get("hold"):
+                time.sleep(0.1)
+                hint = get_json(arguments.url, timeout=1.0)
+            sleep_seconds = float(hint["sleep_seconds"])
+            reachable = True
+        except (OSError, ValueError, KeyError) as error:
+            if reachable:
+                print(f"\n[no hint, going on at {1 / sleep_seconds:.1f} tokens/s: {error}]", file=sys.stderr)
+            reachable = False
+        time.sleep(sleep_seconds)
+        print(words[index % len(words)], end=" ", flush=True)
+    print()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        print()
