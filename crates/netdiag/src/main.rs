@@ -1,2 +1,22 @@
-//! The `netdiag` binary.
-fn main() {}
+//! The `netdiag` binary. Everything it does lives in [`cli`] and below; a subcommand has a file of its own in [`cmd`].
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod cli;
+mod cmd;
+mod config_file;
+mod csv_file;
+mod failure;
+mod hint_server;
+mod pacing;
+mod place;
+mod rows;
+mod sampler;
+mod status;
+mod stop;
+mod terminal;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

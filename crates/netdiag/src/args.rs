@@ -1,0 +1,223 @@
+//! Flags that several commands share, each documented once.
+//!
+//! Parsing (here, by clap) turns text into typed values; relations between flags are checked afterwards by the
+//! `validate` methods, which know where each value came from.
+
+pub(crate) mod values;
+
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+use ipnet::IpNet;
+use netdiag_pacer::{TpsRange, WhenStale};
+use netdiag_probe::{FlowFilter, ProbeConfig, SourceChoice};
+use netdiag_telemetry::Tps;
+
+use crate::failure::UsageError;
+use crate::place::Places;
+use values::{ListenAddr, NetnsPath};
+
+/// The most intervals that a window may hold. Each keeps its own histogram, so this bounds the memory.
+const MAX_INTERVALS: u128 = 100_000;
+
+/// Which flows to watch, and how.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Which flows")]
+pub(crate) struct FlowArgs {
+    /// Watch only connections on this local TCP port (repeatable).
+    ///
+    /// The port that your server listens on, 1 to 65535; not the port of our own hint server. Several values:
+    /// repeat the flag, or separate with commas. Default: all ports.
+    #[arg(long = "port", value_name = "N", env = "NETDIAG_PORT", value_delimiter = ',', value_parser = values::port)]
+    port: Vec<u16>,
+
+    /// Watch only connections to this network (repeatable).
+    ///
+    /// An address, or a network in CIDR notation: 192.0.2.0/24, 2001:db8::/32. Several values: repeat the flag, or
+    /// separate with commas. Default: all addresses.
+    #[arg(long = "peer", value_name = "CIDR", env = "NETDIAG_PEER", value_delimiter = ',', value_parser = values::network)]
+    peer: Vec<IpNet>,
+
+    /// Watch only this network namespace.
+    ///
+    /// A path (/run/netns/NAME, /proc/PID/ns/net), the name of one made with `ip netns add`, or the ID of a process in
+    /// it (all digits). Default: all namespaces that can be seen.
+    #[arg(long, value_name = "PATH|NAME|PID", env = "NETDIAG_NETNS", value_parser = values::netns)]
+    netns: Option<NetnsPath>,
+
+    /// Watch connections that never leave this host, too.
+    ///
+    /// Needed where a proxy on the same host forwards to the engine and only that hop is of interest.
+    #[arg(long, value_name = "BOOL", env = "NETDIAG_LOOPBACK", num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", value_parser = BoolishValueParser::new(),
+          action = clap::ArgAction::Set, hide_possible_values = true)]
+    loopback: bool,
+
+    /// Where measurements come from: auto, ebpf or sockdiag.
+    ///
+    /// `ebpf` measures every round trip at the kernel's own hooks and needs root or CAP_BPF, CAP_PERFMON and
+    /// CAP_NET_ADMIN. `sockdiag` asks the kernel once per interval and needs no privileges. `auto` takes ebpf where it
+    /// loads, and otherwise sockdiag with one warning that says why.
+    #[arg(long, value_name = "SOURCE", env = "NETDIAG_SOURCE", default_value = "auto",
+          hide_possible_values = true, value_parser = values::source())]
+    source: SourceChoice,
+
+    /// Track at most this many flows in the kernel.
+    ///
+    /// A number of flows, 1 to 4194304; about 200 bytes of kernel memory each. Flows beyond it are counted and
+    /// reported, not tracked. Only for the ebpf source. Default: 65536.
+    #[arg(long, value_name = "N", env = "NETDIAG_MAX_FLOWS", value_parser = values::max_flows)]
+    max_flows: Option<u32>,
+}
+
+impl FlowArgs {
+    /// The probe that these flags describe.
+    pub(crate) fn probe_config(&self) -> ProbeConfig {
+        ProbeConfig {
+            source: self.source,
+            filter: FlowFilter {
+                ports: self.port.clone(),
+                peers: self.peer.clone(),
+                loopback: self.loopback,
+                netns: self.netns.clone().map(|netns| netns.0),
+            },
+            max_flows: self.max_flows,
+        }
+    }
+}
+
+/// How often to measure, and over how long to average.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Sampling")]
+pub(crate) struct SamplingArgs {
+    /// Measure this often, in seconds.
+    ///
+    /// From 0.01 to 3600. Shorter reacts faster and costs more; it is also the age up to which a hint can be old.
+    #[arg(long, value_name = "SECONDS", env = "NETDIAG_INTERVAL", default_value = "0.5", value_parser = values::interval)]
+    pub(crate) interval: Duration,
+
+    /// Compute rolling statistics over this many seconds.
+    ///
+    /// From 0.01 to 86400; at least --interval, and at most 100,000 intervals.
+    #[arg(long, value_name = "SECONDS", env = "NETDIAG_WINDOW", default_value = "60", value_parser = values::window)]
+    pub(crate) window: Duration,
+}
+
+impl SamplingArgs {
+    /// Checks what the two have to do with each other.
+    pub(crate) fn validate(&self, places: &Places) -> Result<(), UsageError> {
+        let interval = || places.named("interval", self.interval.as_secs_f64());
+        let window = || places.named("window", self.window.as_secs_f64());
+        if self.window < self.interval {
+            return Err(UsageError::new(format!(
+                "{} is shorter than {}; give a window of at least one interval",
+                window(),
+                interval(),
+            )));
+        }
+        if self.window.as_nanos() > self.interval.as_nanos() * MAX_INTERVALS {
+            return Err(UsageError::new(format!(
+                "{} holds more than {MAX_INTERVALS} intervals of {}; shorten the window or lengthen the interval",
+                window(),
+                interval(),
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// The file that telemetry is written to.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct RowsArgs {
+    /// Keep the newest N rows of the CSV file.
+    ///
+    /// A number of rows, at least 1; older rows are dropped now and then, so the file may be a little longer for a
+    /// while. The default is about an hour at the default interval.
+    #[arg(long, value_name = "N", env = "NETDIAG_MAX_SAMPLES", default_value = "8000", value_parser = values::count)]
+    pub(crate) max_samples: NonZeroU64,
+}
+
+/// The range of recommended rates.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Pacing")]
+pub(crate) struct RateArgs {
+    /// Recommend at most this many tokens/s.
+    ///
+    /// What the engine can do for one stream: a link in good health is given this rate. From 0.000001 to 1000000; at
+    /// least --min-tps.
+    #[arg(long, value_name = "TPS", env = "NETDIAG_MAX_TPS", default_value = "80")]
+    pub(crate) max_tps: Tps,
+
+    /// Recommend at least this many tokens/s.
+    ///
+    /// The rate that the worst link is still given, so that a stream is never starved by a measurement. From 0.000001
+    /// to 1000000; at most --max-tps.
+    #[arg(long, value_name = "TPS", env = "NETDIAG_MIN_TPS", default_value = "5")]
+    pub(crate) min_tps: Tps,
+}
+
+impl RateArgs {
+    /// The range, if there is one.
+    pub(crate) fn validate(&self, places: &Places) -> Result<TpsRange, UsageError> {
+        TpsRange::try_new(self.min_tps, self.max_tps).map_err(|_| {
+            UsageError::new(format!(
+                "{} is above {}; lower the one or raise the other",
+                places.named("min_tps", self.min_tps),
+                places.named("max_tps", self.max_tps),
+            ))
+        })
+    }
+}
+
+/// Where the hint server listens and who may ask it.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Hint server")]
+pub(crate) struct ServerArgs {
+    /// Serve hints on this address: ADDR or ADDR:PORT.
+    ///
+    /// An IP address or `localhost`, IPv6 in brackets: 127.0.0.1:9000, [::1]:9000, 0.0.0.0:9000. Port 0 takes any free
+    /// port; the one taken is printed at the start. An address that others can reach needs --auth-token-file or
+    /// --no-auth.
+    #[arg(long, value_name = "ADDR:PORT", env = "NETDIAG_LISTEN", default_value = "127.0.0.1:9000", value_parser = values::listen)]
+    pub(crate) listen: ListenAddr,
+
+    /// Ask every request for the token in this file.
+    ///
+    /// The first line, sent by clients as `Authorization: Bearer TOKEN`. Default: no token, which --listen allows only
+    /// on a loopback address.
+    #[arg(long, value_name = "FILE", env = "NETDIAG_AUTH_TOKEN_FILE")]
+    pub(crate) auth_token_file: Option<PathBuf>,
+
+    /// Serve anyone who can reach the address, without a token.
+    ///
+    /// Needed with --listen on an address that is not loopback, if there is no --auth-token-file. Whoever can reach the
+    /// port then sees the addresses of your clients.
+    #[arg(long, value_name = "BOOL", env = "NETDIAG_NO_AUTH", num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", value_parser = BoolishValueParser::new(),
+          action = clap::ArgAction::Set, hide_possible_values = true)]
+    pub(crate) no_auth: bool,
+}
+
+/// What to say when telemetry stops.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Pacing")]
+pub(crate) struct StaleArgs {
+    /// What to recommend without fresh telemetry: max, min or hold.
+    ///
+    /// `max` recommends --max-tps: a broken probe must not slow a working service. `min` recommends --min-tps; `hold`
+    /// asks for a pause (clients that do not know `hold` run at --min-tps). The state of such hints is `stale`.
+    #[arg(long, value_name = "RATE", env = "NETDIAG_WHEN_STALE", default_value = "max", hide_possible_values = true,
+          value_parser = values::when_stale())]
+    pub(crate) when_stale: WhenStale,
+
+    /// Call telemetry stale when it is this old, in seconds.
+    ///
+    /// From 0.01 to 86400. Default: for `up` three times --interval and at least 2; for `serve` 5, because the interval
+    /// of whoever writes the file is not known.
+    #[arg(long, value_name = "SECONDS", env = "NETDIAG_STALE_AFTER", value_parser = values::window)]
+    pub(crate) stale_after: Option<Duration>,
+}

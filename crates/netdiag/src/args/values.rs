@@ -1,0 +1,234 @@
+//! Value parsers: from one argument's text to one valid value, or to a reason that says what would be valid.
+//!
+//! The complaint names neither the flag nor the value; whoever shows it knows both, and the place besides.
+
+use std::fs::{self, File};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU64;
+use std::os::fd::AsRawFd as _;
+use std::path::PathBuf;
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use ipnet::IpNet;
+use netdiag_pacer::WhenStale;
+use netdiag_probe::SourceChoice;
+
+/// The shortest interval or window. A round trip to the kernel for ten thousand flows takes longer.
+const SHORTEST: f64 = 0.01;
+/// The longest interval: beyond an hour, nothing here is live.
+const LONGEST_INTERVAL: f64 = 3600.0;
+/// The longest window: a day.
+const LONGEST_WINDOW: f64 = 86_400.0;
+/// The longest run: a century, far below where clocks overflow.
+const LONGEST_RUN: f64 = 3.2e9;
+/// The most flows that the kernel maps are made for; at 200 bytes each, 800 MiB.
+const MOST_FLOWS: u32 = 1 << 22;
+/// Where hints are served unless told otherwise; the original's port.
+pub(crate) const HINT_PORT: u16 = 9000;
+
+/// `--interval`.
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
+    seconds(text, SHORTEST, LONGEST_INTERVAL)
+}
+
+/// `--window`.
+pub(crate) fn window(text: &str) -> Result<Duration, String> {
+    seconds(text, SHORTEST, LONGEST_WINDOW)
+}
+
+/// `--duration`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    seconds(text, SHORTEST, LONGEST_RUN)
+}
+
+fn seconds(text: &str, low: f64, high: f64) -> Result<Duration, String> {
+    let wanted = || format!("must be a number of seconds from {low} to {high}");
+    let value: f64 = text.trim().parse().map_err(|_| wanted())?;
+    if !(low..=high).contains(&value) {
+        return Err(wanted());
+    }
+    Ok(Duration::from_secs_f64(value))
+}
+
+/// A local port of a flow.
+pub(crate) fn port(text: &str) -> Result<u16, String> {
+    match text.trim().parse() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err("must be a TCP port from 1 to 65535".to_owned()),
+    }
+}
+
+/// A port to listen on; 0 for any.
+pub(crate) fn any_port(text: &str) -> Result<u16, String> {
+    text.trim().parse().map_err(|_| "must be a TCP port from 0 to 65535".to_owned())
+}
+
+/// A network, or an address as a network of one.
+pub(crate) fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let network = IpNet::from_str(text).or_else(|_| IpAddr::from_str(text).map(IpNet::from));
+    network.map(|network| network.trunc()).map_err(|_| {
+        "must be an address or a network in CIDR notation, such as 192.0.2.0/24 or 2001:db8::/32"
+            .to_owned()
+    })
+}
+
+/// A path that leads into a network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NetnsPath(pub(crate) PathBuf);
+
+/// `--netns`. Checked here, because a wrong one would otherwise look like a host without connections.
+pub(crate) fn netns(text: &str) -> Result<NetnsPath, String> {
+    let (path, remedy) = if text.contains('/') {
+        (PathBuf::from(text), "give a path such as /run/netns/NAME or /proc/PID/ns/net")
+    } else if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        (PathBuf::from(format!("/proc/{text}/ns/net")), "give the ID of a running process")
+    } else {
+        (PathBuf::from("/run/netns").join(text), "`ip netns list` shows the names there are")
+    };
+    let file = File::open(&path)
+        .map_err(|error| format!("cannot open {} ({error}); {remedy}", path.display()))?;
+    if is_network_namespace(&file) {
+        return Ok(NetnsPath(path));
+    }
+    Err(format!("{} is not a network namespace; {remedy}", path.display()))
+}
+
+/// The kernel names a namespace file after its kind (`net:[4026531840]`), except where it is bound to a file of its own
+/// (`ip netns add`), whose path is shown instead; there, the file system tells.
+fn is_network_namespace(file: &File) -> bool {
+    let Ok(name) = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())) else {
+        return true;
+    };
+    let name = name.to_string_lossy();
+    match name.split_once(":[") {
+        Some((kind, _)) => kind == "net",
+        None => rustix::fs::fstatfs(file).is_ok_and(|fs| fs.f_type == NSFS_MAGIC),
+    }
+}
+
+/// `NSFS_MAGIC` of `include/uapi/linux/magic.h`.
+const NSFS_MAGIC: rustix::fs::FsWord = 0x6e73_6673;
+
+/// `--source`.
+pub(crate) fn source() -> impl TypedValueParser<Value = SourceChoice> {
+    PossibleValuesParser::new(["auto", "ebpf", "sockdiag"]).map(|name| match name.as_str() {
+        "ebpf" => SourceChoice::Ebpf,
+        "sockdiag" => SourceChoice::Sockdiag,
+        _ => SourceChoice::Auto,
+    })
+}
+
+/// `--when-stale`.
+pub(crate) fn when_stale() -> impl TypedValueParser<Value = WhenStale> {
+    PossibleValuesParser::new(["max", "min", "hold"]).map(|name| match name.as_str() {
+        "min" => WhenStale::Min,
+        "hold" => WhenStale::Hold,
+        _ => WhenStale::Max,
+    })
+}
+
+/// `--max-flows`.
+pub(crate) fn max_flows(text: &str) -> Result<u32, String> {
+    match text.trim().parse() {
+        Ok(flows) if (1..=MOST_FLOWS).contains(&flows) => Ok(flows),
+        _ => Err(format!("must be a number of flows from 1 to {MOST_FLOWS}")),
+    }
+}
+
+/// A number of things, at least one.
+pub(crate) fn count(text: &str) -> Result<NonZeroU64, String> {
+    text.trim().parse().map_err(|_| "must be a whole number of at least 1".to_owned())
+}
+
+/// An address to listen on; without a port it is up to the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ListenAddr {
+    /// The interface's address.
+    pub(crate) ip: IpAddr,
+    /// The port, if one was given.
+    pub(crate) port: Option<u16>,
+}
+
+impl ListenAddr {
+    /// The address with its port, or with the hint server's usual one.
+    pub(crate) fn socket(self) -> SocketAddr {
+        SocketAddr::new(self.ip, self.port.unwrap_or(HINT_PORT))
+    }
+}
+
+/// `--listen`.
+pub(crate) fn listen(text: &str) -> Result<ListenAddr, String> {
+    let text = text.trim();
+    let wanted = "must be ADDR or ADDR:PORT with an IP address or localhost, such as 127.0.0.1:9000 or [::1]:9000";
+    if let Ok(address) = SocketAddr::from_str(text) {
+        return Ok(ListenAddr { ip: address.ip(), port: Some(address.port()) });
+    }
+    if let Ok(ip) = IpAddr::from_str(text.trim_start_matches('[').trim_end_matches(']')) {
+        return Ok(ListenAddr { ip, port: None });
+    }
+    let localhost = text.strip_prefix("localhost").ok_or(wanted)?;
+    let port = match localhost.strip_prefix(':') {
+        Some(port) => Some(port.parse().map_err(|_| wanted)?),
+        None if localhost.is_empty() => None,
+        None => return Err(wanted.to_owned()),
+    };
+    Ok(ListenAddr { ip: Ipv4Addr::LOCALHOST.into(), port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_finite_and_in_range() {
+        for bad in ["0", "-1", "NaN", "inf", "-inf", "1e9", "", "fast", "0.5s", "0.009"] {
+            let error = interval(bad).expect_err(bad);
+            assert!(error.contains("from 0.01 to 3600"), "{bad}: {error}");
+        }
+        assert_eq!(interval("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(window("86400"), Ok(Duration::from_secs(86_400)));
+    }
+
+    #[test]
+    fn addresses_to_listen_on() {
+        let check = |text: &str, expected: Option<&str>| {
+            let address = listen(text).map(|listen| listen.socket().to_string());
+            assert_eq!(address.ok().as_deref(), expected, "{text}");
+        };
+        check("127.0.0.1:80", Some("127.0.0.1:80"));
+        check("127.0.0.1", Some("127.0.0.1:9000"));
+        check("[::1]:0", Some("[::1]:0"));
+        check("::1", Some("[::1]:9000"));
+        check("localhost:81", Some("127.0.0.1:81"));
+        check("localhost", Some("127.0.0.1:9000"));
+        for bad in ["", "localhost81", "127.0.0.1:70000", "127.0.0.1:", "example.com:80", ":80"] {
+            check(bad, None);
+        }
+    }
+
+    #[test]
+    fn networks_are_networks_or_addresses() {
+        assert_eq!(network("192.0.2.7").map(|net| net.to_string()), Ok("192.0.2.7/32".to_owned()));
+        assert_eq!(
+            network("192.0.2.7/24").map(|net| net.to_string()),
+            Ok("192.0.2.0/24".to_owned())
+        );
+        for bad in ["", "192.0.2.0/33", "192.0.2", "2001:db8::/129", "host"] {
+            assert!(network(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn namespaces_are_looked_up_by_path_and_by_process() {
+        assert!(netns("/proc/self/ns/net").is_ok());
+        assert!(netns(&std::process::id().to_string()).is_ok());
+        for bad in
+            ["/etc/passwd", "/nowhere", "no-such-name", "", "4294967295", "/proc/self/ns/mnt"]
+        {
+            assert!(netns(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! The subcommands, one file each: its flags with their help, and what it does with them.
+
+pub(crate) mod agent;
+pub(crate) mod doctor;
+pub(crate) mod serve;
+pub(crate) mod up;

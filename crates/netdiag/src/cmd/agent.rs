@@ -1,0 +1,91 @@
+//! `netdiag agent`: telemetry to `net_data.csv`, and to a person's eyes if there is a terminal.
+//!
+//! Invariant: whatever ends the command, every interval measured until then is in the file or the failure to write it
+//! is the exit code.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use netdiag_telemetry::FlowTable;
+
+use crate::args::{FlowArgs, RowsArgs, SamplingArgs, values};
+use crate::csv_file::CsvWriter;
+use crate::place::Places;
+use crate::rows;
+use crate::sampler::{Interval, Sampler, open_probe};
+use crate::status;
+use crate::stop::Stop;
+use crate::terminal::StatusLine;
+
+/// Write the state of this host's TCP connections to a CSV file
+///
+/// One row per interval: round trips, retransmissions, throughput, stalls, and rolling statistics. Rows are appended to
+/// an existing file and flushed one by one; a line torn by a crash is repaired. On a terminal, one line on stderr shows
+/// the last row; elsewhere the command is quiet. Runs until SIGINT or SIGTERM, or for --duration.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    rows: RowsArgs,
+    #[command(flatten)]
+    flows: FlowArgs,
+
+    /// Append rows to this file.
+    ///
+    /// Made if absent. A file with other columns is refused, with the first one that differs.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "NETDIAG_CSV",
+        default_value = "net_data.csv",
+        help_heading = "Output"
+    )]
+    csv: PathBuf,
+
+    /// End after this many seconds.
+    ///
+    /// From 0.01 to 3200000000. Default: run until a signal.
+    #[arg(long, value_name = "SECONDS", env = "NETDIAG_DURATION", value_parser = values::duration, help_heading = "Sampling")]
+    duration: Option<Duration>,
+}
+
+/// Runs until a signal, for `--duration`, or until the file cannot be written.
+pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
+    args.sampling.validate(places)?;
+    let stop = Stop::on_signals()?;
+    let mut csv = CsvWriter::open(&args.csv, Some(args.rows.max_samples.get()))?;
+    let config = args.flows.probe_config();
+    let probe = open_probe(&config)?;
+    let source = probe.source();
+
+    let failed = stop.clone();
+    let (mut sender, writer) = rows::start(move |row| csv.append(row), move |_| failed.ask())?;
+    let written = writer.written();
+    let status = StatusLine::start();
+    let shown = status.clone();
+    let on_tick = move |interval: &Interval<'_>| {
+        sender.send(&interval.tick.host);
+        if shown.is_shown() {
+            shown.set(status::of_rows(interval.tick, &written));
+        }
+    };
+    let table = FlowTable::new(args.sampling.window, source);
+    let every = args.sampling.interval;
+    let sampler = Sampler::start(probe, config, table, every, stop.clone(), on_tick)?;
+    tracing::info!(
+        "watching {} flows by {source} every {} s; rows go to {}",
+        sampler.flows_at_start(),
+        every.as_secs_f64(),
+        args.csv.display(),
+    );
+    stop.wait(args.duration.unwrap_or(Duration::MAX));
+    stop.ask();
+    let sampled = sampler.join();
+    let rows = writer.written();
+    let wrote = writer.join();
+    status.clear();
+    tracing::info!(rows = rows.load(Ordering::Relaxed), "agent stopped");
+    wrote.and(sampled)
+}

@@ -1,0 +1,53 @@
+//! Which queueing disciplines the kernel has, tried with `tc` in a network namespace of its own.
+//!
+//! The namespace belongs to the `unshare` process alone and is gone with it, qdisc and all, however that ends.
+
+use std::process::{Command, Stdio};
+
+use super::Check;
+
+/// The disciplines that fault injection uses, how to ask for each, and what is lacking without it.
+const DISCIPLINES: [(&str, &[&str], &str); 3] = [
+    ("netem", &["netem", "delay", "1ms"], "delay, jitter and loss"),
+    ("tbf", &["tbf", "rate", "1mbit", "burst", "32kbit", "latency", "400ms"], "a limited rate"),
+    ("htb", &["htb", "default", "1"], "faults for some peers only"),
+];
+
+/// The exit status by which a shell, and `unshare`, say that a program was not found.
+const NOT_FOUND: i32 = 127;
+
+/// One check per discipline.
+pub(super) fn checks() -> impl Iterator<Item = Check> {
+    DISCIPLINES.into_iter().map(|(name, spec, purpose)| check(name, spec, purpose))
+}
+
+fn check(name: &str, spec: &[&str], purpose: &str) -> Check {
+    let title = format!("qdisc {name}");
+    let mut trial = Command::new("unshare");
+    // Who is not root may be root in a user namespace of his own, which is enough to ask.
+    if !rustix::process::geteuid().is_root() {
+        trial.args(["--user", "--map-root-user"]);
+    }
+    trial.args(["--net", "tc", "qdisc", "add", "dev", "lo", "root"]).args(spec);
+    let output = match trial.stdin(Stdio::null()).output() {
+        Ok(output) => output,
+        Err(error) => return untried(&title, &format!("`unshare`: {error}"), "util-linux"),
+    };
+    if output.status.success() {
+        return Check::ok(&title, "available");
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let complaint = complaint.lines().next().unwrap_or_default().trim();
+    if output.status.code() == Some(NOT_FOUND) {
+        return untried(&title, complaint, "iproute2");
+    }
+    Check::warn(
+        &title,
+        format!("not available ({complaint}); without it `netdiag chaos` cannot give {purpose}"),
+        format!("`modprobe sch_{name}`, or a kernel with it; `netdiag experiment` needs no qdisc"),
+    )
+}
+
+fn untried(title: &str, why: &str, package: &str) -> Check {
+    Check::warn(title, format!("could not be tried ({why})"), format!("install {package}"))
+}

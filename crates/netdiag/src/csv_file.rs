@@ -1,0 +1,9 @@
+//! `net_data.csv` on disk: written so that it survives anything, and followed while somebody else writes it.
+//!
+//! What a row looks like is `netdiag_telemetry::csv`'s business; this is the I/O around it.
+
+mod tail;
+mod writer;
+
+pub(crate) use tail::{CsvTail, Poll};
+pub(crate) use writer::CsvWriter;

@@ -1,0 +1,98 @@
+//! The hint server as `up` and `serve` run it: bound early, so that a port in use is told before anything else starts,
+//! and served until the stop.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use netdiag_hints::{Board, Exposure, Limits, Options, Token, router, serve};
+use netdiag_pacer::{TpsRange, WhenStale};
+use tokio::sync::watch;
+
+use crate::args::ServerArgs;
+use crate::failure::UsageError;
+use crate::stop::Stop;
+
+/// Threads that answer requests. An answer takes microseconds; two keep one slow serialisation from delaying the next.
+const THREADS: usize = 2;
+
+/// How long open event streams may delay the end.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// A listener, and who may ask.
+#[derive(Debug)]
+pub(crate) struct HintServer {
+    listener: TcpListener,
+    exposure: Exposure,
+    address: SocketAddr,
+}
+
+impl HintServer {
+    /// Listens where `args` say; `port` wins over the port there.
+    pub(crate) fn bind(args: &ServerArgs, port: Option<u16>) -> anyhow::Result<Self> {
+        let mut wanted = args.listen.socket();
+        if let Some(port) = port {
+            wanted.set_port(port);
+        }
+        let token = args.auth_token_file.as_deref().map(Token::read).transpose();
+        let exposure = token
+            .and_then(|token| Exposure::try_new(wanted, token, args.no_auth))
+            .map_err(|error| UsageError::new(error.to_string()))?;
+        let listener = TcpListener::bind(wanted).map_err(|error| {
+            let remedy = match error.kind() {
+                ErrorKind::AddrInUse => {
+                    "another program has the port; choose one with --listen ADDR:PORT, or end it"
+                }
+                ErrorKind::AddrNotAvailable => {
+                    "this host has no such address; `ip address` shows those it has"
+                }
+                ErrorKind::PermissionDenied => {
+                    "ports below 1024 need privileges; choose another with --listen ADDR:PORT"
+                }
+                _ => "choose another with --listen ADDR:PORT",
+            };
+            UsageError::because(format!("cannot listen on {wanted} ({remedy})"), error)
+        })?;
+        listener.set_nonblocking(true).context("cannot prepare the listening socket")?;
+        let address = listener.local_addr().context("cannot read the listening address")?;
+        Ok(Self { listener, exposure, address })
+    }
+
+    /// Where a client on this host finds the hints.
+    pub(crate) fn url(&self) -> String {
+        let ip = match self.address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        format!("http://{}", SocketAddr::new(ip, self.address.port()))
+    }
+
+    /// Serves the newest of `boards` until the stop.
+    pub(crate) fn run(
+        self,
+        boards: watch::Receiver<Arc<Board>>,
+        range: TpsRange,
+        stale_after: Duration,
+        when_stale: WhenStale,
+        stop: &Stop,
+    ) -> anyhow::Result<()> {
+        let options = Options { range, stale_after, when_stale, exposure: self.exposure };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("hints")
+            .enable_all()
+            .build()
+            .context("cannot start the hint server")?;
+        let served: anyhow::Result<()> = runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(self.listener)
+                .context("cannot start the hint server")?;
+            serve(listener, router(boards, options), Limits::default(), stop.asked()).await;
+            Ok(())
+        });
+        runtime.shutdown_timeout(PATIENCE);
+        served
+    }
+}

@@ -1,0 +1,207 @@
+//! The thread that owns the probe: asks it on a steady schedule and hands every interval on.
+//!
+//! A thread and not a task, because the probe blocks (briefly) in system calls. Deadlines are counted from the start,
+//! so a slow poll delays one interval and shifts none; deadlines that passed meanwhile are skipped, and the counters of
+//! their time are in the next interval. Rates use the monotonic clock; the wall clock is only shown.
+//!
+//! Invariants: no error of the probe ends the thread or escapes unlogged; after a stop, one last interval holds what
+//! was counted since the one before.
+
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use netdiag_probe::{Losses, Probe, ProbeConfig, ProbeError};
+use netdiag_telemetry::{FlowSnapshot, FlowTable, Tick};
+
+use crate::failure::UsageError;
+use crate::stop::Stop;
+
+/// After this many failed polls in a row the probe is opened anew, which may choose the other source.
+const REOPEN_AFTER: u32 = 10;
+
+/// A complaint that stays true is repeated this often.
+const REPEAT: Duration = Duration::from_secs(60);
+
+/// Opens the probe and says, once, if it is not the one that was hoped for.
+pub(crate) fn open_probe(config: &ProbeConfig) -> anyhow::Result<Probe> {
+    let probe = Probe::open(config).map_err(|error| match error {
+        ProbeError::Netns { .. } => UsageError::because("--netns", error).into(),
+        error => anyhow::Error::new(error).context("no telemetry"),
+    })?;
+    if let Some(reason) = probe.fallback_reason() {
+        tracing::warn!("eBPF is not available, using sock_diag instead: {reason}");
+    }
+    Ok(probe)
+}
+
+/// What one interval showed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Interval<'a> {
+    pub(crate) tick: &'a Tick,
+    /// How long it lasted.
+    pub(crate) elapsed: Duration,
+    /// What the probe had no room for, since it was opened.
+    pub(crate) losses: Losses,
+}
+
+/// A running sampler.
+#[derive(Debug)]
+pub(crate) struct Sampler {
+    thread: JoinHandle<()>,
+    flows_at_start: usize,
+}
+
+impl Sampler {
+    /// Starts to sample `probe` every `interval`, until `stop`. `on_tick` runs on the sampler's thread; what it spends
+    /// is taken from the interval.
+    pub(crate) fn start(
+        probe: Probe,
+        config: ProbeConfig,
+        table: FlowTable,
+        interval: Duration,
+        stop: Stop,
+        on_tick: impl FnMut(&Interval<'_>) + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        let mut sampling = Sampling {
+            probe,
+            config,
+            table,
+            started: Instant::now(),
+            last: Duration::ZERO,
+            failures: 0,
+            complained: None,
+            losses: Losses::default(),
+            losses_told: None,
+        };
+        // The baseline: what the connections had counted before we came belongs to no interval.
+        let flows = sampling.probe.snapshot().context("no telemetry")?;
+        sampling.tick(&flows);
+        let thread = std::thread::Builder::new()
+            .name("sampler".to_owned())
+            .spawn(move || sampling.run(interval, &stop, on_tick))
+            .context("cannot start the sampling thread")?;
+        Ok(Self { thread, flows_at_start: flows.len() })
+    }
+
+    /// How many flows there were at the start.
+    pub(crate) fn flows_at_start(&self) -> usize {
+        self.flows_at_start
+    }
+
+    /// Waits for the end, which a [`Stop`] brings about.
+    pub(crate) fn join(self) -> anyhow::Result<()> {
+        self.thread.join().map_err(|_| anyhow::anyhow!("the sampling thread panicked"))
+    }
+}
+
+struct Sampling {
+    probe: Probe,
+    config: ProbeConfig,
+    table: FlowTable,
+    started: Instant,
+    /// When the last tick was, since `started`.
+    last: Duration,
+    failures: u32,
+    complained: Option<Instant>,
+    losses: Losses,
+    losses_told: Option<Instant>,
+}
+
+impl Sampling {
+    fn run(mut self, interval: Duration, stop: &Stop, mut on_tick: impl FnMut(&Interval<'_>)) {
+        loop {
+            let stopped = stop.wait(until_next(self.started.elapsed(), interval));
+            if let Some(flows) = self.poll() {
+                let (tick, elapsed) = self.tick(&flows);
+                let losses = self.probe.losses();
+                on_tick(&Interval { tick: &tick, elapsed, losses });
+                self.tell(losses);
+            }
+            if stopped {
+                return;
+            }
+        }
+    }
+
+    fn tick(&mut self, flows: &[FlowSnapshot]) -> (Tick, Duration) {
+        let now = netdiag_telemetry::Instant {
+            monotonic: self.started.elapsed(),
+            unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        };
+        let elapsed = now.monotonic.saturating_sub(self.last);
+        self.last = now.monotonic;
+        (self.table.tick(flows, now), elapsed)
+    }
+
+    fn poll(&mut self) -> Option<Vec<FlowSnapshot>> {
+        match self.probe.snapshot() {
+            Ok(flows) => {
+                if self.failures > 0 {
+                    tracing::info!(failed = self.failures, "the probe answers again");
+                }
+                self.failures = 0;
+                Some(flows)
+            }
+            Err(error) => {
+                self.failures += 1;
+                if self.complained.is_none_or(|at| at.elapsed() >= REPEAT) {
+                    self.complained = Some(Instant::now());
+                    tracing::warn!("no telemetry for now, trying again: {error}");
+                }
+                if self.failures.is_multiple_of(REOPEN_AFTER) {
+                    self.reopen();
+                }
+                None
+            }
+        }
+    }
+
+    fn reopen(&mut self) {
+        match open_probe(&self.config) {
+            Ok(probe) => {
+                self.table.set_source(probe.source());
+                self.probe = probe;
+            }
+            Err(error) => tracing::debug!("opening the probe anew failed: {error:#}"),
+        }
+    }
+
+    fn tell(&mut self, losses: Losses) {
+        if losses == self.losses || self.losses_told.is_some_and(|at| at.elapsed() < REPEAT) {
+            return;
+        }
+        self.losses = losses;
+        self.losses_told = Some(Instant::now());
+        let Losses { flows, rtt_samples, closings } = losses;
+        if losses != Losses::default() {
+            tracing::warn!(
+                flows,
+                rtt_samples,
+                closings,
+                "the probe had no room for some of what it saw; raise --max-flows or narrow the selection"
+            );
+        }
+    }
+}
+
+/// The time from `elapsed` to the next multiple of `interval`.
+fn until_next(elapsed: Duration, interval: Duration) -> Duration {
+    let (elapsed, interval) = (elapsed.as_nanos(), interval.as_nanos().max(1));
+    let rest = interval - elapsed % interval;
+    Duration::from_nanos(u64::try_from(rest).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_neither_drift_nor_pile_up() {
+        let ms = Duration::from_millis;
+        assert_eq!(until_next(ms(0), ms(500)), ms(500));
+        assert_eq!(until_next(ms(510), ms(500)), ms(490));
+        // A poll that took three intervals: those are skipped, the next one is on time.
+        assert_eq!(until_next(ms(1730), ms(500)), ms(270));
+    }
+}

@@ -1,0 +1,148 @@
+//! Every mistake is exit code 2 and one line that names the value, the place and the remedy.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+
+use crate::support::{complaint, netdiag, output};
+
+/// Runs `args`; expects exit code 2 and one line with each of `told`.
+fn check(args: &[&str], told: &[&str]) {
+    check_with(args, &[], told);
+}
+
+fn check_with(args: &[&str], environment: &[(&str, &str)], told: &[&str]) {
+    let mut command = netdiag(args);
+    command.envs(environment.iter().copied());
+    let output = output(command);
+    let complaint = complaint(&output);
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {complaint}");
+    assert_eq!(complaint.lines().count(), 1, "{args:?}: {complaint}");
+    assert!(complaint.starts_with("netdiag: error: "), "{args:?}: {complaint}");
+    for told in told {
+        assert!(complaint.contains(told), "{args:?}: no `{told}` in {complaint}");
+    }
+}
+
+#[test]
+fn times_out_of_range() {
+    for command in ["agent", "up"] {
+        for bad in ["0", "-1", "nan", "inf", "-inf", "1e300", "fast", "", "0.5s", "3601"] {
+            let flag = format!("--interval={bad}");
+            check(&[command, &flag], &["--interval", bad, "number of seconds from 0.01 to 3600"]);
+        }
+        for bad in ["0", "-0.5", "NaN", "1e9"] {
+            let flag = format!("--window={bad}");
+            check(&[command, &flag], &["--window", bad, "number of seconds from 0.01 to 86400"]);
+        }
+        check(
+            &[command, "--interval", "10", "--window", "2"],
+            &["--window 2 is shorter than --interval 10", "at least one interval"],
+        );
+        check(
+            &[command, "--interval", "90"],
+            &["--window 60 (the default) is shorter than --interval 90"],
+        );
+        check(
+            &[command, "--interval", "0.01", "--window", "86400"],
+            &["--window 86400 holds more than 100000 intervals of --interval 0.01", "shorten"],
+        );
+    }
+    check(&["agent", "--duration", "0"], &["--duration 0", "number of seconds"]);
+    check(&["agent", "--max-samples", "0"], &["--max-samples 0", "at least 1"]);
+    check(&["agent", "--max-samples", "1.5"], &["--max-samples 1.5", "whole number"]);
+}
+
+#[test]
+fn flows_that_cannot_be() {
+    for command in ["agent", "up"] {
+        check(&[command, "--port", "0"], &["--port 0", "TCP port from 1 to 65535"]);
+        check(&[command, "--port", "65536"], &["--port 65536", "TCP port"]);
+        check(&[command, "--port", "http"], &["--port http", "TCP port"]);
+        check(&[command, "--peer", "10.0.0.0/33"], &["--peer 10.0.0.0/33", "CIDR"]);
+        check(&[command, "--peer", "example.com"], &["--peer example.com", "CIDR"]);
+        check(
+            &[command, "--netns", "/etc/passwd"],
+            &["--netns /etc/passwd", "not a network namespace"],
+        );
+        check(&[command, "--netns", "no-such-name"], &["--netns no-such-name", "ip netns list"]);
+        check(&[command, "--netns", "4294967295"], &["--netns 4294967295", "running process"]);
+        check(&[command, "--source", "magic"], &["--source magic", "auto, ebpf, sockdiag"]);
+        check(&[command, "--max-flows", "0"], &["--max-flows 0", "from 1 to"]);
+        check(&[command, "--loopback=perhaps"], &["--loopback perhaps"]);
+    }
+}
+
+#[test]
+fn words_that_mean_nothing() {
+    check(&["agnet"], &["agnet", "agent"]);
+    check(&["agent", "--intervall", "1"], &["--intervall", "--interval"]);
+    check(&["agent", "--interval"], &["--interval"]);
+    check(&["agent", "surplus"], &["surplus"]);
+    check(
+        &["agent", "--log-level", "loud"],
+        &["--log-level loud", "error, warn, info, debug, trace"],
+    );
+    check(&["doctor", "--json=perhaps"], &["--json perhaps"]);
+}
+
+#[test]
+fn the_environment_is_named() {
+    let check = |variable: &str, value: &str, told: &str| {
+        let bad = value.rsplit(',').next().expect("a value");
+        let named = format!("{variable}={bad}: ");
+        check_with(&["agent"], &[(variable, value)], &[&named, told]);
+    };
+    check("NETDIAG_INTERVAL", "0", "number of seconds");
+    check("NETDIAG_PORT", "80,none", "TCP port");
+    check("NETDIAG_LOG_LEVEL", "loud", "must be one of");
+    check_with(
+        &["agent", "--interval", "10"],
+        &[("NETDIAG_WINDOW", "2")],
+        &["--window 2 (NETDIAG_WINDOW) is shorter than --interval 10"],
+    );
+}
+
+#[test]
+fn the_file_is_named_with_its_line() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("netdiag.toml");
+    let file = path.to_str().expect("text");
+    let check = |text: &str, told: &[&str]| {
+        std::fs::write(&path, text).expect("file");
+        let mut all = vec![file];
+        all.extend(told);
+        check(&["agent", "--config", file], &all);
+    };
+    check("\n[agent]\ninterval = 0\n", &[":3: interval = 0: must be a number of seconds"]);
+    check("[agent]\nintervall = 1\n", &[":2: unknown key `intervall`", "did you mean `interval`?"]);
+    check("interval = \n", &[":1: not valid TOML"]);
+    // A mistake in another command's table is told, too.
+    check("[doctor]\njson = 7\n", &[":2: json = 7"]);
+    check("interval = 10\nwindow = 2", &["--window 2 (", ":2) is shorter than --interval 10 ("]);
+    crate::bad_input::check(&["agent", "--config", "/no/such.toml"], &["/no/such.toml"]);
+}
+
+#[test]
+fn arguments_that_are_not_text() {
+    let bad = OsStr::from_bytes(b"\xff\xfe");
+    let output_of = |flag| output(netdiag([OsStr::new("agent"), OsStr::new(flag), bad]));
+    assert_eq!(output_of("--log-level").status.code(), Some(2));
+    for flag in ["--interval", "--peer", "--netns", "--port"] {
+        let output = output_of(flag);
+        assert_eq!(output.status.code(), Some(2), "{flag}: {}", complaint(&output));
+        assert!(complaint(&output).contains("UTF-8"), "{flag}: {}", complaint(&output));
+    }
+}
+
+#[test]
+fn files_that_cannot_be_written() {
+    let folder = tempfile::tempdir().expect("folder");
+    let foreign = folder.path().join("foreign.csv");
+    std::fs::write(&foreign, "timestamp,label\n1,2\n").expect("file");
+    let foreign = foreign.to_str().expect("text");
+    let nowhere = folder.path().join("no/such/folder/x.csv");
+    for command in ["agent", "up"] {
+        check(&[command, "--csv", foreign], &[foreign, "column 2 is `label`"]);
+        check(&[command, "--csv", nowhere.to_str().expect("text")], &["no/such/folder", "--csv"]);
+    }
+}

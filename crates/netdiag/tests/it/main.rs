@@ -1,0 +1,11 @@
+//! The real binary, from the outside: bad input, precedence of settings, and each command at work.
+//!
+//! Nothing here sleeps and hopes: every wait is for an event, with a deadline.
+
+mod agent;
+mod bad_input;
+mod doctor;
+mod precedence;
+mod serve;
+mod support;
+mod up;
