@@ -119,7 +119,6 @@ impl StatusLine {
     pub(crate) fn set(&self, text: String) {
         if let Some(bar) = &self.0 {
             bar.set_message(text);
-            bar.tick();
         }
     }
 

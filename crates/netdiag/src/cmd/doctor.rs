@@ -14,6 +14,8 @@ use clap::builder::BoolishValueParser;
 use netdiag_telemetry::Source;
 use serde::Serialize;
 
+use crate::stop::Stop;
+
 /// Check what this machine supports, and say what to do about what it lacks
 ///
 /// Loads each eBPF hook for a moment, asks sock_diag, looks into other network namespaces, and tries the queueing
@@ -64,6 +66,8 @@ struct Report {
 
 /// Prints the report; an error if no source works.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    // A signal must not end it in the middle: it is done in a moment, and leaves nothing behind if it ends by itself.
+    let _stop = Stop::on_signals()?;
     let report = checks::all();
     let mut text = if args.json {
         serde_json::to_string_pretty(&report).context("cannot write the report as JSON")?
