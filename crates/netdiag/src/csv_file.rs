@@ -2,8 +2,9 @@
 //!
 //! What a row looks like is `netdiag_telemetry::csv`'s business; this is the I/O around it.
 
+mod pacer;
 mod tail;
 mod writer;
 
-pub(crate) use tail::{CsvTail, Poll};
+pub(crate) use pacer::{CsvPacer, POLL, STALE_AFTER};
 pub(crate) use writer::CsvWriter;

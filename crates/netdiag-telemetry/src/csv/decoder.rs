@@ -1,0 +1,289 @@
+//! From bytes to rows, piece by piece, as a file grows.
+//!
+//! Lines are found first and parsed after, so a row is seen when its newline is and not before. A quoted cell may hold
+//! commas but no line break; ours hold neither.
+//!
+//! Invariants: how the bytes are cut into pieces does not matter; no input makes it panic or hold more than
+//! [`LONGEST_LINE`] bytes; a bad line costs that line, a bad header the file, and each is told once.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::LONGEST_LINE;
+use super::columns::{COLUMNS, position};
+use super::error::{CsvError, shortened};
+use crate::sample::{LinkSample, Rolling, Row, RttSummary, Source};
+
+/// Columns without which a file says nothing that a rate could follow from.
+pub(super) const REQUIRED: [&str; 4] = ["timestamp", "avg_rtt_us", "p95_rtt_us", "retrans_count"];
+
+/// Largest number accepted: 31 years in microseconds, or a petabit per second. Beyond it something else was written, and
+/// up to it every unit fits its type and every count a float.
+const LARGEST: f64 = 1e15;
+
+/// Latest timestamp accepted, seconds: the year 5138. Milliseconds since 1970 are beyond it, and would otherwise pass
+/// for seconds.
+const LATEST: f64 = 1e11;
+
+/// Decodes one file from its beginning. A last line without newline stays pending, and is absent if nothing follows.
+#[derive(Debug, Default)]
+pub struct RowDecoder {
+    /// What has come of a line that has not ended yet.
+    pending: Vec<u8>,
+    /// The pending line is too long, and its rest is passed over.
+    too_long: bool,
+    /// Lines that have ended.
+    line: u64,
+    header: Header,
+}
+
+#[derive(Debug, Default)]
+enum Header {
+    #[default]
+    Awaited,
+    Read(Box<Schema>),
+    /// Without a header no line means anything.
+    Refused,
+}
+
+impl RowDecoder {
+    /// Takes in the next bytes of the file, and calls `each` with the row, or what is wrong with it, of every line that
+    /// ends in them. After a header that cannot be used there is one error and nothing else.
+    pub fn push(&mut self, bytes: &[u8], mut each: impl FnMut(Result<Row, CsvError>)) {
+        self.lines(bytes, |decoder, line| {
+            if let Some(row) = decoder.decode(line).transpose() {
+                each(row);
+            }
+        });
+    }
+
+    /// Takes in the next bytes of the file without looking at their rows, for a file of which only the end matters. A
+    /// header among them is read, and lines are counted.
+    pub fn skip(&mut self, bytes: &[u8]) -> Result<(), CsvError> {
+        let mut result = Ok(());
+        self.lines(bytes, |decoder, line| {
+            if matches!(decoder.header, Header::Awaited) {
+                result = decoder.decode(line).map(|_| ());
+            }
+        });
+        result
+    }
+
+    /// Whether bytes of an unfinished line are waiting for its end.
+    pub fn has_partial_line(&self) -> bool {
+        self.too_long || !self.pending.is_empty()
+    }
+
+    /// Calls `each` with every line that ends in `bytes`, without its newline; `None` for one that is too long.
+    fn lines(&mut self, bytes: &[u8], mut each: impl FnMut(&mut Self, Option<&[u8]>)) {
+        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let (piece, ends) = match piece.strip_suffix(b"\n") {
+                Some(line) => (line, true),
+                None => (piece, false),
+            };
+            if self.pending.len() + piece.len() > LONGEST_LINE {
+                self.too_long = true;
+                self.pending = Vec::new();
+            }
+            if !ends {
+                if !self.too_long {
+                    self.pending.extend_from_slice(piece);
+                }
+                return; // only the last piece has no end
+            }
+            self.line += 1;
+            if std::mem::take(&mut self.too_long) {
+                each(self, None);
+            } else if self.pending.is_empty() {
+                each(self, Some(piece));
+            } else {
+                let mut line = std::mem::take(&mut self.pending);
+                line.extend_from_slice(piece);
+                each(self, Some(&line));
+            }
+        }
+    }
+
+    fn decode(&mut self, line: Option<&[u8]>) -> Result<Option<Row>, CsvError> {
+        let number = self.line;
+        let text = || {
+            let line = line.ok_or(CsvError::TooLong { line: number })?;
+            let text = std::str::from_utf8(line).ok().filter(|text| !text.contains('\0'));
+            text.ok_or(CsvError::NotText { line: number })
+        };
+        match &self.header {
+            Header::Refused => Ok(None),
+            Header::Awaited => {
+                let schema = text().and_then(Schema::new);
+                let (header, result) = match schema {
+                    Ok(schema) => (Header::Read(Box::new(schema)), Ok(None)),
+                    Err(error) => (Header::Refused, Err(error)),
+                };
+                self.header = header;
+                result
+            }
+            Header::Read(schema) => {
+                let text = text()?.trim_ascii();
+                if text.is_empty() { Ok(None) } else { schema.row(text, number).map(Some) }
+            }
+        }
+    }
+}
+
+/// Where each of our columns stands in a file.
+#[derive(Debug)]
+struct Schema {
+    width: usize,
+    places: [Option<usize>; COLUMNS.len()],
+}
+
+impl Schema {
+    fn new(header: &str) -> Result<Self, CsvError> {
+        let names = cells(header.trim_start_matches('\u{feff}').trim_ascii());
+        let mut places = [None; COLUMNS.len()];
+        for (place, name) in names.iter().enumerate() {
+            if let Some(column) = position(name)
+                && places[column].replace(place).is_some()
+            {
+                return Err(CsvError::RepeatedColumn(COLUMNS[column].name));
+            }
+        }
+        for required in REQUIRED {
+            if position(required).and_then(|column| places[column]).is_none() {
+                return Err(CsvError::MissingColumn(required));
+            }
+        }
+        Ok(Self { width: names.len(), places })
+    }
+
+    fn row(&self, text: &str, line: u64) -> Result<Row, CsvError> {
+        let cells = cells(text);
+        if cells.len() != self.width {
+            return Err(CsvError::Width { line, found: cells.len(), expected: self.width });
+        }
+        let cells = Cells { schema: self, cells, line };
+        Ok(Row {
+            sample: LinkSample {
+                timestamp: cells.timestamp()?,
+                rtt: cells.rtt()?,
+                srtt: cells.micros("srtt_us")?,
+                retrans_segs: cells.count("retrans_count")?.unwrap_or_default(),
+                segs_out: cells.count("segs_out")?,
+                avg_cwnd: cells.number("avg_cwnd")?,
+                throughput_bps: cells.number("throughput_bps")?,
+                flows: cells.narrow_count("flows")?,
+                stalled_flows: cells.narrow_count("stalled_flows")?,
+                source: cells.source()?,
+            },
+            rolling: Rolling {
+                avg_rtt: cells.micros("rolling_avg_rtt")?,
+                p95_rtt: cells.micros("rolling_p95_rtt")?,
+                std_rtt: cells.micros("rolling_std_rtt")?,
+                retrans_segs: cells.count("rolling_retrans")?.unwrap_or_default(),
+            },
+        })
+    }
+}
+
+/// One line's cells by column name.
+struct Cells<'a> {
+    schema: &'a Schema,
+    cells: Vec<Cow<'a, str>>,
+    line: u64,
+}
+
+impl Cells<'_> {
+    /// The cell, or `None` if it is empty or the file lacks the column.
+    fn get(&self, column: &'static str) -> Option<&str> {
+        let place = self.schema.places[position(column)?]?;
+        self.cells.get(place).map(AsRef::as_ref).filter(|cell| !cell.is_empty())
+    }
+
+    fn timestamp(&self) -> Result<Duration, CsvError> {
+        const COLUMN: &str = "timestamp";
+        let seconds = self.get(COLUMN).and_then(|cell| cell.parse().ok());
+        match seconds {
+            Some(seconds) if (0.0..=LATEST).contains(&seconds) => {
+                Ok(Duration::from_secs_f64(seconds))
+            }
+            _ => Err(self.wrong(COLUMN, "a time in seconds since 1970")),
+        }
+    }
+
+    /// The interval's RTT. A file may lack the extremes and the number of samples.
+    fn rtt(&self) -> Result<Option<RttSummary>, CsvError> {
+        let min = self.micros("min_rtt_us")?;
+        let max = self.micros("max_rtt_us")?;
+        let avg = self.micros("avg_rtt_us")?;
+        let p95 = self.micros("p95_rtt_us")?;
+        let samples = self.count("rtt_samples")?;
+        let Some(avg) = avg.or(p95) else { return Ok(None) };
+        let p95 = p95.unwrap_or(avg);
+        Ok(Some(RttSummary {
+            min: min.unwrap_or(avg),
+            max: max.unwrap_or(avg.max(p95)),
+            avg,
+            p95,
+            samples: samples.unwrap_or(1).max(1),
+        }))
+    }
+
+    /// A number between 0 and [`LARGEST`].
+    fn number(&self, column: &'static str) -> Result<Option<f64>, CsvError> {
+        let Some(cell) = self.get(column) else { return Ok(None) };
+        match cell.parse::<f64>() {
+            Ok(value) if (0.0..=LARGEST).contains(&value) => Ok(Some(value)),
+            _ => Err(self.wrong(column, "a finite number, 0 or above")),
+        }
+    }
+
+    /// A time. Empty and 0 both mean that nothing was measured.
+    fn micros(&self, column: &'static str) -> Result<Option<Duration>, CsvError> {
+        let us = self.number(column)?.filter(|&us| us > 0.0);
+        Ok(us.map(|us| Duration::from_secs_f64(us / 1e6)))
+    }
+
+    /// A count; files of the original family write some of them as `3.0`.
+    fn count(&self, column: &'static str) -> Result<Option<u64>, CsvError> {
+        let value = self.number(column)?;
+        if value.is_some_and(|value| value.fract() != 0.0) {
+            return Err(self.wrong(column, "a whole number"));
+        }
+        Ok(value.map(|value| value as u64))
+    }
+
+    fn narrow_count(&self, column: &'static str) -> Result<Option<u32>, CsvError> {
+        let Some(value) = self.count(column)? else { return Ok(None) };
+        match u32::try_from(value) {
+            Ok(value) => Ok(Some(value)),
+            Err(_) => Err(self.wrong(column, "a number of flows")),
+        }
+    }
+
+    fn source(&self) -> Result<Option<Source>, CsvError> {
+        let Some(name) = self.get("source") else { return Ok(None) };
+        let source = [Source::Ebpf, Source::Sockdiag].into_iter().find(|s| s.as_str() == name);
+        source.map(Some).ok_or_else(|| self.wrong("source", "`ebpf` or `sockdiag`"))
+    }
+
+    fn wrong(&self, column: &'static str, expected: &'static str) -> CsvError {
+        let value = shortened(self.get(column).unwrap_or_default());
+        CsvError::Cell { line: self.line, column, value, expected }
+    }
+}
+
+/// The cells of one line, trimmed. Only spreadsheets and foreign columns quote them.
+fn cells(line: &str) -> Vec<Cow<'_, str>> {
+    if !line.contains('"') {
+        return line.split(',').map(|cell| Cow::Borrowed(cell.trim_ascii())).collect();
+    }
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .buffer_capacity(line.len().max(1))
+        .from_reader(line.as_bytes());
+    let mut record = csv::StringRecord::new();
+    // One line of valid UTF-8 cannot fail to be read.
+    let _ = reader.read_record(&mut record);
+    record.iter().map(|cell| Cow::Owned(cell.trim_ascii().to_owned())).collect()
+}

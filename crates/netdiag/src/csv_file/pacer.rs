@@ -1,0 +1,199 @@
+//! A pacer fed by a CSV that another process writes: what `serve` and `pace` follow.
+//!
+//! A row says when it was written by a clock that may be another's, or may jump. So its age is read off that clock only
+//! where there is no better evidence: for rows that were there before we came. A row that comes while we watch is as
+//! fresh as its coming.
+//!
+//! Invariant: age only grows until the next row comes, whatever the clocks do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use netdiag_pacer::{Classic, Hint, Observation, TpsRange};
+use netdiag_telemetry::csv::CsvError;
+use netdiag_telemetry::{Row, Scope};
+
+use super::tail::CsvTail;
+
+/// How often a file is worth looking at: at twice the usual pace of rows, none waits for longer than it took to measure.
+pub(crate) const POLL: Duration = Duration::from_millis(250);
+
+/// Rows this old say nothing about now, unless the user knows better: ten rows of the usual pace.
+pub(crate) const STALE_AFTER: Duration = Duration::from_secs(5);
+
+/// The interval of a first row, and of rows whose timestamps do not tell: the usual pace.
+const USUAL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The longest interval that a pause between two rows is taken for.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Complaints about a file come no closer than this; the others are counted.
+const REPEAT: Duration = Duration::from_secs(10);
+
+/// Follows one file. It speaks for the host as a whole.
+#[derive(Debug)]
+pub(crate) struct CsvPacer {
+    path: PathBuf,
+    tail: CsvTail,
+    pacer: Classic,
+    /// Timestamp of the last row.
+    last: Option<Duration>,
+    sampled_at: Option<Instant>,
+    complained: Option<Instant>,
+    kept_quiet: u64,
+}
+
+/// What a look at the file found.
+#[derive(Debug)]
+pub(crate) struct Look {
+    /// There were new rows, so the hint is a new one.
+    pub(crate) news: bool,
+    /// Whether there is a file.
+    pub(crate) present: bool,
+    /// The first line that could not be used; the others were.
+    pub(crate) wrong: Option<CsvError>,
+}
+
+impl CsvPacer {
+    /// Follows `path`, which need not exist yet, and recommends rates within `range`.
+    pub(crate) fn new(path: &Path, range: TpsRange) -> Self {
+        Self {
+            path: path.to_owned(),
+            tail: CsvTail::new(path),
+            pacer: Classic::new(range),
+            last: None,
+            sampled_at: None,
+            complained: None,
+            kept_quiet: 0,
+        }
+    }
+
+    /// Takes in what has come since the last look.
+    pub(crate) fn look(&mut self) -> io::Result<Look> {
+        let poll = self.tail.poll()?;
+        for row in &poll.rows {
+            self.observe(row);
+        }
+        if let Some(newest) = poll.rows.last() {
+            let age = if poll.backlog { wall_age(newest.sample.timestamp) } else { Duration::ZERO };
+            self.sampled_at = Instant::now().checked_sub(age);
+        }
+        Ok(Look { news: !poll.rows.is_empty(), present: poll.present, wrong: poll.error })
+    }
+
+    /// Takes in what has come since the last look; whether that was any row. What is wrong with the file is logged.
+    pub(crate) fn keep_up(&mut self) -> bool {
+        let look = match self.look() {
+            Ok(look) => look,
+            Err(error) => {
+                self.complain(&format!("cannot be read: {error}"));
+                return false;
+            }
+        };
+        if let Some(wrong) = look.wrong {
+            self.complain(&format!("{wrong}; left out"));
+        }
+        look.news
+    }
+
+    /// The hint as of the last row; its age is for the caller to tell.
+    pub(crate) fn hint(&self) -> Hint {
+        self.pacer.hint(&Scope::Host, Duration::ZERO)
+    }
+
+    /// When the last row was written, as far as we can tell; `None` before the first, and for one from before this
+    /// machine was started.
+    pub(crate) fn sampled_at(&self) -> Option<Instant> {
+        self.sampled_at
+    }
+
+    fn observe(&mut self, row: &Row) {
+        let before = self.last.replace(row.sample.timestamp);
+        let elapsed = before
+            .and_then(|before| row.sample.timestamp.checked_sub(before))
+            .filter(|elapsed| !elapsed.is_zero())
+            .map_or(USUAL_INTERVAL, |elapsed| elapsed.min(LONGEST_INTERVAL));
+        self.pacer.observe(&Observation::from(&row.sample), elapsed);
+    }
+
+    fn complain(&mut self, what: &str) {
+        if self.complained.is_some_and(|at| at.elapsed() < REPEAT) {
+            self.kept_quiet += 1;
+            return;
+        }
+        let path = self.path.display();
+        match std::mem::take(&mut self.kept_quiet) {
+            0 => tracing::warn!("{path}: {what}"),
+            more => tracing::warn!("{path}: {what} (and {more} complaints before)"),
+        }
+        self.complained = Some(Instant::now());
+    }
+}
+
+/// How old a timestamp is by the wall clock; one from the future is new.
+fn wall_age(timestamp: Duration) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(timestamp)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use netdiag_pacer::State;
+    use netdiag_telemetry::Tps;
+
+    const HEADER: &str = "timestamp,avg_rtt_us,p95_rtt_us,retrans_count\n";
+
+    fn follow(path: &Path) -> CsvPacer {
+        let tps = |n| Tps::try_new(n).expect("valid");
+        CsvPacer::new(path, TpsRange::try_new(tps(5.0), tps(80.0)).expect("valid"))
+    }
+
+    fn age(pacer: &CsvPacer) -> Option<Duration> {
+        pacer.sampled_at().map(|at| at.elapsed())
+    }
+
+    #[test]
+    fn rows_become_hints_and_ages_are_honest() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("followed.csv");
+        let mut pacer = follow(&path);
+        let look = pacer.look().expect("looks");
+        assert!(!look.present && !look.news && age(&pacer).is_none());
+
+        // What was there before is as old as it says.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
+        let row = |age: f64, p95: u32| format!("{},20000,{p95},0\n", now - age);
+        fs::write(&path, HEADER.to_owned() + &row(31.0, 25_000) + &row(30.0, 25_000))
+            .expect("file");
+        assert!(pacer.look().expect("looks").news);
+        assert!(age(&pacer).is_none_or(|age| age >= Duration::from_secs(29)));
+        assert_eq!(pacer.hint().state, State::Clear);
+
+        // What comes while we watch is new, whatever it says.
+        let before = fs::read_to_string(&path).expect("file");
+        let bad: String = (10..25).rev().map(|age| row(age.into(), 900_000)).collect();
+        fs::write(&path, before + &bad).expect("file");
+        assert!(pacer.look().expect("looks").news);
+        assert!(age(&pacer).is_some_and(|age| age < Duration::from_secs(5)));
+        let hint = pacer.hint();
+        assert_eq!(hint.state, State::Constrained);
+        assert!(hint.current_tps.get() < 6.0, "{hint:?}");
+        assert!(!pacer.look().expect("looks").news);
+    }
+
+    #[test]
+    fn timestamps_that_stand_still_or_go_back_do_no_harm() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("followed.csv");
+        let rows: String =
+            [5, 5, 3, 3, 0, 9].map(|second| format!("{second},20000,25000,0\n")).concat();
+        fs::write(&path, HEADER.to_owned() + &rows).expect("file");
+        let mut pacer = follow(&path);
+        pacer.look().expect("looks");
+        assert!(pacer.hint().current_tps.get() > 70.0);
+    }
+}
