@@ -184,7 +184,7 @@ fn the_server_may_be_on_the_host() {
     let (mut server, peer) = listener.accept().expect("accept");
     assert_eq!(peer.ip(), lab.client_ip());
     let measured = round_trip(&mut server, &mut client, 9);
-    assert!(measured.abs_diff(ms(20)) <= ms(2), "{measured:?}");
+    assert!((ms(20)..ms(30)).contains(&measured), "{measured:?}");
 }
 
 /// What labs leave in the world while they are there.
