@@ -2,6 +2,8 @@
 //!
 //! Needs root, and says so where it cannot run.
 
+#![allow(clippy::print_stdout)] // a skipped test says so
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
