@@ -2,6 +2,7 @@
 //!
 //! What a row looks like is `netdiag_telemetry::csv`'s business; this is the I/O around it.
 
+mod lock;
 mod pacer;
 mod tail;
 mod writer;
