@@ -1,2 +1,83 @@
-//! Developer automation: `cargo xtask`.
-fn main() {}
+//! Developer automation, as `cargo xtask COMMAND`: what continuous integration and contributors run alike.
+//!
+//! Invariant: everything the README promises about building and testing is one of these commands, so that none of it can
+//! rot in a script that only one of the two runs.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, clippy::print_stderr)] // a command-line tool for people
+
+mod bench;
+mod bpf;
+mod command;
+mod test;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Developer automation for NetDiag-LLM")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything the README promises: format, lints, tidy, BPF object, licences, documentation and all tests
+    Test {
+        /// Only these steps; all of them if none is named
+        steps: Vec<test::Step>,
+    },
+    /// Checks what no compiler checks: layers, file headers and lengths, documents in step
+    Tidy,
+    /// Compiles the BPF program and writes its object
+    Bpf {
+        /// Only verify that the committed object belongs to its source
+        #[arg(long)]
+        check: bool,
+    },
+    /// Measures and compares; exits 1 if a bar is missed
+    Bench {
+        /// Which bench
+        name: bench::Name,
+        /// Print JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Test { steps } => test::run(&steps),
+        Task::Tidy => tidy::run(),
+        Task::Bpf { check } => bpf::run(check),
+        Task::Bench { name, json } => bench::run(name, json),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The root of the checkout.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// The release binary of a package's target, built first if need be.
+fn release_binary(package: &str, target: &[&str], name: &str) -> anyhow::Result<PathBuf> {
+    let mut arguments = vec!["build", "--release", "--quiet", "--package", package];
+    arguments.extend(target);
+    command::run("cargo", &arguments)?;
+    let directory = match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(directory) => root().join(directory),
+        None => root().join("target"),
+    };
+    Ok(directory.join("release").join(name))
+}

@@ -1,0 +1,310 @@
+//! What the probe costs: nanoseconds per event by the kernel's own account, and the agent at 10,000 flows.
+//!
+//! Three programs watch the same events in the same run: ours, an empty raw tracepoint, and bpftrace's histogram of srtt
+//! per port. The kernel counts the time and the calls of each (`kernel.bpf_stats_enabled`). bpftrace attaches to the
+//! tracepoint's perf event, whose record the kernel fills in before bpftrace's program starts; that time is not in its
+//! figure, while ours reads the same fields itself.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use aya::programs::{RawTracePoint, loaded_programs};
+use netdiag_probe::{FlowFilter, Probe, ProbeConfig, SourceChoice};
+
+use super::{Bar, Report};
+use crate::command;
+
+/// Streams in the first part: a busy inference server.
+const STREAMS: usize = 64;
+/// Messages per stream: some 400,000 events in all, a few seconds.
+const MESSAGES: usize = 3000;
+/// Bytes of a message: one streamed token with its JSON around it.
+const MESSAGE: usize = 200;
+/// Flows in the second part.
+const FLOWS: usize = 10_000;
+/// On loopback both ends of a connection are flows of this host.
+const CONNECTIONS: usize = FLOWS / 2;
+/// How long the agent is measured.
+const WATCH: Duration = Duration::from_secs(10);
+
+const STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";
+
+pub(super) fn run() -> anyhow::Result<Report> {
+    ensure!(command::is_root(), "the probe bench loads BPF programs: run it as root");
+    command::ensure_debian(&[("clang", "clang"), ("bpftrace", "bpftrace")])?;
+    let mut report = Report { columns: vec!["what", "figure", "unit"], ..Report::default() };
+    events(&mut report)?;
+    agent(&mut report)?;
+    Ok(report)
+}
+
+/// The cost per event.
+fn events(report: &mut Report) -> anyhow::Result<()> {
+    let filter = FlowFilter { loopback: true, ..FlowFilter::default() };
+    let config = ProbeConfig { source: SourceChoice::Ebpf, filter, max_flows: None };
+    let mut probe = Probe::open(&config)?;
+    let (_empty, empty_id) = load_empty()?;
+    let bpftrace = Bpftrace::start();
+
+    let statistics = Statistics::enable()?;
+    let before = Instant::now();
+    traffic()?;
+    let elapsed = before.elapsed();
+    drop(statistics);
+    probe.snapshot()?;
+
+    let ours = probe.program_ids().into_iter().find(|(name, _)| *name == "on_tcp_probe");
+    let ours = cost(ours.context("our program is not loaded")?.1)?;
+    let empty = cost(empty_id)?;
+    let mut row = |what: &str, ns: f64| {
+        report.rows.push(vec![what.to_owned(), format!("{ns:.0}"), "ns/event".to_owned()])
+    };
+    row("netdiag probe", ours.ns);
+    row("empty raw tracepoint", empty.ns);
+    match bpftrace.and_then(|bpftrace| bpftrace.cost()) {
+        Ok(peer) => {
+            row("bpftrace hist(srtt) by port", peer.ns);
+            report.bars.push(Bar {
+                name: "probe_to_bpftrace",
+                value: ours.ns / peer.ns,
+                at_most: 0.5,
+            });
+        }
+        Err(error) => report.absent.push(format!("bpftrace ({error:#})")),
+    }
+    let rate = ours.events as f64 / elapsed.as_secs_f64();
+    report.rows.push(vec![
+        "events measured".into(),
+        ours.events.to_string(),
+        format!("{rate:.0}/s"),
+    ]);
+    Ok(())
+}
+
+/// The agent beside many established connections, each with one message a second.
+fn agent(report: &mut Report) -> anyhow::Result<()> {
+    let binary = crate::release_binary("netdiag", &["--bin", "netdiag"], "netdiag")?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let mut connections = Vec::with_capacity(CONNECTIONS);
+    for _ in 0..CONNECTIONS {
+        let client = TcpStream::connect(address).context(
+            "cannot open 5,000 connections; raise the limit on open files (ulimit -n 16384)",
+        )?;
+        let (server, _) = listener.accept()?;
+        server.set_nodelay(true)?;
+        connections.push((server, client));
+    }
+    let csv = std::env::temp_dir().join(format!("netdiag-bench-{}.csv", std::process::id()));
+    let child = Command::new(binary)
+        .args(["agent", "--loopback", "--interval", "0.5", "--csv"])
+        .arg(&csv)
+        .stdin(Stdio::null())
+        .spawn()
+        .context("cannot start the agent")?;
+    let agent = Ended(child);
+    let result = watch(&agent, &mut connections, &csv);
+    drop(agent);
+    let _ = fs::remove_file(&csv);
+    let (cpu, rss_mib) = result?;
+    let mut row = |what: String, figure: String, unit: &str| {
+        report.rows.push(vec![what, figure, unit.to_owned()])
+    };
+    row(format!("agent CPU at {FLOWS} flows"), format!("{cpu:.1}"), "% of a core");
+    row(format!("agent peak RSS at {FLOWS} flows"), format!("{rss_mib:.1}"), "MiB");
+    report.bars.push(Bar { name: "agent_rss_mib", value: rss_mib, at_most: 64.0 });
+    Ok(())
+}
+
+fn watch(
+    agent: &Ended,
+    connections: &mut [(TcpStream, TcpStream)],
+    csv: &Path,
+) -> anyhow::Result<(f64, f64)> {
+    let process = PathBuf::from(format!("/proc/{}", agent.0.id()));
+    // The agent is up when its first rows are there.
+    let ready = Instant::now() + Duration::from_secs(20);
+    while fs::read_to_string(csv).is_ok_and(|text| text.lines().count() < 3) || !csv.exists() {
+        ensure!(Instant::now() < ready, "the agent wrote no rows");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let (start, ticks) = (Instant::now(), cpu_ticks(&process)?);
+    let mut message = [0; MESSAGE];
+    let gap = Duration::from_secs(1) / CONNECTIONS as u32;
+    for round in 0..WATCH.as_secs() as usize {
+        for (index, (server, client)) in connections.iter_mut().enumerate() {
+            server.write_all(&message)?;
+            client.read_exact(&mut message)?;
+            let due = gap * (round * CONNECTIONS + index) as u32;
+            std::thread::sleep(due.saturating_sub(start.elapsed()));
+        }
+    }
+    // USER_HZ is 100 on every Linux architecture that runs Rust.
+    let cpu = (cpu_ticks(&process)? - ticks) as f64 / 100.0 / start.elapsed().as_secs_f64() * 100.0;
+    let status = fs::read_to_string(process.join("status"))?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+    let kib: f64 = peak.trim().trim_end_matches(" kB").parse()?;
+    Ok((cpu, kib / 1024.0))
+}
+
+fn cpu_ticks(process: &Path) -> anyhow::Result<u64> {
+    let stat = fs::read_to_string(process.join("stat")).context("the agent ended early")?;
+    let (_, fields) = stat.rsplit_once(')').context("no command in stat")?;
+    let field = |n: usize| -> anyhow::Result<u64> {
+        Ok(fields.split_ascii_whitespace().nth(n).context("stat is short")?.parse()?)
+    };
+    Ok(field(11)? + field(12)?) // utime + stime
+}
+
+/// Small messages over many connections, written by one thread and read by another, as a server and its clients would.
+fn traffic() -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let mut servers = Vec::new();
+    let mut clients = Vec::new();
+    for _ in 0..STREAMS {
+        clients.push(TcpStream::connect(address)?);
+        let (server, _) = listener.accept()?;
+        server.set_nodelay(true)?;
+        servers.push(server);
+    }
+    let reader = std::thread::spawn(move || -> std::io::Result<()> {
+        let mut message = [0; MESSAGE];
+        for _ in 0..MESSAGES {
+            for client in &mut clients {
+                client.read_exact(&mut message)?;
+            }
+        }
+        Ok(())
+    });
+    for _ in 0..MESSAGES {
+        for server in &mut servers {
+            server.write_all(&[0; MESSAGE])?;
+        }
+    }
+    reader.join().map_err(|_| anyhow::anyhow!("the reading thread panicked"))??;
+    Ok(())
+}
+
+struct Cost {
+    ns: f64,
+    events: u64,
+}
+
+/// What the kernel has counted for a program.
+fn cost(id: u32) -> anyhow::Result<Cost> {
+    let program = loaded_programs().flatten().find(|program| program.id() == id);
+    let program = program.context("the program is gone")?;
+    let events = program.run_count();
+    ensure!(events > 1000, "the program saw {events} events only");
+    Ok(Cost { ns: program.run_time().as_nanos() as f64 / events as f64, events })
+}
+
+fn load_empty() -> anyhow::Result<(aya::Ebpf, u32)> {
+    let object = std::env::temp_dir().join(format!("netdiag-empty-{}.o", std::process::id()));
+    let path = object.to_str().context("the temporary folder is not UTF-8")?;
+    let compiled = command::run(
+        "clang",
+        &["-O2", "-g", "-target", "bpf", "-c", "xtask/src/bench/empty.bpf.c", "-o", path],
+    );
+    let bytes = fs::read(&object);
+    let _ = fs::remove_file(&object);
+    compiled?;
+    let mut programs = aya::Ebpf::load(&bytes?)?;
+    let program: &mut RawTracePoint =
+        programs.program_mut("empty").context("no program")?.try_into()?;
+    program.load()?;
+    program.attach("tcp_probe")?;
+    let id = program.info()?.id();
+    Ok((programs, id))
+}
+
+/// A child that is ended, and waited for, whatever happens.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let id = self.0.id().to_string();
+        // An interrupt first: bpftrace and the agent end cleanly on it.
+        let _ = Command::new("kill").args(["-INT", &id]).status();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < deadline && matches!(self.0.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+struct Bpftrace {
+    _child: Ended,
+    id: u32,
+}
+
+impl Bpftrace {
+    fn start() -> anyhow::Result<Self> {
+        if !Path::new("/sys/kernel/tracing/events").exists() {
+            command::run("mount", &["-t", "tracefs", "tracefs", "/sys/kernel/tracing"])?;
+        }
+        let existing: Vec<u32> = loaded_programs().flatten().map(|program| program.id()).collect();
+        let mut child = Command::new("bpftrace")
+            .args(["-e", "tracepoint:tcp:tcp_probe { @[args->sport] = hist(args->srtt); }"])
+            .env("BPFTRACE_MAP_KEYS_MAX", "100000")
+            .process_group(0)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let output = child.stdout.take().context("no output")?;
+        let child = Ended(child);
+        // It says so when it is attached; what it prints at the end must not fill the pipe.
+        let mut lines = BufReader::new(output).lines();
+        let attached =
+            lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("Attaching")));
+        ensure!(attached.is_some(), "it did not attach");
+        std::thread::spawn(move || lines.for_each(drop));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let new = loaded_programs().flatten().find(|program| {
+                program.name_as_str() == Some("tcp_probe") && !existing.contains(&program.id())
+            });
+            if let Some(program) = new {
+                // Loaded is not yet attached.
+                std::thread::sleep(Duration::from_secs(1));
+                return Ok(Self { _child: child, id: program.id() });
+            }
+            if Instant::now() > deadline {
+                bail!("its program did not appear");
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn cost(&self) -> anyhow::Result<Cost> {
+        cost(self.id)
+    }
+}
+
+/// The kernel's statistics on BPF programs, switched back on drop.
+struct Statistics {
+    before: String,
+}
+
+impl Statistics {
+    fn enable() -> anyhow::Result<Self> {
+        let before = fs::read_to_string(STATISTICS).context(STATISTICS)?;
+        fs::write(STATISTICS, "1").context(STATISTICS)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Statistics {
+    fn drop(&mut self) {
+        let _ = fs::write(STATISTICS, self.before.trim());
+    }
+}

@@ -1,0 +1,196 @@
+//! Checks on documents: the two READMEs in step, links that lead somewhere, dependencies with a reason.
+
+use super::{Finding, TextFile};
+
+const ENGLISH: &str = "README.md";
+const CHINESE: &str = "README.zh-CN.md";
+const ARCHITECTURE: &str = "ARCHITECTURE.md";
+
+/// Checks all documents.
+pub(super) fn check(files: &[TextFile]) -> Vec<Finding> {
+    let text =
+        |path: &str| files.iter().find(|file| file.path == path).map(|file| file.text.as_str());
+    let mut findings = Vec::new();
+    for needed in [
+        ENGLISH,
+        CHINESE,
+        ARCHITECTURE,
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "LICENSE-MIT",
+        "LICENSE-APACHE",
+    ] {
+        if text(needed).is_none() {
+            findings.push(Finding::new(needed, 1, "is missing"));
+        }
+    }
+    if let (Some(english), Some(chinese)) = (text(ENGLISH), text(CHINESE)) {
+        findings.extend(in_step(english, chinese));
+    }
+    if let (Some(manifest), Some(architecture)) = (text("Cargo.toml"), text(ARCHITECTURE)) {
+        findings.extend(reasons(manifest, architecture));
+    }
+    let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
+    for file in files.iter().filter(|file| file.path.ends_with(".md")) {
+        findings.extend(links(file, &paths));
+    }
+    findings
+}
+
+/// The bones of a document, which a translation shares: headings by level, commands, rows of tables.
+fn bones(text: &str) -> Vec<(usize, String)> {
+    let mut in_code = false;
+    let mut bones = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let bone = if line.starts_with("```") {
+            in_code = !in_code;
+            Some(line.to_owned())
+        } else if in_code {
+            // Comments in code are translated, commands are not.
+            let command = line.split(" #").next().unwrap_or(line).trim_end();
+            (!command.is_empty() && !line.starts_with('#')).then(|| command.to_owned())
+        } else if line.starts_with('#') {
+            let level = line.chars().take_while(|&c| c == '#').count();
+            Some(format!("a heading of level {level}"))
+        } else if line.starts_with('|') {
+            Some("a row of a table".to_owned())
+        } else {
+            None
+        };
+        bones.extend(bone.map(|bone| (index + 1, bone)));
+    }
+    bones
+}
+
+fn in_step(english: &str, chinese: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let (ours, theirs) = (bones(english), bones(chinese));
+    let differing = ours.iter().zip(&theirs).find(|((_, ours), (_, theirs))| ours != theirs);
+    if let Some(((line, ours), (other_line, theirs))) = differing {
+        let message =
+            format!("`{theirs}` where {ENGLISH}:{line} has `{ours}`: keep the two in step");
+        findings.push(Finding::new(CHINESE, *other_line, message));
+    } else if ours.len() != theirs.len() {
+        let (path, rest) = if ours.len() > theirs.len() {
+            (ENGLISH, &ours[theirs.len()])
+        } else {
+            (CHINESE, &theirs[ours.len()])
+        };
+        findings.push(Finding::new(
+            path,
+            rest.0,
+            format!("`{}` has no counterpart in the other README", rest.1),
+        ));
+    }
+    let is_chinese = |c: char| ('\u{4e00}'..='\u{9fff}').contains(&c);
+    if chinese.chars().filter(|&c| is_chinese(c)).count() < 500 {
+        findings.push(Finding::new(CHINESE, 1, "is not in Chinese"));
+    }
+    for (path, text, other) in [(ENGLISH, english, CHINESE), (CHINESE, chinese, ENGLISH)] {
+        if !text.contains(&format!("({other})")) {
+            findings.push(Finding::new(path, 1, format!("does not link to {other}")));
+        }
+    }
+    findings
+}
+
+/// Every dependency has its reason in ARCHITECTURE.md.
+fn reasons(manifest: &str, architecture: &str) -> Vec<Finding> {
+    let section =
+        manifest.lines().enumerate().skip_while(|(_, line)| *line != "[workspace.dependencies]");
+    let mut findings = Vec::new();
+    for (index, line) in section.skip(1).take_while(|(_, line)| !line.starts_with('[')) {
+        let Some((name, _)) = line.split_once(" = ") else { continue };
+        if !name.starts_with("netdiag") && !architecture.contains(&format!("`{name}`")) {
+            let message = format!("dependency `{name}` has no reason in {ARCHITECTURE}");
+            findings.push(Finding::new("Cargo.toml", index + 1, message));
+        }
+    }
+    findings
+}
+
+/// Links to files of the project that do not exist.
+fn links(file: &TextFile, paths: &[&str]) -> Vec<Finding> {
+    let folder = file.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let mut findings = Vec::new();
+    for (index, line) in file.text.lines().enumerate() {
+        for part in line.split("](").skip(1) {
+            let target = part.split([')', '#']).next().unwrap_or_default();
+            if target.is_empty() || target.contains(':') {
+                continue;
+            }
+            let mut path: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
+            for step in target.split('/') {
+                match step {
+                    "." | "" => {}
+                    ".." => drop(path.pop()),
+                    step => path.push(step),
+                }
+            }
+            let path = path.join("/");
+            let exists =
+                paths.iter().any(|known| *known == path || known.starts_with(&format!("{path}/")));
+            if !exists {
+                findings.push(Finding::new(
+                    &file.path,
+                    index + 1,
+                    format!("link to {target}, which does not exist"),
+                ));
+            }
+        }
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn translations_keep_the_bones() {
+        let han = "网络".repeat(300);
+        let english = "# A\n[x](README.zh-CN.md)\n## B\n```sh\nrun it # why\n```\n| a |\n";
+        let check = |chinese: String, expected: Option<&str>| {
+            let found: Vec<_> =
+                in_step(english, &chinese).iter().map(ToString::to_string).collect();
+            match expected {
+                None => assert!(found.is_empty(), "{found:?}"),
+                Some(expected) => assert!(found.iter().any(|f| f.contains(expected)), "{found:?}"),
+            }
+        };
+        let good = format!("# {han}\n[x](README.md)\n## B\n```sh\nrun it # 为什么\n```\n| a |\n");
+        check(good.clone(), None);
+        check(good.replace("## B", "### B"), Some("heading of level 3"));
+        check(good.replace("run it", "run that"), Some("`run that`"));
+        check(good.replace("| a |\n", ""), Some("no counterpart"));
+        check(good.replace(&han, "A"), Some("not in Chinese"));
+        check(good.replace("(README.md)", "()"), Some("does not link"));
+    }
+
+    #[test]
+    fn links_lead_somewhere() {
+        let check = |text: &str, expected: usize| {
+            let file = TextFile { path: "docs/a.md".to_owned(), text: text.to_owned() };
+            assert_eq!(
+                links(&file, &["README.md", "docs/b.md", "crates/x/src/lib.rs"]).len(),
+                expected,
+                "{text}"
+            );
+        };
+        check(
+            "[b](b.md) [r](../README.md) [x](../crates/x) [w](https://example.org) [h](#here)",
+            0,
+        );
+        check("[gone](c.md) and [also](../b.md)", 2);
+    }
+
+    #[test]
+    fn dependencies_need_a_reason() {
+        let manifest = "[workspace.dependencies]\nnetdiag-x = 1\nserde = \"1\"\nrand = \"1\"\n\n[profile]\na = 1\n";
+        let found = reasons(manifest, "- `serde`: records");
+        assert_eq!(
+            found,
+            [Finding::new("Cargo.toml", 4, "dependency `rand` has no reason in ARCHITECTURE.md")]
+        );
+    }
+}
