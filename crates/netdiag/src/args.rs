@@ -18,6 +18,7 @@ use netdiag_telemetry::Tps;
 
 use crate::failure::UsageError;
 use crate::place::Places;
+use crate::sampler::Settings;
 use values::{ListenAddr, NetnsPath};
 
 /// The most intervals that a window may hold. Each keeps its own histogram, so this bounds the memory.
@@ -75,7 +76,7 @@ pub(crate) struct FlowArgs {
 
 impl FlowArgs {
     /// The probe that these flags describe.
-    pub(crate) fn probe_config(&self) -> ProbeConfig {
+    fn probe_config(&self) -> ProbeConfig {
         ProbeConfig {
             source: self.source,
             filter: FlowFilter {
@@ -97,18 +98,22 @@ pub(crate) struct SamplingArgs {
     ///
     /// From 0.01 to 3600. Shorter reacts faster and costs more; it is also the age up to which a hint can be old.
     #[arg(long, value_name = "SECONDS", env = "NETDIAG_INTERVAL", default_value = "0.5", value_parser = values::interval)]
-    pub(crate) interval: Duration,
+    interval: Duration,
 
     /// Compute rolling statistics over this many seconds.
     ///
     /// From 0.01 to 86400; at least --interval, and at most 100,000 intervals.
     #[arg(long, value_name = "SECONDS", env = "NETDIAG_WINDOW", default_value = "60", value_parser = values::window)]
-    pub(crate) window: Duration,
+    window: Duration,
 }
 
 impl SamplingArgs {
-    /// Checks what the two have to do with each other.
-    pub(crate) fn validate(&self, places: &Places) -> Result<(), UsageError> {
+    /// Checks what the two have to do with each other, and says how to sample `flows`.
+    pub(crate) fn validate(
+        &self,
+        flows: &FlowArgs,
+        places: &Places,
+    ) -> Result<Settings, UsageError> {
         let interval = || places.named("interval", self.interval.as_secs_f64());
         let window = || places.named("window", self.window.as_secs_f64());
         if self.window < self.interval {
@@ -125,7 +130,7 @@ impl SamplingArgs {
                 interval(),
             )));
         }
-        Ok(())
+        Ok(Settings { probe: flows.probe_config(), interval: self.interval, window: self.window })
     }
 }
 

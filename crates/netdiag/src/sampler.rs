@@ -7,12 +7,13 @@
 //! Invariants: no error of the probe ends the thread or escapes unlogged; after a stop, one last interval holds what
 //! was counted since the one before.
 
+use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use netdiag_probe::{Losses, Probe, ProbeConfig, ProbeError};
-use netdiag_telemetry::{FlowSnapshot, FlowTable, Tick};
+use netdiag_telemetry::{FlowSnapshot, FlowTable, Source, Tick};
 
 use crate::failure::UsageError;
 use crate::stop::Stop;
@@ -22,18 +23,6 @@ const REOPEN_AFTER: u32 = 10;
 
 /// A complaint that stays true is repeated this often.
 const REPEAT: Duration = Duration::from_secs(60);
-
-/// Opens the probe and says, once, if it is not the one that was hoped for.
-pub(crate) fn open_probe(config: &ProbeConfig) -> anyhow::Result<Probe> {
-    let probe = Probe::open(config).map_err(|error| match error {
-        ProbeError::Netns { .. } => UsageError::because("--netns", error).into(),
-        error => anyhow::Error::new(error).context("no telemetry"),
-    })?;
-    if let Some(reason) = probe.fallback_reason() {
-        tracing::warn!("eBPF is not available, using sock_diag instead: {reason}");
-    }
-    Ok(probe)
-}
 
 /// What one interval showed.
 #[derive(Clone, Copy, Debug)]
@@ -45,48 +34,59 @@ pub(crate) struct Interval<'a> {
     pub(crate) losses: Losses,
 }
 
+/// What to sample, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) probe: ProbeConfig,
+    pub(crate) interval: Duration,
+    pub(crate) window: Duration,
+}
+
 /// A running sampler.
 #[derive(Debug)]
 pub(crate) struct Sampler {
     thread: JoinHandle<()>,
-    flows_at_start: usize,
+    start: Start,
+}
+
+/// What was found at the start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start {
+    pub(crate) source: Source,
+    pub(crate) flows: usize,
 }
 
 impl Sampler {
-    /// Starts to sample `probe` every `interval`, until `stop`. `on_tick` runs on the sampler's thread; what it spends
-    /// is taken from the interval.
+    /// Opens the probe and samples until `stop`. `on_tick` runs on the sampler's thread; what it spends is taken from
+    /// the interval. Fails if there is no telemetry to begin with.
     pub(crate) fn start(
-        probe: Probe,
-        config: ProbeConfig,
-        table: FlowTable,
-        interval: Duration,
+        settings: Settings,
         stop: Stop,
         on_tick: impl FnMut(&Interval<'_>) + Send + 'static,
     ) -> anyhow::Result<Self> {
-        let mut sampling = Sampling {
-            probe,
-            config,
-            table,
-            started: Instant::now(),
-            last: Duration::ZERO,
-            failures: 0,
-            complained: None,
-            losses: Losses::default(),
-            losses_told: None,
-        };
-        // The baseline: what the connections had counted before we came belongs to no interval.
-        let flows = sampling.probe.snapshot().context("no telemetry")?;
-        sampling.tick(&flows);
+        let (ready, started) = sync_channel(1);
+        // The probe is opened on the thread, too: what that allocates (the kernel's types, some 16 MB for a moment) is
+        // used again there, and would lie idle in this thread's heap.
         let thread = std::thread::Builder::new()
             .name("sampler".to_owned())
-            .spawn(move || sampling.run(interval, &stop, on_tick))
+            .spawn(move || match Sampling::open(settings) {
+                Ok((sampling, start)) => {
+                    // The receiver waits for this and nothing else.
+                    let _ = ready.send(Ok(start));
+                    sampling.run(&stop, on_tick);
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                }
+            })
             .context("cannot start the sampling thread")?;
-        Ok(Self { thread, flows_at_start: flows.len() })
+        let start = started.recv().context("the sampling thread ended early")??;
+        Ok(Self { thread, start })
     }
 
-    /// How many flows there were at the start.
-    pub(crate) fn flows_at_start(&self) -> usize {
-        self.flows_at_start
+    /// What was found at the start.
+    pub(crate) fn found(&self) -> Start {
+        self.start
     }
 
     /// Waits for the end, which a [`Stop`] brings about.
@@ -96,8 +96,8 @@ impl Sampler {
 }
 
 struct Sampling {
+    settings: Settings,
     probe: Probe,
-    config: ProbeConfig,
     table: FlowTable,
     started: Instant,
     /// When the last tick was, since `started`.
@@ -109,9 +109,29 @@ struct Sampling {
 }
 
 impl Sampling {
-    fn run(mut self, interval: Duration, stop: &Stop, mut on_tick: impl FnMut(&Interval<'_>)) {
+    /// Takes in what the connections had counted before we came: it belongs to no interval.
+    fn open(settings: Settings) -> anyhow::Result<(Self, Start)> {
+        let mut probe = open_probe(&settings.probe)?;
+        let flows = probe.snapshot().context("no telemetry")?;
+        let source = probe.source();
+        let mut sampling = Self {
+            table: FlowTable::new(settings.window, source),
+            settings,
+            probe,
+            started: Instant::now(),
+            last: Duration::ZERO,
+            failures: 0,
+            complained: None,
+            losses: Losses::default(),
+            losses_told: None,
+        };
+        sampling.tick(&flows);
+        Ok((sampling, Start { source, flows: flows.len() }))
+    }
+
+    fn run(mut self, stop: &Stop, mut on_tick: impl FnMut(&Interval<'_>)) {
         loop {
-            let stopped = stop.wait(until_next(self.started.elapsed(), interval));
+            let stopped = stop.wait(until_next(self.started.elapsed(), self.settings.interval));
             if let Some(flows) = self.poll() {
                 let (tick, elapsed) = self.tick(&flows);
                 let losses = self.probe.losses();
@@ -158,7 +178,7 @@ impl Sampling {
     }
 
     fn reopen(&mut self) {
-        match open_probe(&self.config) {
+        match open_probe(&self.settings.probe) {
             Ok(probe) => {
                 self.table.set_source(probe.source());
                 self.probe = probe;
@@ -183,6 +203,18 @@ impl Sampling {
             );
         }
     }
+}
+
+/// Opens the probe and says, once, if it is not the one that was hoped for.
+fn open_probe(config: &ProbeConfig) -> anyhow::Result<Probe> {
+    let probe = Probe::open(config).map_err(|error| match error {
+        ProbeError::Netns { .. } => UsageError::because("--netns", error).into(),
+        error => anyhow::Error::new(error).context("no telemetry"),
+    })?;
+    if let Some(reason) = probe.fallback_reason() {
+        tracing::warn!("eBPF is not available, using sock_diag instead: {reason}");
+    }
+    Ok(probe)
 }
 
 /// The time from `elapsed` to the next multiple of `interval`.

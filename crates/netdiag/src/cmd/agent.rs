@@ -7,13 +7,11 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use netdiag_telemetry::FlowTable;
-
 use crate::args::{FlowArgs, RowsArgs, SamplingArgs, values};
 use crate::csv_file::CsvWriter;
 use crate::place::Places;
 use crate::rows;
-use crate::sampler::{Interval, Sampler, open_probe};
+use crate::sampler::{Interval, Sampler, Start};
 use crate::status;
 use crate::stop::Stop;
 use crate::terminal::StatusLine;
@@ -53,13 +51,9 @@ pub(crate) struct Args {
 
 /// Runs until a signal, for `--duration`, or until the file cannot be written.
 pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
-    args.sampling.validate(places)?;
+    let settings = args.sampling.validate(&args.flows, places)?;
     let stop = Stop::on_signals()?;
     let mut csv = CsvWriter::open(&args.csv, Some(args.rows.max_samples.get()))?;
-    let config = args.flows.probe_config();
-    let probe = open_probe(&config)?;
-    let source = probe.source();
-
     let failed = stop.clone();
     let (mut sender, writer) = rows::start(move |row| csv.append(row), move |_| failed.ask())?;
     let written = writer.written();
@@ -71,12 +65,11 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
             shown.set(status::of_rows(interval.tick, &written));
         }
     };
-    let table = FlowTable::new(args.sampling.window, source);
-    let every = args.sampling.interval;
-    let sampler = Sampler::start(probe, config, table, every, stop.clone(), on_tick)?;
+    let every = settings.interval;
+    let sampler = Sampler::start(settings, stop.clone(), on_tick)?;
+    let Start { source, flows } = sampler.found();
     tracing::info!(
-        "watching {} flows by {source} every {} s; rows go to {}",
-        sampler.flows_at_start(),
+        "watching {flows} flows by {source} every {} s; rows go to {}",
         every.as_secs_f64(),
         args.csv.display(),
     );

@@ -9,7 +9,6 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use netdiag_probe::Losses;
-use netdiag_telemetry::FlowTable;
 use tokio::sync::watch;
 
 use crate::args::{FlowArgs, RateArgs, RowsArgs, SamplingArgs, ServerArgs, StaleArgs};
@@ -18,7 +17,7 @@ use crate::hint_server::HintServer;
 use crate::pacing::Pacers;
 use crate::place::Places;
 use crate::rows::{self, RowSender, RowWriter};
-use crate::sampler::{Interval, Sampler, open_probe};
+use crate::sampler::{Interval, Sampler, Start};
 use crate::status;
 use crate::stop::Stop;
 use crate::terminal::{StatusLine, say};
@@ -60,15 +59,11 @@ pub(crate) struct Args {
 
 /// Runs until a signal.
 pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
-    args.sampling.validate(places)?;
+    let settings = args.sampling.validate(&args.flows, places)?;
     let range = args.rates.validate(places)?;
     let stop = Stop::on_signals()?;
     let server = HintServer::bind(&args.server, None)?;
     let mut csv = Csv::open(&args)?;
-    let config = args.flows.probe_config();
-    let probe = open_probe(&config)?;
-    let source = probe.source();
-
     let mut pacers = Pacers::new(range);
     let (boards, newest) = watch::channel(Arc::new(pacers.empty_board()));
     let status = StatusLine::start();
@@ -85,15 +80,14 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
             rows.send(&interval.tick.host);
         }
     };
-    let table = FlowTable::new(args.sampling.window, source);
-    let every = args.sampling.interval;
-    let sampler = Sampler::start(probe, config, table, every, stop.clone(), on_tick)?;
+    let every = settings.interval;
+    let sampler = Sampler::start(settings, stop.clone(), on_tick)?;
+    let Start { source, flows } = sampler.found();
     say(&format!(
-        "netdiag: hints on {} ({} to {} tokens/s); watching {} flows by {source} every {} s",
+        "netdiag: hints on {} ({} to {} tokens/s); watching {flows} flows by {source} every {} s",
         server.url(),
         range.min(),
         range.max(),
-        sampler.flows_at_start(),
         every.as_secs_f64(),
     ));
     let stale_after = args.stale.stale_after.unwrap_or((every * STALE_INTERVALS).max(STALE_FLOOR));
