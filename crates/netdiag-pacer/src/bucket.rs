@@ -79,6 +79,28 @@ mod tests {
         assert_eq!(bucket.take(Duration::from_millis(500), 1), Err(Duration::from_millis(5)));
     }
 
+    #[test]
+    fn an_hour_of_late_timers_does_not_drift() {
+        // A timer of a millisecond's resolution is late by up to that, and more is saved up meanwhile than one token.
+        let late = |wait: Duration| Duration::from_millis(wait.as_millis() as u64 + 1);
+        let share = |burst: u32| {
+            let hour = Duration::from_secs(3600);
+            let mut bucket = TokenBucket::new(tps(33.3), burst, Duration::ZERO);
+            let (mut now, mut granted) = (Duration::ZERO, 0u32);
+            while now < hour {
+                match bucket.take(now, 1) {
+                    Ok(()) => granted += 1,
+                    Err(wait) => now += late(wait),
+                }
+            }
+            f64::from(granted) / (33.3 * hour.as_secs_f64())
+        };
+        // A bucket that holds one token spills what comes after it is full; one that holds two spills nothing.
+        let (one, two) = (share(1), share(2));
+        assert!((0.96..1.0).contains(&one), "{one}");
+        assert!((two - 1.0).abs() < 1e-4, "{two}");
+    }
+
     proptest! {
         /// Whatever the polling, no more than the burst and the rate allow, and a taker that waits as told gets all of
         /// it.
@@ -101,6 +123,18 @@ mod tests {
                 }
                 let most = f64::from(burst) + rate * now.as_secs_f64();
                 prop_assert!(f64::from(granted) <= most + 1e-3, "{granted} > {most}");
+            }
+            // Nor less, if none was left to spill over.
+            let mut now = Duration::ZERO;
+            let mut bucket = TokenBucket::new(tps(rate), burst, now);
+            let mut granted = 0u32;
+            while granted < 2000 {
+                match bucket.take(now, 1) {
+                    Ok(()) => granted += 1,
+                    Err(wait) => now += wait,
+                }
+                let least = rate * now.as_secs_f64() - 1.0;
+                prop_assert!(f64::from(granted) >= least, "{granted} < {least}");
             }
             let wait = bucket.take(now, 1);
             if let Err(wait) = wait {

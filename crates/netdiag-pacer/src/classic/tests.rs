@@ -98,6 +98,80 @@ fn part_of_the_flows_stalling_lowers_the_rate_by_their_part() {
 }
 
 #[test]
+fn a_partial_stall_weighs_the_same_however_often_it_is_seen() {
+    // No samples, half of the flows stall: the path is as good as it last was, for the other half.
+    let stall = Observation { stalled: 0.5, ..Observation::default() };
+    for tick in [50, 500, 5000].map(Duration::from_millis) {
+        let mut pacer = Classic::new(range());
+        for _ in 0..30_000 / tick.as_millis() {
+            pacer.observe(&stall, tick);
+        }
+        let health = pacer.hint(&Scope::Host, Duration::ZERO).health;
+        assert!((health - 0.5).abs() < 0.01, "{health} at {tick:?}");
+    }
+}
+
+#[test]
+fn loss_without_a_round_trip_is_not_idle() {
+    let mut pacer = Classic::new(range());
+    pacer.observe(&link(60, 0, 20), TICK);
+    // Everything is retransmitted, and what is retransmitted gives no RTT sample.
+    for _ in 0..40 {
+        let lost = Observation { retrans_segs: 2, segs_out: Some(4), ..Observation::default() };
+        pacer.observe(&lost, TICK);
+    }
+    let hint = pacer.hint(&Scope::Host, Duration::ZERO);
+    assert_eq!(hint.state, State::Constrained);
+    assert!(hint.current_tps.get() < 40.0, "{hint:?}");
+    assert!(hint.reason.starts_with("path: no round trip was measured, "), "{}", hint.reason);
+}
+
+#[test]
+fn a_few_segments_do_not_ring_the_bell() {
+    let mut pacer = Classic::new(range());
+    // A trickle that loses its only segment, once.
+    pacer.observe(&link(21, 1, 2), TICK);
+    assert!(pacer.rate().get() > 60.0, "{}", pacer.rate());
+    // A link without loss for a minute, then 5 % of hundreds of segments.
+    let mut busy = Classic::new(range());
+    for _ in 0..20 {
+        busy.observe(&link(21, 20, 400), TICK);
+    }
+    assert!(busy.rate().get() < 45.0, "{}", busy.rate());
+}
+
+#[test]
+fn the_reason_is_one_sentence_of_numbers() {
+    let reason = |seen: Observation| {
+        let mut pacer = Classic::new(range());
+        for _ in 0..40 {
+            pacer.observe(&seen, TICK);
+        }
+        pacer.hint(&Scope::Host, Duration::ZERO).reason
+    };
+    assert_eq!(reason(link(204, 20, 400)), "path: p95 RTT 204 ms, 4.9 % retransmitted");
+    assert_eq!(reason(link(3, 0, 400)), "p95 RTT 3.0 ms, 0.0 % retransmitted");
+    let reader = Observation { reader_limited: true, ..link(20, 0, 400) };
+    assert_eq!(reason(reader), "reader: receive window full; p95 RTT 20 ms, 0.0 % retransmitted");
+    let stalled = Observation { stalled: 0.25, ..link(20, 0, 400) };
+    assert_eq!(reason(stalled), "path: p95 RTT 20 ms, 0.0 % retransmitted, 25 % of flows stalled");
+    let nothing = Observation { segs_out: Some(0), ..Observation::default() };
+    assert_eq!(reason(nothing), "nothing was sent");
+    assert_eq!(reason(Observation::default()), "no round trip was measured");
+}
+
+#[test]
+fn an_interval_of_no_time_changes_nothing() {
+    let mut pacer = Classic::new(range());
+    for _ in 0..10 {
+        pacer.observe(&link(21, 0, 20), TICK);
+    }
+    let before = pacer.rate();
+    pacer.observe(&link(900, 0, 20), Duration::ZERO);
+    assert_eq!(pacer.rate(), before);
+}
+
+#[test]
 fn a_row_of_the_original_family_is_understood() {
     let sample = LinkSample {
         timestamp: Duration::from_secs(1),
@@ -144,10 +218,42 @@ proptest! {
         prop_assert!(quality(rtt, loss + more_loss) <= quality(rtt, loss));
     }
 
+    /// Two links over time, one of them never better than the other: nor is its rate ever higher.
+    #[test]
+    fn a_link_that_is_never_better_never_gets_more(
+        steps in prop::collection::vec(
+            (1u64..2000, 0u64..2000, 0u64..30, 0u64..30, 0.0f64..1.0, 0.0f64..1.0, 1u64..3000),
+            1..40,
+        ),
+    ) {
+        let (mut good, mut bad) = (Classic::new(range()), Classic::new(range()));
+        for (rtt, more_rtt, lost, more_lost, stalled, more_stalled, elapsed) in steps {
+            let elapsed = Duration::from_millis(elapsed);
+            good.observe(&Observation { stalled, ..link(rtt, lost, 100) }, elapsed);
+            let worse = link(rtt + more_rtt, lost + more_lost, 100);
+            bad.observe(&Observation { stalled: stalled + more_stalled, ..worse }, elapsed);
+            prop_assert!(bad.rate().get() <= good.rate().get() + 1e-9);
+        }
+    }
+
+    /// What a lasting link ends at, and how fast, is the same for every sampling interval.
+    #[test]
+    fn the_average_does_not_depend_on_the_ticks(
+        rtt_ms in 1u64..500, ticks in prop::collection::vec(10u64..1000, 1..100),
+    ) {
+        let seen = link(rtt_ms, 0, 20);
+        let (mut uneven, mut once) = (Classic::new(range()), Classic::new(range()));
+        for &tick in &ticks {
+            uneven.observe(&seen, Duration::from_millis(tick));
+        }
+        once.observe(&seen, Duration::from_millis(ticks.iter().sum()));
+        prop_assert!((uneven.rate().get() - once.rate().get()).abs() < 1e-6);
+    }
+
     #[test]
     fn every_hint_is_within_bounds(
         steps in prop::collection::vec(
-            (prop::option::of(any::<u64>()), any::<u64>(), prop::option::of(any::<u64>()), -1.0f64..2.0, any::<u32>()),
+            (prop::option::of(any::<u64>()), any::<u64>(), prop::option::of(any::<u64>()), any::<f64>(), any::<u32>()),
             0..50,
         ),
     ) {
