@@ -41,19 +41,15 @@ impl HintServer {
             .and_then(|token| Exposure::try_new(wanted, token, args.no_auth))
             .map_err(|error| UsageError::new(error.to_string()))?;
         let listener = TcpListener::bind(wanted).map_err(|error| {
-            let remedy = match error.kind() {
-                ErrorKind::AddrInUse => {
-                    "another program has the port; choose one with --listen ADDR:PORT, or end it"
-                }
-                ErrorKind::AddrNotAvailable => {
-                    "this host has no such address; `ip address` shows those it has"
-                }
-                ErrorKind::PermissionDenied => {
-                    "ports below 1024 need privileges; choose another with --listen ADDR:PORT"
-                }
-                _ => "choose another with --listen ADDR:PORT",
+            let why = match error.kind() {
+                ErrorKind::AddrInUse => "another program has the port; end it, or",
+                ErrorKind::AddrNotAvailable => "this host has no such address;",
+                ErrorKind::PermissionDenied => "ports below 1024 need privileges;",
+                _ => "",
             };
-            UsageError::because(format!("cannot listen on {wanted} ({remedy})"), error)
+            let remedy = format!("{why} choose another with --listen ADDR:PORT");
+            let remedy = if port.is_some() { remedy + " or --port N" } else { remedy };
+            UsageError::because(format!("cannot listen on {wanted} ({})", remedy.trim()), error)
         })?;
         listener.set_nonblocking(true).context("cannot prepare the listening socket")?;
         let address = listener.local_addr().context("cannot read the listening address")?;

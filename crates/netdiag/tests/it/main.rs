@@ -7,5 +7,6 @@ mod bad_input;
 mod doctor;
 mod precedence;
 mod serve;
+mod source;
 mod support;
 mod up;

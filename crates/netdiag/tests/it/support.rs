@@ -159,8 +159,12 @@ pub(crate) fn rows(path: &Path) -> Vec<Vec<String>> {
 pub(crate) fn root(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        // Straight to the terminal, past the test harness's capture: a skipped test must be seen.
-        let _ = writeln!(std::io::stderr(), "skipped: {test} (needs root)");
+        skipped(test, "needs root");
     }
     root
+}
+
+/// Says that a test did not run, straight to the terminal, past the test harness's capture.
+pub(crate) fn skipped(test: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {test} ({why})");
 }

@@ -83,6 +83,23 @@ fn rows_can_be_written_beside() {
 }
 
 #[test]
+fn hints_outlive_a_file_that_cannot_grow() {
+    let (_folder, path) = csv_path();
+    // A limit on the size of files stands in for a full disk: the kernel refuses the write (EFBIG).
+    let mut command = std::process::Command::new("sh");
+    let script = "trap '' XFSZ; ulimit -f 2; \
+                  exec \"$0\" up --listen 127.0.0.1:0 --interval 0.01 --window 1 --csv \"$1\"";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_netdiag")]).arg(&path);
+    let mut running = Running::start(command);
+    let address = running.address();
+    running.line_with("hints go on without the file");
+    let fresh = hint(address, "");
+    assert_ne!(fresh["state"], "stale", "{fresh}");
+    let (status, stderr) = running.end_by(Signal::TERM);
+    assert_eq!(status.code(), Some(0), "{stderr:#?}");
+}
+
+#[test]
 fn open_event_streams_do_not_delay_the_end() {
     use std::io::{Read as _, Write as _};
     let mut running = up(&[]);
