@@ -51,7 +51,7 @@ impl LinkSpec {
         Ok(Self { delay, ..Self::default() })
     }
 
-    /// The same with the delay varying evenly by up to `jitter` in both directions. Order is kept.
+    /// The same with the delay varying evenly by up to `jitter` to either side. Order is kept.
     pub fn with_jitter(self, jitter: Duration) -> Result<Self, InvalidSpec> {
         if jitter > self.delay {
             return Err(InvalidSpec::Jitter { jitter, delay: self.delay });
@@ -67,7 +67,7 @@ impl LinkSpec {
         Ok(Self { loss, ..self })
     }
 
-    /// The same at no more than `rate` bits per second, with an unbounded queue.
+    /// The same at no more than `rate` bits per second of IP packets, with a queue of 1000 packets before it.
     pub fn with_rate(self, rate: u64) -> Result<Self, InvalidSpec> {
         if rate < SLOWEST_RATE {
             return Err(InvalidSpec::Rate(rate));
@@ -80,21 +80,29 @@ impl LinkSpec {
         Self { blackout: true, ..self }
     }
 
-    /// One-way delay.
+    /// How long a packet is under way.
     pub fn delay(&self) -> Duration {
         self.delay
     }
 
-    pub(crate) fn jitter(&self) -> Duration {
+    /// How far the delay varies to either side.
+    pub fn jitter(&self) -> Duration {
         self.jitter
     }
 
-    pub(crate) fn loss(&self) -> f64 {
-        if self.blackout { 1.0 } else { self.loss }
+    /// The probability that a packet is lost.
+    pub fn loss(&self) -> f64 {
+        self.loss
     }
 
-    pub(crate) fn rate(&self) -> Option<u64> {
+    /// Bits per second, if they are limited.
+    pub fn rate(&self) -> Option<u64> {
         self.rate
+    }
+
+    /// Whether nothing is carried at all.
+    pub fn is_blackout(&self) -> bool {
+        self.blackout
     }
 }
 
@@ -113,6 +121,6 @@ mod tests {
         assert_eq!(text(link.with_loss(1.01)), "loss 1.01 is not between 0 and 1");
         assert_eq!(text(link.with_loss(f64::NAN)), "loss NaN is not between 0 and 1");
         assert!(text(link.with_rate(0)).starts_with("rate 0 bit/s is below"));
-        assert_eq!(link.blackout().loss(), 1.0);
+        assert!(link.blackout().is_blackout());
     }
 }

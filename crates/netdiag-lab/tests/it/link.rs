@@ -1,0 +1,157 @@
+//! What a link is asked to be it is: delay, jitter, rate and blackout, and both sides in their places.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use netdiag_lab::{Direction, ServerSide};
+
+use crate::{
+    SECOND, check_round_trip, connect, connect_to, lab, link, ms, round_trip, round_trips,
+};
+
+#[test]
+fn the_delay_is_the_one_asked_for_and_changes_while_running() {
+    let Some(lab) = lab(link(10), ServerSide::Namespace) else { return };
+    let mut ends = connect(&lab);
+    for one_way in [10, 50, 1, 25, 0] {
+        lab.set(link(one_way)).expect("change");
+        // The change is seen by whatever is sent after it.
+        check_round_trip(round_trip(&mut ends, 9), ms(2 * one_way));
+    }
+}
+
+#[test]
+fn directions_are_set_apart() {
+    let Some(lab) = lab(link(0), ServerSide::Namespace) else { return };
+    let mut ends = connect(&lab);
+    lab.set_direction(Direction::Down, link(40)).expect("change");
+    check_round_trip(round_trip(&mut ends, 5), ms(40));
+    lab.set_direction(Direction::Up, link(20)).expect("change");
+    check_round_trip(round_trip(&mut ends, 5), ms(60));
+
+    lab.set_direction(Direction::Up, link(20).blackout()).expect("change");
+    let (mut server, mut client) = ends;
+    server.write_all(&[1]).expect("send");
+    client.read_exact(&mut [0]).expect("the other direction carries");
+}
+
+#[test]
+fn jitter_spreads_the_delay_evenly_to_both_sides() {
+    let spec = link(40).with_jitter(ms(20)).expect("possible");
+    let Some(lab) = lab(link(0), ServerSide::Namespace) else { return };
+    let mut ends = connect(&lab);
+    lab.set_direction(Direction::Down, spec).expect("change");
+    let times = round_trips(&mut ends, 100);
+    let (least, most) = (times[0], times[99]);
+    let mean = times.iter().sum::<Duration>() / 100;
+    // Of a hundred draws from 20 to 60 ms the extremes miss the ends by 5 ms once in a million runs.
+    assert!(least >= ms(20) && least <= ms(25), "{least:?}");
+    assert!(most >= ms(55) && most <= ms(62), "{most:?}");
+    // Four standard deviations of the mean, and what the machine adds.
+    assert!(mean >= ms(35) && mean <= ms(46), "{mean:?}");
+}
+
+#[test]
+fn the_rate_is_the_one_asked_for() {
+    for rate in [2_000_000, 20_000_000] {
+        let spec = link(5).with_rate(rate).expect("possible");
+        let Some(lab) = lab(spec, ServerSide::Namespace) else { return };
+        let (mut server, mut client) = connect(&lab);
+        let sender = std::thread::spawn(move || {
+            let block = [0; 16 * 1024];
+            while server.write_all(&block).is_ok() {}
+        });
+        let mut buffer = vec![0; 64 * 1024];
+        let mut read_for = |duration: Duration| {
+            let start = Instant::now();
+            let mut bytes = 0;
+            while start.elapsed() < duration {
+                bytes += client.read(&mut buffer).expect("read");
+            }
+            bytes as f64 * 8.0 / start.elapsed().as_secs_f64()
+        };
+        read_for(SECOND / 2);
+        let goodput = read_for(2 * SECOND);
+        // Of 1500 bytes of IP packet 1448 are data.
+        let expected = rate as f64 * 1448.0 / 1500.0;
+        assert!((goodput / expected - 1.0).abs() <= 0.05, "{goodput} bit/s, expected {expected}");
+        // Unblocks the sender: unread data makes this a reset.
+        drop(client);
+        lab.set(link(5)).expect("change");
+        sender.join().expect("sender");
+    }
+}
+
+#[test]
+fn a_blackout_passes_nothing_and_ends() {
+    let Some(lab) = lab(link(5), ServerSide::Namespace) else { return };
+    let (mut server, mut client) = connect(&lab);
+    lab.set(link(5).blackout()).expect("change");
+    server.write_all(&[2]).expect("send");
+    client.set_read_timeout(Some(ms(500))).expect("timeout");
+    assert!(client.read_exact(&mut [0]).is_err(), "a packet came through");
+    lab.set(link(5)).expect("change");
+    client.set_read_timeout(Some(10 * SECOND)).expect("timeout");
+    client.read_exact(&mut [0]).expect("TCP repeats what was lost");
+}
+
+#[test]
+fn ipv6_takes_the_same_link() {
+    let Some(lab) = lab(link(10), ServerSide::Namespace) else { return };
+    if !std::path::Path::new("/proc/net/if_inet6").exists() {
+        let _ = writeln!(std::io::stderr(), "skipped: IPv6 over the link (the kernel has none)");
+        return;
+    }
+    let mut ends = connect_to(&lab, lab.server_ipv6());
+    assert_eq!(ends.0.peer_addr().expect("connected").ip(), lab.client_ipv6());
+    check_round_trip(round_trip(&mut ends, 5), ms(20));
+}
+
+#[test]
+fn the_server_may_be_on_the_host() {
+    let Some(lab) = lab(link(10), ServerSide::Host) else { return };
+    let listener = TcpListener::bind((lab.server_ip(), 0)).expect("bind on the host");
+    let target = listener.local_addr().expect("bound");
+    let client = lab.on_client(|| TcpStream::connect(target).expect("connect")).expect("client");
+    let (server, peer) = listener.accept().expect("accept");
+    assert_eq!(peer.ip(), lab.client_ip());
+    check_round_trip(round_trip(&mut (server, client), 9), ms(20));
+}
+
+#[test]
+fn labs_run_beside_each_other() {
+    let sides = [ServerSide::Host, ServerSide::Namespace, ServerSide::Host];
+    let mut labs = Vec::new();
+    for (number, side) in sides.into_iter().enumerate() {
+        let Some(lab) = lab(link(10 * (number as u64 + 1)), side) else { return };
+        labs.push(lab);
+    }
+    for (number, lab) in labs.iter().enumerate() {
+        assert!(labs[..number].iter().all(|other| other.server_ip() != lab.server_ip()));
+        check_round_trip(round_trip(&mut connect(lab), 3), ms(20 * (number as u64 + 1)));
+    }
+}
+
+#[test]
+fn a_lab_lives_inside_an_asynchronous_task() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
+    runtime.block_on(async {
+        let Some(lab) = lab(link(5), ServerSide::Namespace) else { return };
+        lab.set(link(10)).expect("change");
+        check_round_trip(round_trip(&mut connect(&lab), 3), ms(20));
+    });
+}
+
+#[test]
+fn the_paths_lead_to_the_namespaces() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(lab) = lab(link(0), ServerSide::Namespace) else { return };
+    let own = || std::fs::metadata("/proc/thread-self/ns/net").expect("own namespace").ino();
+    let at = |path: &std::path::Path| std::fs::metadata(path).expect("path").ino();
+    assert_eq!(lab.on_client(own).expect("client"), lab.client_netns_inode());
+    assert_eq!(lab.on_server(own).expect("server"), lab.server_netns_inode());
+    assert_eq!(at(lab.client_netns()), lab.client_netns_inode());
+    assert_eq!(at(lab.server_netns()), lab.server_netns_inode());
+    assert_ne!(lab.client_netns_inode(), lab.server_netns_inode());
+}

@@ -1,0 +1,85 @@
+//! The emulated link against the kernel's own TCP and UDP.
+//!
+//! Needs root. Where a test cannot have its link it says so on the standard error, past the capture of test output.
+
+mod link;
+mod packets;
+mod teardown;
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use netdiag_lab::{Lab, LabError, LinkSpec, ServerSide};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn link(one_way: u64) -> LinkSpec {
+    LinkSpec::delayed(ms(one_way)).expect("possible")
+}
+
+/// A lab, or `None` where it cannot be had.
+fn lab(spec: LinkSpec, side: ServerSide) -> Option<Lab> {
+    match Lab::start(spec, side) {
+        Ok(lab) => Some(lab),
+        Err(error @ (LabError::NotPermitted { .. } | LabError::NoTun(_))) => {
+            let test = std::thread::current();
+            let test = test.name().unwrap_or("link test");
+            let _ = writeln!(std::io::stderr(), "skipped: {test}: {error} (needs root)");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// A connection over the link, the server's end first.
+fn connect(lab: &Lab) -> (TcpStream, TcpStream) {
+    connect_to(lab, lab.server_ip())
+}
+
+fn connect_to(lab: &Lab, server: IpAddr) -> (TcpStream, TcpStream) {
+    let address = SocketAddr::new(server, 0);
+    let listener = lab.on_server(|| TcpListener::bind(address).expect("bind")).expect("server");
+    let target = listener.local_addr().expect("bound");
+    let client = lab.on_client(|| TcpStream::connect(target).expect("connect")).expect("client");
+    let (server, _) = listener.accept().expect("accept");
+    for end in [&server, &client] {
+        end.set_nodelay(true).expect("nodelay");
+        end.set_read_timeout(Some(10 * SECOND)).expect("timeout");
+    }
+    (server, client)
+}
+
+/// The round trips of `n` one-byte exchanges, shortest first.
+fn round_trips(ends: &mut (TcpStream, TcpStream), n: usize) -> Vec<Duration> {
+    let (server, client) = ends;
+    let mut byte = [1];
+    let mut times: Vec<_> = (0..n)
+        .map(|_| {
+            let start = Instant::now();
+            server.write_all(&byte).expect("ping");
+            client.read_exact(&mut byte).expect("ping");
+            client.write_all(&byte).expect("pong");
+            server.read_exact(&mut byte).expect("pong");
+            start.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    times
+}
+
+/// The median of `n` round trips.
+fn round_trip(ends: &mut (TcpStream, TcpStream), n: usize) -> Duration {
+    round_trips(ends, n)[n / 2]
+}
+
+/// That a round trip is the one asked for, within a millisecond and one percent.
+#[track_caller]
+fn check_round_trip(measured: Duration, asked: Duration) {
+    let error = measured.abs_diff(asked);
+    assert!(error <= ms(1) + asked / 100, "{measured:?} for {asked:?}");
+}
