@@ -62,6 +62,7 @@ enum Cmd {
     Up(cmd::up::Args),
     Agent(cmd::agent::Args),
     Serve(cmd::serve::Args),
+    Pace(cmd::pace::Args),
     Doctor(cmd::doctor::Args),
 }
 
@@ -69,7 +70,7 @@ impl Cmd {
     fn default_log_level(&self) -> LogLevel {
         match self {
             Cmd::Up(_) | Cmd::Serve(_) => LogLevel::Info,
-            Cmd::Agent(_) | Cmd::Doctor(_) => LogLevel::Warn,
+            Cmd::Agent(_) | Cmd::Pace(_) | Cmd::Doctor(_) => LogLevel::Warn,
         }
     }
 
@@ -77,6 +78,7 @@ impl Cmd {
         match self {
             Cmd::Up(args) => cmd::up::run(args, places),
             Cmd::Serve(args) => cmd::serve::run(args, places),
+            Cmd::Pace(args) => cmd::pace::run(args, places),
             Cmd::Agent(args) => cmd::agent::run(args, places),
             Cmd::Doctor(args) => cmd::doctor::run(&args),
         }

@@ -2,5 +2,6 @@
 
 pub(crate) mod agent;
 pub(crate) mod doctor;
+pub(crate) mod pace;
 pub(crate) mod serve;
 pub(crate) mod up;

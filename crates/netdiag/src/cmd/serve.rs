@@ -12,7 +12,6 @@ use tokio::sync::watch;
 
 use crate::args::{RateArgs, ServerArgs, StaleArgs};
 use crate::csv_file::{CsvPacer, POLL, STALE_AFTER};
-use crate::failure::UsageError;
 use crate::hint_server::HintServer;
 use crate::place::Places;
 use crate::stop::Stop;
@@ -57,16 +56,9 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let range = args.rates.validate(places)?;
     let stop = Stop::on_signals()?;
     let server = HintServer::bind(&args.server, args.port)?;
-    let mut pacer = CsvPacer::new(&args.csv, range);
-    let unusable = |error: anyhow::Error| {
-        UsageError::because(format!("--csv {}: cannot be used", args.csv.display()), error)
-    };
-    let look = pacer.look().map_err(|error| unusable(error.into()))?;
-    if let Some(wrong) = look.wrong {
-        return Err(unusable(wrong.into()).into());
-    }
+    let (mut pacer, present) = CsvPacer::start(&args.csv, range)?;
     let (boards, newest) = watch::channel(Arc::new(board(&pacer)));
-    let waiting = if look.present { "" } else { " (not there yet)" };
+    let waiting = if present { "" } else { " (not there yet)" };
     say(&format!(
         "netdiag: hints on {} ({} to {} tokens/s); following {}{waiting}",
         server.url(),

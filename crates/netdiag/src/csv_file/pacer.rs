@@ -15,6 +15,7 @@ use netdiag_telemetry::csv::CsvError;
 use netdiag_telemetry::{Row, Scope};
 
 use super::tail::CsvTail;
+use crate::failure::UsageError;
 
 /// How often a file is worth looking at: at twice the usual pace of rows, none waits for longer than it took to measure.
 pub(crate) const POLL: Duration = Duration::from_millis(250);
@@ -46,18 +47,18 @@ pub(crate) struct CsvPacer {
 
 /// What a look at the file found.
 #[derive(Debug)]
-pub(crate) struct Look {
+struct Look {
     /// There were new rows, so the hint is a new one.
-    pub(crate) news: bool,
+    news: bool,
     /// Whether there is a file.
-    pub(crate) present: bool,
+    present: bool,
     /// The first line that could not be used; the others were.
-    pub(crate) wrong: Option<CsvError>,
+    wrong: Option<CsvError>,
 }
 
 impl CsvPacer {
     /// Follows `path`, which need not exist yet, and recommends rates within `range`.
-    pub(crate) fn new(path: &Path, range: TpsRange) -> Self {
+    fn new(path: &Path, range: TpsRange) -> Self {
         Self {
             path: path.to_owned(),
             tail: CsvTail::new(path),
@@ -69,8 +70,19 @@ impl CsvPacer {
         }
     }
 
+    /// The same, with a first look, and whether there is a file. One that cannot be used is the caller's mistake.
+    pub(crate) fn start(path: &Path, range: TpsRange) -> Result<(Self, bool), UsageError> {
+        let mut pacer = Self::new(path, range);
+        let unusable = || format!("--csv {}: cannot be used", path.display());
+        let look = pacer.look().map_err(|error| UsageError::because(unusable(), error))?;
+        match look.wrong {
+            Some(wrong) => Err(UsageError::because(unusable(), wrong)),
+            None => Ok((pacer, look.present)),
+        }
+    }
+
     /// Takes in what has come since the last look.
-    pub(crate) fn look(&mut self) -> io::Result<Look> {
+    fn look(&mut self) -> io::Result<Look> {
         let poll = self.tail.poll()?;
         for row in &poll.rows {
             self.observe(row);

@@ -4,6 +4,7 @@
 
 mod agent;
 mod bad_input;
+mod closed_loop;
 mod doctor;
 mod precedence;
 mod serve;

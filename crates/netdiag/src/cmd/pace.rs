@@ -1,0 +1,280 @@
+//! `netdiag pace`: prints a text as fast as the network would carry it, to see and to feel what a hint means.
+//!
+//! A thread cuts the text into tokens; this one prints them as a token bucket allows, and looks at the CSV file several
+//! times a second for the rate. Invariant: nothing here waits for long without hearing the wish to end, not even for a
+//! reader that has stopped reading.
+
+mod footer;
+mod tokens;
+
+use std::io::{self, ErrorKind, Write as _};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use netdiag_pacer::{Hint, TokenBucket, TpsRange};
+use netdiag_telemetry::Scope;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::args::{RateArgs, StaleArgs};
+use crate::csv_file::{CsvPacer, POLL, STALE_AFTER};
+use crate::place::Places;
+use crate::stop::Stop;
+use crate::terminal::say;
+use footer::Footer;
+use tokens::Mode;
+
+/// Tokens that may come at once. A timer is late by up to a millisecond or two; with room for a second token, the time
+/// it was late counts for the next one, and the mean rate is what it should be.
+const BURST: u32 = 2;
+
+/// Without a terminal, the rate is told when it has changed by this share: often enough to see it fall and recover,
+/// seldom enough for a log.
+const NOTICEABLE: f64 = 0.1;
+
+/// Print a text at the rate that the network carries
+///
+/// Prints TEXT to stdout, word by word or character by character, at the rate recommended for the telemetry in a CSV
+/// file that is followed meanwhile. The rate is shown on stderr: in the last line of a terminal, elsewhere as a line
+/// whenever it has changed by a tenth. A hint to hold stops the text until the next one. SIGINT and SIGTERM end it.
+#[derive(Debug, clap::Args)]
+#[command(mut_arg("max_tps", |arg| arg.default_value("60")))]
+pub(crate) struct Args {
+    /// The text to print, or `-` to read it from stdin as it comes.
+    text: String,
+
+    /// Print word by word or char by char: word or char.
+    ///
+    /// A word takes the white space after it along; where a script has no spaces between words (Chinese, Japanese),
+    /// each character counts as one. A char is what a reader sees as one, accents and joined emoji included.
+    #[arg(long, value_name = "MODE", env = "NETDIAG_MODE", default_value = "word", hide_possible_values = true,
+          value_parser = tokens::mode(), help_heading = "Output")]
+    mode: Mode,
+
+    /// Follow the telemetry in this file.
+    ///
+    /// What `netdiag agent` writes, or any file that `netdiag serve` reads. While it is absent, the rate is the one for
+    /// stale telemetry. Default: no file, and the maximal rate.
+    #[arg(long, value_name = "FILE", env = "NETDIAG_CSV", help_heading = "Input")]
+    csv: Option<PathBuf>,
+
+    #[command(flatten)]
+    rates: RateArgs,
+    #[command(flatten)]
+    stale: StaleArgs,
+}
+
+/// Runs until the text ends, nobody reads it any more, or a signal comes.
+pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
+    let range = args.rates.validate(places)?;
+    let stop = Stop::on_signals()?;
+    let mut pace = Pace::start(&args, range)?;
+    let tokens = if args.text == "-" {
+        tokens::read(io::stdin(), args.mode)
+    } else {
+        tokens::read(io::Cursor::new(args.text), args.mode)
+    };
+    let mut output = Output::default();
+    let printed = print(&tokens?, &mut pace, &mut output, &stop);
+    // Also after a failure, so that its message starts on a line of its own.
+    output.end_line();
+    printed
+}
+
+fn print(
+    tokens: &Receiver<anyhow::Result<String>>,
+    pace: &mut Pace,
+    output: &mut Output,
+    stop: &Stop,
+) -> anyhow::Result<()> {
+    while !stop.wait(Duration::ZERO) {
+        let token = match tokens.recv_timeout(POLL) {
+            Ok(token) => token?,
+            Err(RecvTimeoutError::Timeout) => {
+                pace.keep_up();
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        while let Err(wait) = pace.turn() {
+            if stop.wait(wait) {
+                return Ok(());
+            }
+        }
+        if !output.write(&token, stop)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// When the next token may be printed.
+struct Pace {
+    source: Option<CsvPacer>,
+    range: TpsRange,
+    stale: StaleArgs,
+    started: Instant,
+    looked: Instant,
+    hint: Hint,
+    bucket: TokenBucket,
+    display: Display,
+}
+
+impl Pace {
+    fn start(args: &Args, range: TpsRange) -> anyhow::Result<Self> {
+        let (source, present) = match &args.csv {
+            Some(path) => {
+                CsvPacer::start(path, range).map(|(pacer, there)| (Some(pacer), there))?
+            }
+            None => (None, false),
+        };
+        let now = Instant::now();
+        let mut pace = Self {
+            source,
+            range,
+            stale: args.stale,
+            started: now,
+            looked: now,
+            hint: Hint::unknown(range, &Scope::Host, "no file to follow"),
+            bucket: TokenBucket::new(range.max(), BURST, Duration::ZERO),
+            display: Display::default(),
+        };
+        pace.refresh();
+        let rate = pace.hint.current_tps;
+        match &args.csv {
+            None => say(&format!("netdiag: no --csv to follow: printing at {rate} tokens/s")),
+            Some(path) if !present => {
+                say(&format!(
+                    "netdiag: {} is not there yet: printing at {rate} tokens/s",
+                    path.display()
+                ));
+            }
+            Some(_) => {}
+        }
+        // What was just said need not be said again.
+        pace.display = Display::new(if present { None } else { Some(pace.hint.clone()) });
+        pace.display.show(&pace.hint);
+        Ok(pace)
+    }
+
+    /// Takes a token, or says how long to wait before asking again.
+    fn turn(&mut self) -> Result<(), Duration> {
+        self.keep_up();
+        if self.hint.hold {
+            return Err(POLL);
+        }
+        self.bucket.take(self.started.elapsed(), 1).map_err(|wait| wait.min(POLL))
+    }
+
+    /// Looks at the file if it is time to.
+    fn keep_up(&mut self) {
+        if self.looked.elapsed() < POLL {
+            return;
+        }
+        self.looked = Instant::now();
+        if let Some(source) = &mut self.source {
+            source.keep_up();
+        }
+        self.refresh();
+        self.display.show(&self.hint);
+    }
+
+    fn refresh(&mut self) {
+        if let Some(source) = &self.source {
+            let age = source.sampled_at().map(|at| at.elapsed());
+            let stale_after = self.stale.stale_after.unwrap_or(STALE_AFTER);
+            self.hint = source.hint().aged(age, stale_after, self.stale.when_stale);
+        }
+        let rate = if self.source.is_some() { self.hint.current_tps } else { self.range.max() };
+        self.bucket.set_rate(self.started.elapsed(), rate);
+    }
+}
+
+/// The rate, for a person.
+#[derive(Default)]
+struct Display {
+    footer: Option<Footer>,
+    told: Option<Hint>,
+}
+
+impl Display {
+    fn new(told: Option<Hint>) -> Self {
+        Self { footer: Footer::start(), told }
+    }
+
+    fn show(&mut self, hint: &Hint) {
+        let rate = hint.current_tps.get();
+        let (state, reason) = (hint.state.as_str(), &hint.reason);
+        let rate_text = if hint.hold { "holding".to_owned() } else { format!("{rate:.1} tok/s") };
+        if let Some(footer) = &mut self.footer {
+            footer.set(&format!("{rate_text} {state} │ {reason}"));
+            return;
+        }
+        let news = self.told.as_ref().is_none_or(|told| {
+            let before = told.current_tps.get();
+            told.hold != hint.hold || (rate - before).abs() > NOTICEABLE * before
+        });
+        if news {
+            say(&format!("netdiag: {rate_text} ({state}: {reason})"));
+            self.told = Some(hint.clone());
+        }
+    }
+}
+
+/// stdout, as somebody reads it or not.
+#[derive(Default)]
+struct Output {
+    /// Something was printed, and no newline after it.
+    mid_line: bool,
+    closed: bool,
+}
+
+impl Output {
+    /// Prints a token at once; false if nobody is there to read it, or the wish to end came while nobody read.
+    fn write(&mut self, token: &str, stop: &Stop) -> anyhow::Result<bool> {
+        /// How soon the wish to end is heard while the reader is busy.
+        const PATIENCE: Duration = Duration::from_millis(100);
+        while !self.has_room(PATIENCE) {
+            if stop.wait(Duration::ZERO) {
+                return Ok(false);
+            }
+        }
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(token.as_bytes()).and_then(|()| stdout.flush()) {
+            Ok(()) => {
+                self.mid_line = !token.ends_with('\n');
+                Ok(true)
+            }
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.closed = true;
+                Ok(false)
+            }
+            Err(error) => {
+                self.closed = true;
+                Err(error).context("cannot write to stdout")
+            }
+        }
+    }
+
+    fn end_line(&mut self) {
+        if self.mid_line && !self.closed && self.has_room(Duration::ZERO) {
+            // There is nothing to do about a reader that leaves in this moment.
+            let mut stdout = io::stdout().lock();
+            let _ = stdout.write_all(b"\n").and_then(|()| stdout.flush());
+        }
+    }
+
+    /// Waits until stdout takes a token without blocking; a pipe does so if it has room for a page, and no token is
+    /// longer.
+    fn has_room(&self, timeout: Duration) -> bool {
+        let stdout = io::stdout();
+        let timeout = Timespec::try_from(timeout).ok();
+        match poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], timeout.as_ref()) {
+            Ok(ready) => ready > 0,
+            Err(rustix::io::Errno::INTR) => false,
+            // The write will say what is wrong.
+            Err(_) => true,
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The purpose of it all: the link gets worse and the recommended rate falls by itself; it heals and the rate is back.
+//!
+//! Real TCP over an emulated link: a server that streams small writes, watched by the real binary.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use netdiag_lab::{Lab, LinkSpec, ServerSide};
+use rustix::process::Signal;
+
+use crate::support::{Running, hint, netdiag, root, until};
+
+const MAX_TPS: f64 = 80.0;
+
+/// A stream like that of a model: a few bytes every ten milliseconds, from the server to the client.
+struct Stream {
+    over: Arc<AtomicBool>,
+}
+
+impl Stream {
+    fn start(lab: &Lab) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let address = SocketAddr::new(lab.server_ip(), 8000);
+        let listener =
+            lab.on_server(|| TcpListener::bind(address)).expect("enters").expect("binds");
+        let stop = Arc::clone(&over);
+        std::thread::spawn(move || {
+            let (mut server, _) = listener.accept().expect("accepts");
+            server.set_nodelay(true).expect("a socket");
+            while !stop.load(Ordering::Relaxed) && server.write_all(b"token ").is_ok() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let client = lab.on_client(|| TcpStream::connect(address)).expect("enters");
+        let mut client = client.expect("connects");
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while client.read(&mut buffer).is_ok_and(|read| read > 0) {}
+        });
+        Self { over }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A link whose round trip takes `rtt`.
+fn link(rtt: Duration) -> LinkSpec {
+    LinkSpec::delayed(rtt / 2).expect("a possible link")
+}
+
+fn closes_with(source: &str) {
+    let good = link(Duration::from_millis(20));
+    let bad = link(Duration::from_millis(200)).with_loss(0.05).expect("a possible link");
+    let lab = Lab::start(good, ServerSide::default()).expect("a lab");
+    let _stream = Stream::start(&lab);
+    let mut command = netdiag(["up", "--listen", "127.0.0.1:0", "--source", source, "--netns"]);
+    command.arg(lab.server_netns());
+    let mut running = Running::start(command);
+    let address = running.address();
+    let reach = |what: &str, state: &str, reached: &dyn Fn(f64) -> bool| {
+        let asked = Instant::now();
+        until(what, || {
+            let hint = hint(address, "");
+            let rate = hint["current_tps"].as_f64().expect("a rate");
+            (hint["state"] == state && reached(rate)).then_some(())
+        });
+        asked.elapsed()
+    };
+    reach("a good link", "clear", &|rate| rate >= 0.9 * MAX_TPS);
+    lab.set(bad).expect("the link gets worse");
+    let fallen = reach("the fall", "constrained", &|rate| rate <= 0.5 * MAX_TPS);
+    assert!(fallen <= Duration::from_secs(5), "{source}: fell after {fallen:?}");
+    let peer = hint(address, &format!("?peer={}", lab.client_ip()));
+    assert!(peer["current_tps"].as_f64().is_some_and(|rate| rate <= 0.6 * MAX_TPS), "{peer}");
+    lab.set(good).expect("the link heals");
+    let back = reach("the recovery", "clear", &|rate| rate >= 0.9 * MAX_TPS);
+    assert!(back <= Duration::from_secs(10), "{source}: back after {back:?}");
+    // For whoever runs this with --nocapture.
+    let _ = writeln!(std::io::stderr(), "{source}: fell after {fallen:?}, back after {back:?}");
+    running.end_by(Signal::TERM);
+}
+
+#[test]
+fn silence_holds_the_stream_until_the_link_is_back() {
+    if !root("closed_loop::silence_holds_the_stream_until_the_link_is_back") {
+        return;
+    }
+    let good = link(Duration::from_millis(20));
+    let lab = Lab::start(good, ServerSide::default()).expect("a lab");
+    let _stream = Stream::start(&lab);
+    let mut command = netdiag(["up", "--listen", "127.0.0.1:0", "--netns"]);
+    command.arg(lab.server_netns());
+    let mut running = Running::start(command);
+    let address = running.address();
+    let reach = |state: &str, hold: bool| {
+        until(state, || {
+            Some(hint(address, "")).filter(|hint| hint["state"] == state && hint["hold"] == hold)
+        })
+    };
+    reach("clear", false);
+    lab.set(good.blackout()).expect("the link goes silent");
+    reach("stalled", true);
+    let (_, body) = crate::support::get(address, "/v1/streams");
+    let all: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(
+        (&all["streams"][0]["state"], &all["streams"][0]["cause"]),
+        (&"stalled".into(), &"path".into())
+    );
+    lab.set(good).expect("the link heals");
+    reach("clear", false);
+    running.end_by(Signal::TERM);
+}
+
+#[test]
+fn the_rate_follows_the_link_by_ebpf() {
+    if root("closed_loop::the_rate_follows_the_link_by_ebpf") {
+        closes_with("ebpf");
+    }
+}
+
+#[test]
+fn the_rate_follows_the_link_by_sock_diag() {
+    if root("closed_loop::the_rate_follows_the_link_by_sock_diag") {
+        closes_with("sockdiag");
+    }
+}
