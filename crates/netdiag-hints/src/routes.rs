@@ -90,12 +90,7 @@ impl Shared {
 
     /// A stored hint with its age, or what is said of one that is too old.
     fn present(&self, board: &Board, hint: Hint) -> Hint {
-        match age(board) {
-            Some(age) if age <= self.options.stale_after => {
-                Hint { age_seconds: age.as_secs_f64(), ..hint }
-            }
-            age => hint.into_stale(age, self.options.when_stale),
-        }
+        hint.aged(age(board), self.options.stale_after, self.options.when_stale)
     }
 }
 

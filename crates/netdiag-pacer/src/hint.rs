@@ -168,6 +168,15 @@ impl Hint {
         }
     }
 
+    /// This hint when its telemetry is `age` old (`None`: there never was any): as it is up to `stale_after`, and what
+    /// `policy` says beyond.
+    pub fn aged(self, age: Option<Duration>, stale_after: Duration, policy: WhenStale) -> Self {
+        match age {
+            Some(age) if age <= stale_after => Self { age_seconds: age.as_secs_f64(), ..self },
+            age => self.into_stale(age, policy),
+        }
+    }
+
     /// This hint when its telemetry is `age` old (`None`: there never was any) and that is too old to act on.
     pub fn into_stale(self, age: Option<Duration>, policy: WhenStale) -> Self {
         let rate = match policy {
@@ -225,5 +234,18 @@ mod tests {
         check(WhenStale::Max, 80.0, false);
         check(WhenStale::Min, 5.0, false);
         check(WhenStale::Hold, 5.0, true);
+    }
+
+    #[test]
+    fn age_makes_stale_and_not_before() {
+        let limit = Duration::from_secs(2);
+        let state = |age: Option<u64>| {
+            let hint = Hint { state: State::Clear, ..Hint::unknown(range(), &Scope::Host, "") };
+            let aged = hint.aged(age.map(Duration::from_secs), limit, WhenStale::Max);
+            (aged.state, aged.age_seconds)
+        };
+        assert_eq!(state(Some(2)), (State::Clear, 2.0));
+        assert_eq!(state(Some(3)), (State::Stale, 3.0));
+        assert_eq!(state(None), (State::Stale, 0.0));
     }
 }
