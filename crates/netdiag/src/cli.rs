@@ -113,7 +113,7 @@ enum Refused {
 }
 
 fn parse(arguments: &[OsString]) -> Result<(Cli, Places), Refused> {
-    let cli = Cli::command();
+    let cli = without_empty_variables(Cli::command());
     let path = config_file::path_among(arguments, std::env::var_os("NETDIAG_CONFIG"));
     let file = match path.map(|path| ConfigFile::load(&path, &cli)).transpose() {
         Ok(file) => file,
@@ -136,6 +136,15 @@ fn parse(arguments: &[OsString]) -> Result<(Cli, Places), Refused> {
     let parsed =
         Cli::from_arg_matches(&matches).map_err(|error| refused(error, arguments, &definition))?;
     Ok((parsed, places(matches, file.as_ref(), &definition)))
+}
+
+/// A variable that is set to nothing says nothing: that is how container files and unit files leave one out.
+fn without_empty_variables(cli: Command) -> Command {
+    let blank = |arg: clap::Arg| {
+        let value = arg.get_env().and_then(std::env::var_os);
+        if value.is_some_and(|value| value.is_empty()) { arg.env(None) } else { arg }
+    };
+    cli.mut_args(blank).mut_subcommands(move |sub| sub.mut_args(blank))
 }
 
 fn places(mut matches: ArgMatches, file: Option<&ConfigFile>, definition: &Command) -> Places {
@@ -165,6 +174,9 @@ fn refused(error: clap::Error, arguments: &[OsString], definition: &Command) -> 
     if is_text(&error) {
         return Refused::Clap(error);
     }
+    if error.kind() == ErrorKind::InvalidUtf8 {
+        return Refused::Usage(UsageError::new(not_text(arguments, definition)));
+    }
     let value = match error.get(ContextKind::InvalidValue) {
         Some(ContextValue::String(value)) => value.as_str(),
         _ => "",
@@ -187,6 +199,23 @@ fn refused(error: clap::Error, arguments: &[OsString], definition: &Command) -> 
         _ => format!("{named} {value}"),
     };
     Refused::Usage(UsageError::new(format!("{place}: {}", value_reason(&error))))
+}
+
+/// clap does not say what was not text, so this looks for it.
+fn not_text(arguments: &[OsString], definition: &Command) -> String {
+    let named = |name: &str, value: &OsString| {
+        format!("{name}{}: not valid UTF-8 text", value.to_string_lossy())
+    };
+    if let Some(argument) = arguments.iter().find(|argument| argument.to_str().is_none()) {
+        return named("argument ", argument);
+    }
+    let commands = std::iter::once(definition).chain(definition.get_subcommands());
+    let variables = commands.flat_map(Command::get_arguments).filter_map(clap::Arg::get_env);
+    let set = variables.filter_map(|name| Some((name.to_str()?, std::env::var_os(name)?)));
+    set.filter(|(_, value)| value.to_str().is_none())
+        .map(|(name, value)| named(&format!("{name}="), &value))
+        .next()
+        .unwrap_or_else(|| "an argument is not valid UTF-8 text".to_owned())
 }
 
 fn is_given(flag: &str, arguments: &[OsString]) -> bool {

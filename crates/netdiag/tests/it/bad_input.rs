@@ -132,6 +132,11 @@ fn arguments_that_are_not_text() {
         assert_eq!(output.status.code(), Some(2), "{flag}: {}", complaint(&output));
         assert!(complaint(&output).contains("UTF-8"), "{flag}: {}", complaint(&output));
     }
+    let mut command = netdiag(["agent"]);
+    command.env("NETDIAG_INTERVAL", bad);
+    let output = output(command);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(complaint(&output).contains("NETDIAG_INTERVAL="), "{}", complaint(&output));
 }
 
 #[test]

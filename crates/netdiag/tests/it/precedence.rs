@@ -60,6 +60,14 @@ fn the_file_may_be_named_by_the_environment() {
 }
 
 #[test]
+fn a_variable_set_to_nothing_is_not_set() {
+    let mut command = netdiag(["agent", "--window", "0.02"]);
+    command.envs([("NETDIAG_INTERVAL", ""), ("NETDIAG_LOOPBACK", ""), ("NETDIAG_CONFIG", "")]);
+    let told = complaint(&output(command));
+    assert!(told.contains("--interval 0.5 (the default)"), "{told}");
+}
+
+#[test]
 fn help_is_given_even_with_a_broken_file() {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("netdiag.toml");
