@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use netdiag_pacer::{Hint, TokenBucket, TpsRange};
+use netdiag_pacer::{Hint, State, TokenBucket, TpsRange};
 use netdiag_telemetry::Scope;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -29,7 +29,7 @@ use tokens::Mode;
 /// it was late counts for the next one, and the mean rate is what it should be.
 const BURST: u32 = 2;
 
-/// Without a terminal, the rate is told when it has changed by this share: often enough to see it fall and recover,
+/// Without a terminal, the rate is told when it has changed by this share (or telemetry came or went): often enough to see it fall and recover,
 /// seldom enough for a log.
 const NOTICEABLE: f64 = 0.1;
 
@@ -112,7 +112,6 @@ fn print(
 /// When the next token may be printed.
 struct Pace {
     source: Option<CsvPacer>,
-    range: TpsRange,
     stale: StaleArgs,
     started: Instant,
     looked: Instant,
@@ -132,23 +131,19 @@ impl Pace {
         let now = Instant::now();
         let mut pace = Self {
             source,
-            range,
             stale: args.stale,
             started: now,
             looked: now,
-            hint: Hint::unknown(range, &Scope::Host, "no file to follow"),
+            hint: Hint::unknown(range, &Scope::Host, "no --csv to follow"),
             bucket: TokenBucket::new(range.max(), BURST, Duration::ZERO),
             display: Display::default(),
         };
         pace.refresh();
-        let rate = pace.hint.current_tps;
+        let rate = rate_text(&pace.hint);
         match &args.csv {
-            None => say(&format!("netdiag: no --csv to follow: printing at {rate} tokens/s")),
+            None => say(&format!("netdiag: {rate}: no --csv to follow")),
             Some(path) if !present => {
-                say(&format!(
-                    "netdiag: {} is not there yet: printing at {rate} tokens/s",
-                    path.display()
-                ));
+                say(&format!("netdiag: {rate}: {} is not there yet", path.display()));
             }
             Some(_) => {}
         }
@@ -186,8 +181,7 @@ impl Pace {
             let stale_after = self.stale.stale_after.unwrap_or(STALE_AFTER);
             self.hint = source.hint().aged(age, stale_after, self.stale.when_stale);
         }
-        let rate = if self.source.is_some() { self.hint.current_tps } else { self.range.max() };
-        self.bucket.set_rate(self.started.elapsed(), rate);
+        self.bucket.set_rate(self.started.elapsed(), self.hint.current_tps);
     }
 }
 
@@ -204,22 +198,25 @@ impl Display {
     }
 
     fn show(&mut self, hint: &Hint) {
-        let rate = hint.current_tps.get();
         let (state, reason) = (hint.state.as_str(), &hint.reason);
-        let rate_text = if hint.hold { "holding".to_owned() } else { format!("{rate:.1} tok/s") };
         if let Some(footer) = &mut self.footer {
-            footer.set(&format!("{rate_text} {state} │ {reason}"));
+            footer.set(&format!("{} {state} │ {reason}", rate_text(hint)));
             return;
         }
         let news = self.told.as_ref().is_none_or(|told| {
-            let before = told.current_tps.get();
-            told.hold != hint.hold || (rate - before).abs() > NOTICEABLE * before
+            let (before, rate) = (told.current_tps.get(), hint.current_tps.get());
+            let stale = (told.state == State::Stale) != (hint.state == State::Stale);
+            stale || told.hold != hint.hold || (rate - before).abs() > NOTICEABLE * before
         });
         if news {
-            say(&format!("netdiag: {rate_text} ({state}: {reason})"));
+            say(&format!("netdiag: {} ({state}: {reason})", rate_text(hint)));
             self.told = Some(hint.clone());
         }
     }
+}
+
+fn rate_text(hint: &Hint) -> String {
+    if hint.hold { "holding".to_owned() } else { format!("{:.1} tok/s", hint.current_tps.get()) }
 }
 
 /// stdout, as somebody reads it or not.
