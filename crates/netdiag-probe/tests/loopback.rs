@@ -1,6 +1,8 @@
 //! Both sources against real connections over loopback: what is counted, what is filtered, and what happens at the ends
 //! of a connection's life. The eBPF half needs root and says so where it cannot run.
 
+#![allow(clippy::print_stdout)] // tests say what they skip
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};

@@ -1,6 +1,8 @@
 //! Both sources against links whose truth is known: the emulator's RTT, the kernel's own count of retransmissions, and
 //! each other. Real TCP over an emulated link; needs root, and says so where it cannot run.
 
+#![allow(clippy::print_stdout)] // tests say what they skip
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
