@@ -1,6 +1,6 @@
-//! A link to try things on: `cargo run --release -p netdiag-lab --example link -- --delay-ms 50 --loss 0.01`
+//! A link to try things on: `cargo run --release -p netdiag-lab --example link -- --delay 50ms --loss 1%`
 //!
-//! Prints where its ends are, and takes it down on Ctrl-C.
+//! Prints where its ends are and how to get there, and is gone on Ctrl-C or however else it ends.
 
 #![allow(clippy::print_stdout)] // printing is what it is for
 
@@ -11,19 +11,20 @@ use netdiag_lab::{Lab, LinkSpec, ServerSide};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+/// Emulate a link between two network namespaces until Ctrl-C. Needs root.
 #[derive(Parser)]
 struct Arguments {
-    /// One-way delay, milliseconds
-    #[arg(long, default_value_t = 0)]
-    delay_ms: u64,
-    /// How far the delay varies, milliseconds
-    #[arg(long, default_value_t = 0)]
-    jitter_ms: u64,
-    /// Share of packets lost, 0..=1
-    #[arg(long, default_value_t = 0.0)]
+    /// One-way delay: 50ms, 800us, 0.2s
+    #[arg(long, default_value = "0s", value_parser = duration)]
+    delay: Duration,
+    /// How far the delay varies to either side
+    #[arg(long, default_value = "0s", value_parser = duration)]
+    jitter: Duration,
+    /// Packets lost: 1% or 0.01
+    #[arg(long, default_value = "0", value_parser = share)]
     loss: f64,
-    /// Bits per second
-    #[arg(long)]
+    /// Bits per second: 500kbit, 10mbit, 1gbit
+    #[arg(long, value_parser = rate)]
     rate: Option<u64>,
     /// Put the server's end on the host instead of in a namespace
     #[arg(long)]
@@ -32,8 +33,8 @@ struct Arguments {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments = Arguments::parse();
-    let mut spec = LinkSpec::delayed(Duration::from_millis(arguments.delay_ms))?
-        .with_jitter(Duration::from_millis(arguments.jitter_ms))?
+    let mut spec = LinkSpec::delayed(arguments.delay)?
+        .with_jitter(arguments.jitter)?
         .with_loss(arguments.loss)?;
     if let Some(rate) = arguments.rate {
         spec = spec.with_rate(rate)?;
@@ -41,8 +42,34 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let side = if arguments.host { ServerSide::Host } else { ServerSide::Namespace };
     let lab = Lab::start(spec, side)?;
-    println!("client {} in {}", lab.client_ip(), lab.client_netns().display());
-    println!("server {} in {}", lab.server_ip(), lab.server_netns().display());
+    for (end, v4, v6, netns) in [
+        ("client", lab.client_ip(), lab.client_ipv6(), lab.client_netns()),
+        ("server", lab.server_ip(), lab.server_ipv6(), lab.server_netns()),
+    ] {
+        println!("{end} {v4} {v6}");
+        println!("       nsenter --net={} COMMAND", netns.display());
+    }
     signals.forever().next();
     Ok(())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let seconds = scaled(text, &[("ms", 1e-3), ("us", 1e-6), ("s", 1.0)])?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    scaled(text, &[("%", 0.01), ("", 1.0)])
+}
+
+fn rate(text: &str) -> Result<u64, String> {
+    scaled(text, &[("kbit", 1e3), ("mbit", 1e6), ("gbit", 1e9), ("bit", 1.0)]).map(|bps| bps as u64)
+}
+
+/// A number with one of the units, which are tried in this order.
+fn scaled(text: &str, units: &[(&str, f64)]) -> Result<f64, String> {
+    let found = units.iter().find_map(|(unit, scale)| Some((text.strip_suffix(unit)?, scale)));
+    let parsed = found.and_then(|(number, scale)| Some(number.trim().parse::<f64>().ok()? * scale));
+    let names: Vec<_> = units.iter().map(|(unit, _)| *unit).collect();
+    parsed.ok_or_else(|| format!("a number with its unit is wanted (one of {})", names.join(" ")))
 }

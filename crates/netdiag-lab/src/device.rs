@@ -10,6 +10,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 use rustix::net::netdevice::name_to_index;
@@ -47,8 +48,10 @@ pub(crate) fn create(handle: &Handle, address: Address) -> io::Result<Tun> {
             .up()
             .build();
         netlink.link().set(up).execute().await?;
-        if let Err(error) = netlink.address().add(index, IpAddr::V6(address.v6), 64).execute().await
-        {
+        let mut v6 = netlink.address().add(index, IpAddr::V6(address.v6), 64);
+        // Usable at once: on an interface without neighbours there are no duplicates to detect.
+        v6.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        if let Err(error) = v6.execute().await {
             tracing::debug!(%error, "the link carries IPv4 only");
         }
         Ok(())

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use netdiag_lab::{Lab, ServerSide};
 
-use crate::{SECOND, connect, lab, link, ms};
+use crate::{SECOND, connect, lab, link, ms, turn};
 
 #[test]
 fn loss_takes_its_share_in_both_directions_apart() {
+    let _turn = turn();
     const PACKETS: u16 = 4000;
     const LOSS: f64 = 0.1;
     let spec = link(1).with_loss(LOSS).expect("possible");
@@ -57,6 +58,7 @@ fn receive(socket: &UdpSocket) -> std::collections::HashSet<u16> {
 
 #[test]
 fn an_unlimited_link_loses_nothing_and_carries_real_segments() {
+    let _turn = turn();
     const BYTES: usize = 16 << 20;
     let Some(lab) = lab(link(10), ServerSide::Namespace) else { return };
     let (mut server, mut client) = connect(&lab);
@@ -76,6 +78,7 @@ fn an_unlimited_link_loses_nothing_and_carries_real_segments() {
 
 #[test]
 fn what_tcp_repeats_is_what_the_link_lost() {
+    let _turn = turn();
     let spec = link(5).with_loss(0.05).expect("possible");
     let Some(lab) = lab(link(5), ServerSide::Namespace) else { return };
     let (mut server, mut client) = connect(&lab);
@@ -92,6 +95,7 @@ fn what_tcp_repeats_is_what_the_link_lost() {
 
 #[test]
 fn nothing_is_sent_unasked() {
+    let _turn = turn();
     let Some(lab) = lab(link(0), ServerSide::Namespace) else { return };
     // Multicast groups are announced when an address is new.
     std::thread::sleep(ms(1500));

@@ -8,19 +8,21 @@ use std::time::{Duration, Instant};
 use netdiag_lab::{Lab, ServerSide};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{SECOND, connect, lab, link, ms, round_trip};
+use crate::{SECOND, connect, lab, link, ms, round_trips, turn};
 
 #[test]
 fn five_labs_after_each_other_leave_nothing() {
+    let _turn = turn();
     for side in [ServerSide::Namespace, ServerSide::Host].into_iter().cycle().take(5) {
         let Some(lab) = lab(link(0), side) else { return };
-        round_trip(&mut connect(&lab), 1);
+        round_trips(&mut connect(&lab), 1);
         gone_after(lab, drop);
     }
 }
 
 #[test]
 fn a_panic_leaves_nothing() {
+    let _turn = turn();
     let Some(lab) = lab(link(0), ServerSide::Host) else { return };
     gone_after(lab, |lab| {
         let panicked = std::thread::spawn(move || {
@@ -33,6 +35,7 @@ fn a_panic_leaves_nothing() {
 
 #[test]
 fn signals_leave_nothing_and_spare_other_labs() {
+    let _turn = turn();
     let Some(own) = lab(link(1), ServerSide::Host) else { return };
     let mut ends = connect(&own);
     for signal in [Signal::KILL, Signal::INT, Signal::TERM] {
@@ -44,7 +47,7 @@ fn signals_leave_nothing_and_spare_other_labs() {
         wait_until(|| !has_address(server));
         assert!(!mounted(inode));
     }
-    round_trip(&mut ends, 1);
+    round_trips(&mut ends, 1);
 }
 
 const CHILD: &str = "NETDIAG_LAB_CHILD";
