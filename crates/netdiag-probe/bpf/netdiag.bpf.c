@@ -83,8 +83,10 @@ struct {
 	__uint(max_entries, 1);
 } peers SEC(".maps");
 
-/* Slots after its home that a flow may occupy. At half load the chance that all are taken is below 1 %. */
-#define PROBES 8
+/* Slots from its home on that a flow may occupy. At half load one flow in 65,000 finds all of them taken. */
+#define PROBES 16
+/* The same for a socket that is passed over: it may have what is free, but not crowd out flows. */
+#define PROBES_PASSED_OVER 2
 
 static __always_inline struct nd_stats *this_cpu_stats(void)
 {
@@ -105,7 +107,7 @@ static __always_inline struct nd_flow *find(__u64 sk)
 {
 	struct nd_flow *flow;
 
-#pragma unroll
+#pragma clang loop unroll(disable)
 	for (__u32 probe = 0; probe < PROBES; probe++) {
 		flow = slot_of(sk, probe);
 		if (flow && flow->sk == sk)
@@ -114,12 +116,12 @@ static __always_inline struct nd_flow *find(__u64 sk)
 	return NULL;
 }
 
-static __always_inline struct nd_flow *claim(__u64 sk)
+static __always_inline struct nd_flow *claim(__u64 sk, __u32 probes)
 {
 	struct nd_flow *flow;
 
-#pragma unroll
-	for (__u32 probe = 0; probe < PROBES; probe++) {
+#pragma clang loop unroll(disable)
+	for (__u32 probe = 0; probe < probes; probe++) {
 		flow = slot_of(sk, probe);
 		if (flow && !flow->sk && !__sync_val_compare_and_swap(&flow->sk, 0, sk))
 			return flow;
@@ -258,12 +260,16 @@ static __noinline int track(struct sock *sk, int opened)
 	struct nd_stats *mine;
 	struct nd_flow *flow;
 
-	if (!identify(&who, sk) || !wanted(&who))
+	if (!identify(&who, sk) || !wanted(&who)) {
+		flow = claim((__u64)sk, PROBES_PASSED_OVER);
+		if (flow)
+			flow->id = ND_PASSED_OVER;
 		return 0;
+	}
 	mine = this_cpu_stats();
 	if (!mine)
 		return 0;
-	flow = claim((__u64)sk);
+	flow = claim((__u64)sk, PROBES);
 	if (!flow) {
 		mine->lost_flows++;
 		return 0;
@@ -353,6 +359,8 @@ int on_tcp_probe(struct bpf_raw_tracepoint_args *ctx)
 
 	if (!flow)
 		return track(sk, 0);
+	if (flow->id == ND_PASSED_OVER)
+		return 0;
 	take_sample(flow, tp);
 	if (flow->epoch != poll_epoch)
 		copy_counters(flow, tp);
@@ -372,7 +380,8 @@ int on_retransmit(struct bpf_raw_tracepoint_args *ctx)
 
 	if (!flow)
 		return track(sk, BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_SYN_SENT);
-	copy_counters(flow, (struct tcp_sock *)sk);
+	if (flow->id != ND_PASSED_OVER)
+		copy_counters(flow, (struct tcp_sock *)sk);
 	return 0;
 }
 
@@ -397,15 +406,17 @@ int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 	flow = find((__u64)sk);
 	if (!flow)
 		return 0;
-	take_sample(flow, (struct tcp_sock *)sk);
-	copy_counters(flow, (struct tcp_sock *)sk);
-	flow->closed = 1;
-	/* User space polls; waking it per closed connection would only cost. */
-	if (bpf_ringbuf_output(&closings, flow, sizeof(*flow), BPF_RB_NO_WAKEUP)) {
-		struct nd_stats *mine = this_cpu_stats();
+	if (flow->id != ND_PASSED_OVER) {
+		take_sample(flow, (struct tcp_sock *)sk);
+		copy_counters(flow, (struct tcp_sock *)sk);
+		flow->closed = 1;
+		/* User space polls; waking it per closed connection would only cost. */
+		if (bpf_ringbuf_output(&closings, flow, sizeof(*flow), BPF_RB_NO_WAKEUP)) {
+			struct nd_stats *mine = this_cpu_stats();
 
-		if (mine)
-			mine->lost_closings++;
+			if (mine)
+				mine->lost_closings++;
+		}
 	}
 	flow->id = 0;
 	barrier();

@@ -20,13 +20,16 @@ struct nd_way {
 	__u16 count;
 };
 
+/* The id of a socket that the filters leave out: remembered, so that its ACKs cost next to nothing. */
+#define ND_PASSED_OVER (~0ULL)
+
 /*
  * One slot of the flow table. What every ACK touches comes first, in one cache line. Counters are the kernel's own,
  * cumulative.
  */
 struct nd_flow {
 	__u64 sk;	       /* address of the struct sock; 0: the slot is free */
-	__u64 id;	       /* unique for the life of the probe; 0: being filled */
+	__u64 id;	       /* unique for the life of the probe; 0: being filled; or ND_PASSED_OVER */
 	__u64 rack_mstamp;     /* the last RTT sample taken: when its segment was sent, */
 	__u32 rack_end_seq;    /* where that ended, */
 	__u32 rack_rtt_us;     /* and the sample itself */

@@ -41,7 +41,7 @@ pub struct Probe {
 /// What the probe had no room for, cumulative. All zero on a healthy host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
-    /// Flows not tracked in the kernel because the flow map was full (`--max-flows`).
+    /// Events of flows that are not tracked in the kernel because the table had no slot for them (`--max-flows`).
     pub flows: u64,
     /// RTT samples not counted because the histogram map was full.
     pub rtt_samples: u64,

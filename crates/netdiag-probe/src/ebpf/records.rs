@@ -10,6 +10,8 @@ use netdiag_telemetry::{Counters, FlowKey};
 
 /// `sizeof(struct nd_flow)`.
 pub(crate) const FLOW_SIZE: usize = 192;
+/// `ND_PASSED_OVER`.
+const PASSED_OVER: u64 = u64::MAX;
 /// Where `ways` starts in it; each way is a `u16` bucket and a `u16` count.
 const WAYS: usize = 128;
 
@@ -31,10 +33,10 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    /// Takes the record apart; `None` while the kernel is still filling it.
+    /// Takes the record apart; `None` while the kernel is still filling it, or if the filters leave the socket out.
     pub(crate) fn parse(bytes: &[u8; FLOW_SIZE]) -> Option<Self> {
         let id = u64_at(bytes, 8);
-        if id == 0 {
+        if id == 0 || id == PASSED_OVER {
             return None;
         }
         let end = |address: usize, port: usize| {
