@@ -20,7 +20,7 @@ use netdiag_telemetry::csv::{CsvError, RowDecoder};
 const MOST_ROWS: usize = 4096;
 
 /// Of a file met for the first time, only this many bytes at its end are decoded: several times what [`MOST_ROWS`] take,
-/// and read in some ten milliseconds.
+/// and decoded in some forty milliseconds.
 const RECENT_BYTES: u64 = 4 << 20;
 
 /// Bytes read at a time.
