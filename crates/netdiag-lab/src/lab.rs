@@ -96,7 +96,7 @@ impl Lab {
         let thread = std::thread::Builder::new()
             .name("netdiag-lab".to_owned())
             .spawn(move || emulate(server, &ready, stopped))
-            .map_err(|error| refused("starting a thread", "CAP_SYS_RESOURCE", error))?;
+            .map_err(|source| LabError::System { doing: "starting the emulator", source })?;
         let parts = match started.recv() {
             Ok(result) => result?,
             Err(_) => return Err(LabError::Emulator("it ended before it began".to_owned())),

@@ -77,6 +77,36 @@ fn an_unlimited_link_loses_nothing_and_carries_real_segments() {
 }
 
 #[test]
+fn a_burst_arrives_whole_and_a_queue_empties_when_the_link_is_fast_again() {
+    const PACKETS: usize = 500;
+    let _turn = turn();
+    let Some(lab) = lab(link(10), ServerSide::Namespace) else { return };
+    let (client_ip, server_ip) = (lab.client_ip(), lab.server_ip());
+    let server = lab.on_server(|| UdpSocket::bind((server_ip, 0)).expect("bind")).expect("server");
+    let burst = || {
+        for _ in 0..PACKETS {
+            server.send_to(&[0; 1400], (client_ip, 9)).expect("send");
+        }
+    };
+    // The client's interface counts, since a socket's buffer would overflow.
+    let arrived = || received(&lab)[1];
+    let before = arrived();
+    burst();
+    std::thread::sleep(SECOND / 2);
+    assert_eq!(arrived() - before, PACKETS);
+
+    // One packet in 1.1 s.
+    lab.set(link(10).with_rate(10_000).expect("possible")).expect("change");
+    let before = arrived();
+    burst();
+    std::thread::sleep(SECOND / 2);
+    assert!(arrived() - before <= 1, "{} passed a slow link", arrived() - before);
+    lab.set(link(10)).expect("change");
+    std::thread::sleep(SECOND / 2);
+    assert_eq!(arrived() - before, PACKETS);
+}
+
+#[test]
 fn what_tcp_repeats_is_what_the_link_lost() {
     let _turn = turn();
     let spec = link(5).with_loss(0.05).expect("possible");
