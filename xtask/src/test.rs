@@ -1,26 +1,30 @@
 //! `cargo xtask test`: every check, in the order in which they are quick to fail, ending with the test runner.
+//!
+//! Each step is a command that also runs alone, so that what failed can be repeated without the rest. Invariant: nothing
+//! is left out in silence (what cannot run here prints a line that starts with `skipped:`), and the last line of a run that
+//! passes is the test runner's own summary.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+mod nextest;
+
 use std::time::Instant;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::ValueEnum;
 
 use crate::{bpf, command, tidy};
 
-/// A part of the test run.
+/// A part of the test run; in a full run they come in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Step {
     /// rustfmt
     Fmt,
-    /// clippy, warnings denied
-    Clippy,
     /// `cargo xtask tidy`
     Tidy,
     /// `cargo xtask bpf --check`
     Bpf,
-    /// Licences, sources and duplicates of dependencies
+    /// clippy, warnings denied
+    Clippy,
+    /// Licences, sources and banned crates among the dependencies
     Deny,
     /// Documentation tests
     Doc,
@@ -28,20 +32,25 @@ pub(crate) enum Step {
     Nextest,
 }
 
-/// The release of cargo-deny that is installed where there is none.
-const CARGO_DENY: &str = "0.19";
+/// What is installed where there is none: the newest releases of the series that was current when this was written, so that
+/// a new series cannot break a checkout that did not change.
+const CARGO_DENY: &str = "^0.19";
+const CARGO_NEXTEST: &str = "^0.9";
 
 /// Runs the named steps, or all.
 pub(crate) fn run(steps: &[Step]) -> anyhow::Result<()> {
     let steps = if steps.is_empty() { Step::value_variants() } else { steps };
-    for &step in steps {
+    for (index, &step) in steps.iter().enumerate() {
         let value = step.to_possible_value();
         let name = value.as_ref().map_or("step", |value| value.get_name());
         println!("── {name}");
         let start = Instant::now();
         perform(step)
             .with_context(|| format!("step {name} failed (alone: `cargo xtask test {name}`)"))?;
-        eprintln!("── {name} took {:.0} s", start.elapsed().as_secs_f64());
+        // The last word belongs to the last step.
+        if index + 1 < steps.len() {
+            println!("── {name} passed in {:.0} s", start.elapsed().as_secs_f64());
+        }
     }
     Ok(())
 }
@@ -49,17 +58,14 @@ pub(crate) fn run(steps: &[Step]) -> anyhow::Result<()> {
 fn perform(step: Step) -> anyhow::Result<()> {
     match step {
         Step::Fmt => command::run("cargo", &["fmt", "--all", "--check"]),
+        Step::Tidy => tidy::run(),
+        Step::Bpf => bpf::run(true),
         Step::Clippy => command::run(
             "cargo",
             &["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"],
         ),
-        Step::Tidy => tidy::run(),
-        Step::Bpf => bpf::run(true),
         Step::Deny => {
-            if !command::exists("cargo-deny") {
-                let version = format!("cargo-deny@{CARGO_DENY}");
-                command::run("cargo", &["install", "--quiet", "--locked", &version])?;
-            }
+            command::ensure_cargo_tool("deny", CARGO_DENY)?;
             // Advisories need their database, which not every network reaches; public CI checks them.
             command::run(
                 "cargo",
@@ -67,63 +73,9 @@ fn perform(step: Step) -> anyhow::Result<()> {
             )
         }
         Step::Doc => command::run("cargo", &["test", "--quiet", "--workspace", "--doc"]),
-        Step::Nextest => nextest(),
-    }
-}
-
-fn nextest() -> anyhow::Result<()> {
-    if !command::exists("cargo-nextest") {
-        command::run("cargo", &["install", "--quiet", "--locked", "cargo-nextest"])?;
-    }
-    if !command::is_root() {
-        println!("skipped: privileged tests (not root; run as root for eBPF and link emulation)");
-    }
-    // Tests that cannot run here print a line that starts with `skipped:`. The runner shows the output of passing tests
-    // too, and we let only those lines through, so that the run still ends in the runner's own summary.
-    let mut child = Command::new("cargo")
-        .args([
-            "nextest",
-            "run",
-            "--workspace",
-            "--success-output",
-            "immediate",
-            "--color",
-            "never",
-        ])
-        .current_dir(crate::root())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("cannot run cargo nextest")?;
-    let mut in_passed_output = false;
-    for line in BufReader::new(child.stderr.take().context("no stderr")?).lines() {
-        let line = line?;
-        let text = line.trim_start();
-        if text.starts_with("skipped:") {
-            println!("{text}");
-            continue;
+        Step::Nextest => {
+            command::ensure_cargo_tool("nextest", CARGO_NEXTEST)?;
+            nextest::run()
         }
-        // The runner's own lines come with its column of verdicts; what a passing test printed follows `PASS`.
-        let verdict = text.split_whitespace().next().unwrap_or_default();
-        match verdict {
-            "PASS" | "SLOW" | "LEAK" => in_passed_output = true,
-            "FAIL"
-            | "TIMEOUT"
-            | "SIGABRT"
-            | "SIGSEGV"
-            | "Cancelling"
-            | "TRY"
-            | "────────────"
-            | "Summary" => {
-                in_passed_output = false;
-            }
-            _ if in_passed_output => continue,
-            _ => {}
-        }
-        println!("{line}");
     }
-    let status = child.wait()?;
-    if !status.success() {
-        bail!("tests failed ({status})");
-    }
-    Ok(())
 }
