@@ -1,5 +1,6 @@
 //! Running other programs: always from the root of the checkout, always naming the command that failed.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
@@ -50,22 +51,62 @@ pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
 }
 
-/// Makes sure that the programs are there, installing the Debian packages that hold them if we may.
-pub(crate) fn ensure_debian(programs: &[(&str, &str)]) -> anyhow::Result<()> {
-    let missing: Vec<_> = programs
-        .iter()
-        .filter(|(program, _)| !exists(program))
-        .map(|&(_, package)| package)
-        .collect();
+/// Makes sure that each program (by name) or file (by path) is there, installing the Debian packages that hold the missing
+/// ones if we may. Nothing is touched where nothing is missing.
+pub(crate) fn ensure_debian(needs: &[(&str, &str)]) -> anyhow::Result<()> {
+    let is_there = |what: &str| match what.starts_with('/') {
+        true => Path::new(what).exists(),
+        false => exists(what),
+    };
+    let missing: Vec<_> = needs.iter().filter(|(what, _)| !is_there(what)).collect();
     if missing.is_empty() {
         return Ok(());
     }
+    let packages: Vec<&str> = missing.iter().map(|&&(_, package)| package).collect();
     if !is_root() || !exists("apt-get") {
-        bail!("missing programs: install the Debian packages {}", missing.join(" "));
+        let names: Vec<&str> = missing.iter().map(|&&(what, _)| what).collect();
+        bail!(
+            "{} not found: install the Debian packages {} (as root this is done for you)",
+            names.join(", "),
+            packages.join(" ")
+        );
     }
-    println!("installing {}", missing.join(" "));
-    run("apt-get", &["update", "--quiet=2"])?;
-    let mut arguments = vec!["install", "--quiet=2", "--yes", "--no-install-recommends"];
-    arguments.extend(missing);
-    run("apt-get", &arguments)
+    apt_get(&["update"])?;
+    apt_get(&[&["install", "--yes", "--no-install-recommends"], &packages[..]].concat())
+}
+
+/// Runs apt-get without questions. It talks to the standard error: a bench's standard output may be read by a program.
+fn apt_get(arguments: &[&str]) -> anyhow::Result<()> {
+    let line = format!("apt-get --quiet=2 {}", arguments.join(" "));
+    eprintln!("running `{line}`");
+    let status = Command::new("apt-get")
+        .arg("--quiet=2")
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .stdout(std::io::stderr())
+        .status()
+        .with_context(|| format!("cannot run `{line}`"))?;
+    if !status.success() {
+        bail!("`{line}` failed ({status})");
+    }
+    Ok(())
+}
+
+/// Makes sure that `cargo NAME` is there, building it from source if not.
+///
+/// `version` is a requirement with its sign (`^1.2`): cargo refuses a bare `1.2` here.
+pub(crate) fn ensure_cargo_tool(name: &str, version: &str) -> anyhow::Result<()> {
+    // Asked through cargo, which also looks where it installs, on the PATH or not.
+    let probe = Command::new("cargo")
+        .args([name, "--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    if probe.is_ok_and(|status| status.success()) {
+        return Ok(());
+    }
+    let package = format!("cargo-{name}@{version}");
+    eprintln!("installing {package}, which takes a few minutes");
+    run("cargo", &["install", "--quiet", "--locked", &package])
 }
