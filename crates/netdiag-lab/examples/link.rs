@@ -2,8 +2,9 @@
 //!
 //! Prints where its ends are and how to get there, and is gone on Ctrl-C or however else it ends.
 
-#![allow(clippy::print_stdout)] // printing is what it is for
+#![allow(clippy::print_stdout, clippy::print_stderr)] // printing is what it is for
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
@@ -31,8 +32,17 @@ struct Arguments {
     host: bool,
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let mut spec = LinkSpec::delayed(arguments.delay)?
         .with_jitter(arguments.jitter)?
         .with_loss(arguments.loss)?;
