@@ -1,21 +1,36 @@
 //! `cargo xtask bpf`: from `netdiag.bpf.c` to the committed object, and the proof that the two belong together.
 //!
 //! The object is committed so that users need no clang. Compilers of other versions give other bytes, so what is compared
-//! everywhere is the digest of the sources and of the object against the lock file written when it was built; where the
-//! same major version of clang is at hand, the object is also rebuilt and must be identical, byte for byte.
+//! everywhere is the digest of each source and of the object against the lock file written when it was built; where the
+//! same version of clang is at hand (Debian 12's, on the machines of this project), the object is also rebuilt and must be
+//! identical, byte for byte. With another version, even of the same series, a rebuild proves nothing, and is skipped by
+//! name.
+//!
+//! Invariant: the object and its lock file are written together, and the bytes depend on the sources and the compiler, not
+//! on where the checkout is.
+
+mod lock;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
-use sha2::{Digest, Sha256};
 
 use crate::command;
+use lock::Lock;
 
-const SOURCES: [&str; 3] = ["netdiag.bpf.c", "netdiag.h", "kernel.h"];
+const SOURCE: &str = "netdiag.bpf.c";
 const OBJECT: &str = "netdiag.bpf.o";
 const LOCK: &str = "netdiag.bpf.lock";
+
+/// What the compilation needs beside the sources, and the Debian package that has it.
+const NEEDS: [(&str, &str); 4] = [
+    ("clang", "clang"),
+    ("llvm-strip", "llvm"),
+    ("/usr/include/bpf/bpf_helpers.h", "libbpf-dev"),
+    ("/usr/include/linux/bpf.h", "linux-libc-dev"),
+];
 
 /// Builds the object and its lock file, or checks them.
 pub(crate) fn run(check: bool) -> anyhow::Result<()> {
@@ -24,45 +39,25 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
 }
 
 fn build(folder: &Path) -> anyhow::Result<()> {
-    tools()?;
+    command::ensure_debian(&NEEDS)?;
     let object = compile(folder, &folder.join(OBJECT))?;
-    let lock = format!(
-        "# Written by `cargo xtask bpf`; says which sources and compiler the object comes from.\n\
-         sources {}\nobject {}\nclang {}\n",
-        sources(folder)?,
-        digest(&object),
-        clang_version()?
-    );
-    fs::write(folder.join(LOCK), lock)?;
-    println!("{}: {} bytes", folder.join(OBJECT).display(), object.len());
+    let lock = Lock::of(folder, &object, &clang_version()?)?;
+    fs::write(folder.join(LOCK), lock.to_string()).context(LOCK)?;
+    println!("{OBJECT}: {} bytes, clang {}", object.len(), lock.clang);
     Ok(())
 }
 
 fn verify(folder: &Path) -> anyhow::Result<()> {
-    let lock = fs::read_to_string(folder.join(LOCK)).context(LOCK)?;
-    let entry = |name: &str| {
-        let value = lock.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.with_context(|| format!("{LOCK} has no `{name}`"))
-    };
-    let object = fs::read(folder.join(OBJECT)).context(OBJECT)?;
-    let advice = "run `cargo xtask bpf` and commit the result";
-    ensure!(
-        entry("sources")? == sources(folder)?,
-        "the BPF sources changed after the object was built: {advice}"
-    );
-    ensure!(
-        entry("object")? == digest(&object),
-        "{OBJECT} is not the one that {LOCK} describes: {advice}"
-    );
-    let built_by = entry("clang")?;
-    if tools().is_err() {
-        println!("skipped: rebuilding the BPF object (needs clang and llvm-strip)");
+    let (lock, object) = recorded(folder)?;
+    if let Err(error) = command::ensure_debian(&NEEDS) {
+        println!("skipped: rebuilding the BPF object ({error:#})");
         return Ok(());
     }
     let ours = clang_version()?;
-    if major(&ours) != major(built_by) {
+    if ours != lock.clang {
         println!(
-            "skipped: rebuilding the BPF object (it was built by clang {built_by}, here is {ours})"
+            "skipped: rebuilding the BPF object (it was built by clang {}, here is {ours})",
+            lock.clang
         );
         return Ok(());
     }
@@ -70,36 +65,30 @@ fn verify(folder: &Path) -> anyhow::Result<()> {
     let rebuilt = compile(folder, &temporary);
     let _ = fs::remove_file(&temporary);
     if rebuilt? != object {
-        bail!("rebuilding {OBJECT} with clang {ours} gives other bytes: {advice}");
+        bail!("{OBJECT}: clang {ours} makes other bytes of the sources: {}", lock::REMEDY);
     }
-    println!("bpf: object and source agree (clang {ours})");
+    println!("bpf: the object is what clang {ours} makes of its sources");
     Ok(())
 }
 
-fn tools() -> anyhow::Result<()> {
-    command::ensure_debian(&[("clang", "clang"), ("llvm-strip", "llvm")])?;
-    if !Path::new("/usr/include/bpf/bpf_helpers.h").exists() {
-        ensure!(
-            command::is_root(),
-            "missing header bpf/bpf_helpers.h: install the Debian package libbpf-dev"
-        );
-        command::run("apt-get", &["install", "--quiet=2", "--yes", "libbpf-dev"])?;
-    }
-    Ok(())
+/// The lock file and the object, once they and the sources agree. Needs no compiler.
+fn recorded(folder: &Path) -> anyhow::Result<(Lock, Vec<u8>)> {
+    let text = fs::read_to_string(folder.join(LOCK)).context(LOCK)?;
+    let lock: Lock = text.parse().context(LOCK)?;
+    let object = fs::read(folder.join(OBJECT)).context(OBJECT)?;
+    lock.compare(&Lock::of(folder, &object, &lock.clang)?)?;
+    Ok((lock, object))
 }
 
 fn compile(folder: &Path, object: &Path) -> anyhow::Result<Vec<u8>> {
     let run = |program: &str, arguments: &[&str]| -> anyhow::Result<()> {
         let status = Command::new(program).args(arguments).current_dir(folder).status();
-        ensure!(
-            status.with_context(|| format!("cannot run {program}"))?.success(),
-            "{program} failed"
-        );
+        let status = status.with_context(|| format!("cannot run {program}"))?;
+        ensure!(status.success(), "`{program} {}` failed ({status})", arguments.join(" "));
         Ok(())
     };
     let path = object.to_str().context("the path of the object is not UTF-8")?;
     let here = folder.to_str().context("the path of the checkout is not UTF-8")?;
-    let machine = command::output("uname", &["-m"])?;
     run(
         "clang",
         &[
@@ -111,12 +100,12 @@ fn compile(folder: &Path, object: &Path) -> anyhow::Result<Vec<u8>> {
             "-mcpu=v3",
             "-Wall",
             "-Werror",
-            // Where clang for x86 finds asm/types.h by itself, clang for BPF does not.
-            &format!("-I/usr/include/{}-linux-gnu", machine.trim()),
+            // Debian keeps asm/types.h apart for each architecture: clang for BPF does not look there by itself.
+            &format!("-I/usr/include/{}-linux-gnu", std::env::consts::ARCH),
             // No path of this machine in the object.
             &format!("-ffile-prefix-map={here}=."),
             "-c",
-            SOURCES[0],
+            SOURCE,
             "-o",
             path,
         ],
@@ -131,19 +120,5 @@ fn clang_version() -> anyhow::Result<String> {
     Ok(text.trim().to_owned())
 }
 
-fn major(version: &str) -> &str {
-    version.split('.').next().unwrap_or(version)
-}
-
-fn sources(folder: &Path) -> anyhow::Result<String> {
-    let mut all = Vec::new();
-    for name in SOURCES {
-        let path: PathBuf = folder.join(name);
-        all.extend(fs::read(&path).with_context(|| path.display().to_string())?);
-    }
-    Ok(digest(&all))
-}
-
-fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
+#[cfg(test)]
+mod tests;
