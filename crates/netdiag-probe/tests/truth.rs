@@ -51,6 +51,9 @@ impl Stream {
             server
         });
         let client = std::thread::spawn(move || {
+            // A small segment is acknowledged when it is read, so a reader that waits for a core lengthens the round trip.
+            // It is the link's that is compared here.
+            rustix::process::setpriority_process(None, -20).expect("root");
             let mut buffer = [0; 4096];
             let mut received = 0;
             while let Ok(read @ 1..) = client.read(&mut buffer) {
