@@ -14,6 +14,7 @@ mod tidy;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
 
@@ -43,9 +44,8 @@ enum Task {
     Bench {
         /// Which bench
         name: bench::Name,
-        /// Print JSON instead of a table
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        options: bench::Options,
     },
 }
 
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
         Task::Test { steps } => test::run(&steps),
         Task::Tidy => tidy::run(),
         Task::Bpf { check } => bpf::run(check),
-        Task::Bench { name, json } => bench::run(name, json),
+        Task::Bench { name, options } => bench::run(name, options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -67,7 +67,13 @@ fn main() -> ExitCode {
 
 /// The root of the checkout.
 fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        // As it is now rather than as it was at build time: checkouts may share a target folder, and with it this binary.
+        let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        manifest.parent().unwrap_or(Path::new(".")).to_owned()
+    });
+    &ROOT
 }
 
 /// The release binary of a package's target, built first if need be.

@@ -16,14 +16,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use aya::programs::{RawTracePoint, loaded_programs};
 use netdiag_probe::{FlowFilter, Probe, ProbeConfig, SourceChoice};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::{Bar, Report};
+use super::{Bar, Bound, Report};
 use crate::command;
 
 /// Streams in the first part: a busy inference server.
 const STREAMS: usize = 64;
-/// Messages per stream: some 400,000 events in all, a few seconds.
+/// Messages per stream: up to 400,000 events in all (fewer where one ACK serves several messages), a few seconds.
 const MESSAGES: usize = 3000;
+/// How many times as much is measured with `--long`.
+const LONG: usize = 20;
 /// Bytes of a message: one streamed token with its JSON around it.
 const MESSAGE: usize = 200;
 /// Flows in the second part.
@@ -35,45 +38,48 @@ const WATCH: Duration = Duration::from_secs(10);
 
 const STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
-pub(super) fn run() -> anyhow::Result<Report> {
+pub(super) fn run(long: bool) -> anyhow::Result<Report> {
     ensure!(command::is_root(), "the probe bench loads BPF programs: run it as root");
-    command::ensure_debian(&[("clang", "clang"), ("bpftrace", "bpftrace")])?;
+    let times = if long { LONG } else { 1 };
     let mut report = Report { columns: vec!["what", "figure", "unit"], ..Report::default() };
-    events(&mut report)?;
-    agent(&mut report)?;
+    events(&mut report, MESSAGES * times)?;
+    agent(&mut report, WATCH * times as u32)?;
     Ok(report)
 }
 
 /// The cost per event.
-fn events(report: &mut Report) -> anyhow::Result<()> {
+fn events(report: &mut Report, messages: usize) -> anyhow::Result<()> {
     let filter = FlowFilter { loopback: true, ..FlowFilter::default() };
     let config = ProbeConfig { source: SourceChoice::Ebpf, filter, max_flows: None };
     let mut probe = Probe::open(&config)?;
-    let (_empty, empty_id) = load_empty()?;
+    let empty = load_empty();
     let bpftrace = Bpftrace::start();
 
     let statistics = Statistics::enable()?;
     let before = Instant::now();
-    traffic()?;
+    traffic(messages)?;
     let elapsed = before.elapsed();
     drop(statistics);
     probe.snapshot()?;
 
     let ours = probe.program_ids().into_iter().find(|(name, _)| *name == "on_tcp_probe");
     let ours = cost(ours.context("our program is not loaded")?.1)?;
-    let empty = cost(empty_id)?;
     let mut row = |what: &str, ns: f64| {
         report.rows.push(vec![what.to_owned(), format!("{ns:.0}"), "ns/event".to_owned()])
     };
     row("netdiag probe", ours.ns);
-    row("empty raw tracepoint", empty.ns);
+    match empty.and_then(|(_loaded, id)| cost(id)) {
+        Ok(peer) => row("empty raw tracepoint", peer.ns),
+        Err(error) => report.absent.push(format!("empty raw tracepoint ({error:#})")),
+    }
     match bpftrace.and_then(|bpftrace| bpftrace.cost()) {
         Ok(peer) => {
             row("bpftrace hist(srtt) by port", peer.ns);
             report.bars.push(Bar {
                 name: "probe_to_bpftrace",
                 value: ours.ns / peer.ns,
-                at_most: 0.5,
+                bound: Bound::AtMost(0.5),
+                unit: "",
             });
         }
         Err(error) => report.absent.push(format!("bpftrace ({error:#})")),
@@ -88,15 +94,14 @@ fn events(report: &mut Report) -> anyhow::Result<()> {
 }
 
 /// The agent beside many established connections, each with one message a second.
-fn agent(report: &mut Report) -> anyhow::Result<()> {
+fn agent(report: &mut Report, watched: Duration) -> anyhow::Result<()> {
     let binary = crate::release_binary("netdiag", &["--bin", "netdiag"], "netdiag")?;
+    allow_files(2 * FLOWS as u64)?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     let mut connections = Vec::with_capacity(CONNECTIONS);
     for _ in 0..CONNECTIONS {
-        let client = TcpStream::connect(address).context(
-            "cannot open 5,000 connections; raise the limit on open files (ulimit -n 16384)",
-        )?;
+        let client = TcpStream::connect(address).context("cannot open 5,000 connections")?;
         let (server, _) = listener.accept()?;
         server.set_nodelay(true)?;
         connections.push((server, client));
@@ -109,7 +114,7 @@ fn agent(report: &mut Report) -> anyhow::Result<()> {
         .spawn()
         .context("cannot start the agent")?;
     let agent = Ended(child);
-    let result = watch(&agent, &mut connections, &csv);
+    let result = watch(&agent, &mut connections, &csv, watched);
     drop(agent);
     let _ = fs::remove_file(&csv);
     let (cpu, rss_mib) = result?;
@@ -118,7 +123,12 @@ fn agent(report: &mut Report) -> anyhow::Result<()> {
     };
     row(format!("agent CPU at {FLOWS} flows"), format!("{cpu:.1}"), "% of a core");
     row(format!("agent peak RSS at {FLOWS} flows"), format!("{rss_mib:.1}"), "MiB");
-    report.bars.push(Bar { name: "agent_rss_mib", value: rss_mib, at_most: 64.0 });
+    report.bars.push(Bar {
+        name: "agent_rss_mib",
+        value: rss_mib,
+        bound: Bound::AtMost(64.0),
+        unit: "MiB",
+    });
     Ok(())
 }
 
@@ -126,6 +136,7 @@ fn watch(
     agent: &Ended,
     connections: &mut [(TcpStream, TcpStream)],
     csv: &Path,
+    watched: Duration,
 ) -> anyhow::Result<(f64, f64)> {
     let process = PathBuf::from(format!("/proc/{}", agent.0.id()));
     // The agent is up when its first rows are there.
@@ -137,7 +148,7 @@ fn watch(
     let (start, ticks) = (Instant::now(), cpu_ticks(&process)?);
     let mut message = [0; MESSAGE];
     let gap = Duration::from_secs(1) / CONNECTIONS as u32;
-    for round in 0..WATCH.as_secs() as usize {
+    for round in 0..watched.as_secs() as usize {
         for (index, (server, client)) in connections.iter_mut().enumerate() {
             server.write_all(&message)?;
             client.read_exact(&mut message)?;
@@ -153,6 +164,17 @@ fn watch(
     Ok((cpu, kib / 1024.0))
 }
 
+/// Raises the limit on open files where it is lower: both ends of every connection are ours.
+fn allow_files(wanted: u64) -> anyhow::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < wanted) {
+        let maximum = limit.maximum.map(|maximum| maximum.max(wanted));
+        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })
+            .with_context(|| format!("cannot raise the limit on open files to {wanted}"))?;
+    }
+    Ok(())
+}
+
 fn cpu_ticks(process: &Path) -> anyhow::Result<u64> {
     let stat = fs::read_to_string(process.join("stat")).context("the agent ended early")?;
     let (_, fields) = stat.rsplit_once(')').context("no command in stat")?;
@@ -163,7 +185,7 @@ fn cpu_ticks(process: &Path) -> anyhow::Result<u64> {
 }
 
 /// Small messages over many connections, written by one thread and read by another, as a server and its clients would.
-fn traffic() -> anyhow::Result<()> {
+fn traffic(messages: usize) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     let mut servers = Vec::new();
@@ -176,14 +198,14 @@ fn traffic() -> anyhow::Result<()> {
     }
     let reader = std::thread::spawn(move || -> std::io::Result<()> {
         let mut message = [0; MESSAGE];
-        for _ in 0..MESSAGES {
+        for _ in 0..messages {
             for client in &mut clients {
                 client.read_exact(&mut message)?;
             }
         }
         Ok(())
     });
-    for _ in 0..MESSAGES {
+    for _ in 0..messages {
         for server in &mut servers {
             server.write_all(&[0; MESSAGE])?;
         }
@@ -207,6 +229,7 @@ fn cost(id: u32) -> anyhow::Result<Cost> {
 }
 
 fn load_empty() -> anyhow::Result<(aya::Ebpf, u32)> {
+    command::ensure_debian(&[("clang", "clang")])?;
     let object = std::env::temp_dir().join(format!("netdiag-empty-{}.o", std::process::id()));
     let path = object.to_str().context("the temporary folder is not UTF-8")?;
     let compiled = command::run(
@@ -249,6 +272,7 @@ struct Bpftrace {
 
 impl Bpftrace {
     fn start() -> anyhow::Result<Self> {
+        command::ensure_debian(&[("bpftrace", "bpftrace")])?;
         if !Path::new("/sys/kernel/tracing/events").exists() {
             command::run("mount", &["-t", "tracefs", "tracefs", "/sys/kernel/tracing"])?;
         }
