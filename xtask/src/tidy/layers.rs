@@ -1,4 +1,7 @@
 //! The layers of ARCHITECTURE.md: a crate depends on lower layers only, never sideways.
+//!
+//! Declared once, here, and compared with what `cargo metadata` says rather than with the text of manifests, so that
+//! renamed, optional and target-specific dependencies count too.
 
 use serde_json::Value;
 
@@ -12,11 +15,14 @@ const LAYERS: [&[&str]; 4] = [
     &["netdiag"],
 ];
 
-/// Crates outside the layers, on which nothing depends.
+/// Crates outside the layers: they may use anything, and nothing may use them.
 const OUTSIDE: [&str; 1] = ["xtask"];
 
-/// What any crate may use in its tests: links whose truth is known.
-const FOR_TESTS: [&str; 1] = ["netdiag-lab"];
+/// What tests may use from beside their crate: links whose truth is known.
+const FOR_TESTS: &str = "netdiag-lab";
+
+/// From which layer on. Below it crates are pure or see one socket, and their tests need no link.
+const TESTS_WITH_LINKS: usize = 2;
 
 /// Checks the dependencies in the output of `cargo metadata`.
 pub(super) fn check(metadata: &Value) -> Vec<Finding> {
@@ -42,8 +48,13 @@ pub(super) fn check(metadata: &Value) -> Vec<Finding> {
         for dependency in dependencies {
             let used = dependency["name"].as_str().unwrap_or_default();
             let in_tests = dependency["kind"].as_str() == Some("dev");
+            if OUTSIDE.contains(&used) {
+                let message = format!("{name} must not depend on {used}, which is for developers");
+                findings.push(Finding::new(&place, 1, message));
+            }
             let Some(below) = layer_of(used) else { continue };
-            if below >= layer && !(in_tests && FOR_TESTS.contains(&used)) {
+            let tests_a_link = in_tests && used == FOR_TESTS && layer >= TESTS_WITH_LINKS;
+            if below >= layer && !tests_a_link {
                 let message = format!(
                     "{name} (layer {layer}) must not depend on {used} (layer {below}): \
                      move what they share below both, or join them in the binary"
@@ -82,6 +93,11 @@ mod tests {
         check_dependency("netdiag-hints", "netdiag-probe", None, 1);
         check_dependency("netdiag-probe", "netdiag-lab", None, 1);
         check_dependency("netdiag-probe", "netdiag-lab", Some("dev"), 0);
+        check_dependency("netdiag-pacer", "netdiag-lab", Some("dev"), 1);
+        check_dependency("netdiag-pacer", "netdiag-tcpinfo", None, 1);
+        check_dependency("netdiag-pacer", "netdiag-telemetry", Some("build"), 0);
+        check_dependency("netdiag-pacer", "netdiag-hints", Some("build"), 1);
+        check_dependency("netdiag", "xtask", None, 1);
         check_dependency("netdiag-new", "netdiag-telemetry", None, 1);
         check_dependency("xtask", "netdiag", None, 0);
     }
