@@ -113,7 +113,7 @@ enum Refused {
 }
 
 fn parse(arguments: &[OsString]) -> Result<(Cli, Places), Refused> {
-    let cli = without_empty_variables(Cli::command());
+    let cli = without_empty_variables(with_negative_numbers(Cli::command()));
     let path = config_file::path_among(arguments, std::env::var_os("NETDIAG_CONFIG"));
     let file = match path.map(|path| ConfigFile::load(&path, &cli)).transpose() {
         Ok(file) => file,
@@ -136,6 +136,16 @@ fn parse(arguments: &[OsString]) -> Result<(Cli, Places), Refused> {
     let parsed =
         Cli::from_arg_matches(&matches).map_err(|error| refused(error, arguments, &definition))?;
     Ok((parsed, places(matches, file.as_ref(), &definition)))
+}
+
+/// `--interval -1` gives -1 to the flag, which says what is wrong with it, instead of being taken for a flag of that name.
+fn with_negative_numbers(cli: Command) -> Command {
+    cli.mut_subcommands(|sub| {
+        sub.mut_args(|arg| {
+            let takes_value = arg.get_action().takes_values();
+            arg.allow_negative_numbers(takes_value)
+        })
+    })
 }
 
 /// A variable that is set to nothing says nothing: that is how container files and unit files leave one out.

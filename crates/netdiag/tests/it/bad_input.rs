@@ -30,6 +30,8 @@ fn times_out_of_range() {
             let flag = format!("--interval={bad}");
             check(&[command, &flag], &["--interval", bad, "number of seconds from 0.01 to 3600"]);
         }
+        check(&[command, "--interval", "-1"], &["--interval -1: must be a number of seconds"]);
+        check(&[command, "--window", "-0.5"], &["--window -0.5: must be a number of seconds"]);
         for bad in ["0", "-0.5", "NaN", "1e9"] {
             let flag = format!("--window={bad}");
             check(&[command, &flag], &["--window", bad, "number of seconds from 0.01 to 86400"]);
