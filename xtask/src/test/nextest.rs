@@ -39,6 +39,14 @@ pub(super) fn run() -> anyhow::Result<()> {
     for line in skipped(&fs::read_to_string(&report).unwrap_or_default()) {
         println!("{line}");
     }
+    if closing
+        .iter()
+        .any(|line| plain(line).contains("Summary [") && !plain(line).contains(" 0 skipped"))
+    {
+        println!(
+            "(counted as skipped below: helpers that other tests run as processes of their own)"
+        );
+    }
     for line in closing {
         println!("{line}");
     }
@@ -56,7 +64,7 @@ fn relay(lines: impl BufRead) -> anyhow::Result<Vec<String>> {
         let line = line?;
         let is_rule = line.starts_with('─');
         // The summary comes under a rule. What only looks like one is held back too, and is shown all the same.
-        closing |= !held.is_empty() && line.contains("Summary");
+        closing |= !held.is_empty() && plain(&line).contains("Summary [");
         if !closing {
             for line in held.drain(..) {
                 println!("{line}");
@@ -93,6 +101,13 @@ fn skipped(report: &str) -> Vec<String> {
     found
 }
 
+/// A line without its colours.
+fn plain(line: &str) -> String {
+    let mut parts = line.split('\x1b');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + part.split_once('m').map_or("", |(_, rest)| rest))
+}
+
 fn unescape(text: &str) -> String {
     // The ampersand last, or `&amp;lt;` would be unescaped twice.
     [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&amp;", "&")]
@@ -127,6 +142,10 @@ mod tests {
         check(
             &[rule, "Nextest run ID", "PASS a", rule, "  Summary [1s]", "FAIL b"],
             &[rule, "  Summary [1s]", "FAIL b"],
+        );
+        check(
+            &[rule, "\x1b[32;1m     Summary\x1b[0m [1s] \x1b[1m8\x1b[0m tests"],
+            &[rule, "\x1b[32;1m     Summary\x1b[0m [1s] \x1b[1m8\x1b[0m tests"],
         );
         check(&["error: could not compile", "Summary of it"], &[]);
         check(&[rule, rule, "PASS a", rule], &[rule]);

@@ -58,6 +58,14 @@ fn check_rust(path: &str, text: &str) -> Vec<Finding> {
     if path.ends_with("/mod.rs") {
         findings.push(Finding::new(path, 1, "name the file after its module instead of mod.rs"));
     }
+    // The runner counts ignored tests without a word, so what cannot run somewhere must run there and say so instead.
+    let mut ignored =
+        text.lines().enumerate().filter(|(_, line)| line.contains(concat!("#[ign", "ore")));
+    if let Some((index, _)) = ignored.find(|(_, line)| !line.contains(" = \"a helper of ")) {
+        let message = "only helpers that another test runs may be ignored (`= \"a helper of TEST\"`); \
+                       a test that cannot run prints `skipped: what (why)`";
+        findings.push(Finding::new(path, index + 1, message));
+    }
     let is_test = path.contains("/tests/") || path.ends_with("/tests.rs");
     let length = text.lines().take_while(|line| !line.starts_with("mod tests {")).count();
     if length > LONGEST_FILE && !is_test && !LONGER.iter().any(|(longer, _)| *longer == path) {
@@ -160,6 +168,10 @@ mod tests {
         check_file("crates/netdiag-x/src/a/tests.rs", &long, &[]);
         let tested = format!("//! Tested.\nmod tests {{\n{}", "x\n".repeat(400));
         check_file("crates/netdiag-x/src/a.rs", &tested, &[]);
+        let ignored = concat!("//! Tests.\n#[ign", "ore = \"a helper of x\"]\n");
+        check_file("crates/netdiag-x/tests/a.rs", ignored, &[]);
+        let slow = ignored.replace("a helper of x", "slow");
+        check_file("crates/netdiag-x/tests/a.rs", &slow, &["only helpers"]);
         check_file("a.py", concat!("# FIX", "ME\n"), &["do it"]);
         check_file("a.sh", "mktemp /tmp/aXXXXXX # METHODTODO\n", &[]);
         check_file("a.md", concat!("see /wo", "rk/x\n"), &["path of one machine"]);
