@@ -80,7 +80,7 @@ fn apt_get(arguments: &[&str]) -> anyhow::Result<()> {
     let line = format!("apt-get --quiet=2 {}", arguments.join(" "));
     eprintln!("running `{line}`");
     let status = Command::new("apt-get")
-        .arg("--quiet=2")
+        .args(["--quiet=2", "--option=Dpkg::Use-Pty=0"]) // no progress bar in a log
         .args(arguments)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .stdin(Stdio::null())
