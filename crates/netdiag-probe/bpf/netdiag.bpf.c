@@ -5,15 +5,16 @@
  * Three raw tracepoints feed one table of flows. Nothing is sent to user space per packet. The program counts and
  * copies; what the numbers mean is decided in Rust.
  *
- * The path of an ACK is short because a server has millions of them: one array access (the flow table is an open hash
- * table in an array map, which the JIT inlines; a hash map's lookup alone costs more than all the rest here) and one
- * read of kernel memory. The histogram lives in the flow's own slot, as a direct-mapped cache of ND_WAYS buckets; a
- * bucket that must make room moves to `spilled`. The kernel's cumulative counters are copied on the first ACK after
- * each poll, on retransmission and at the end, not on every ACK.
+ * The path of an ACK is short because a server has millions of them, and on a host that does other work each finds the
+ * caches cold: what counts is how many cache lines and pages it touches. It touches one line of the table, one of the
+ * kernel's struct tcp_sock, and code. The table is an open hash table in an array map, which the JIT inlines (a hash
+ * map's lookup alone costs more than all the rest here), and sockets of one slab lie in one page of it. Samples are
+ * collected in the flow's line and counted in its histogram eight at a time. The kernel's cumulative counters are
+ * copied on the first ACK after each poll, on retransmission and at the end, not on every ACK.
  *
  * All three hooks run with the socket locked (tcp_probe is the first statement of tcp_rcv_established, the others fire
  * under the socket's own state changes), so two CPUs never update one flow at once and plain stores suffice; only
- * claiming a free slot is atomic.
+ * claiming a free slot is atomic. User space reads without a lock: `version` tells it when samples were on the move.
  *
  * What is a sample: tcp_probe fires before the ACK is processed, so rack.rtt_us is the sample of an earlier ACK, and a
  * socket that only receives shows the same one for ever. tcp_rack_advance() stores the send time and the end of the
@@ -31,14 +32,10 @@
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 /* Set by user space before loading; see src/ebpf.rs. */
-const volatile __u32 cfg_slot_mask = 0;	  /* slots of `flows`, a power of two, less one */
 const volatile __u32 cfg_netns = 0;	  /* not 0: take this network namespace only */
 const volatile __u8 cfg_loopback = 0;	  /* 1: take flows that never leave the host */
 const volatile __u8 cfg_match_ports = 0;  /* 1: `ports` lists the local ports to take */
 const volatile __u8 cfg_match_peers = 0;  /* 1: `peers` lists the remote networks to take */
-
-/* Counted up by user space at every poll. */
-volatile __u32 poll_epoch = 0;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -48,14 +45,23 @@ struct {
 	__uint(max_entries, 1);
 } flows SEC(".maps");
 
+/* The same number of slots. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct nd_detail);
+	__uint(max_entries, 1);
+} details SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__type(key, struct nd_bucket_key);
-	__type(value, __u64); /* count */
-	__uint(max_entries, 262144);
+	__type(key, struct nd_spilled_key);
+	__type(value, struct nd_spilled);
+	__uint(max_entries, 1);
 } spilled SEC(".maps");
 
-/* Final states of closed flows, so that the address of a struct sock can be reused at once. */
+/* The details of closed flows, so that the address of a struct sock can be reused at once. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 22);
@@ -83,10 +89,46 @@ struct {
 	__uint(max_entries, 1);
 } peers SEC(".maps");
 
-/* Slots from its home on that a flow may occupy. At half load one flow in 65,000 finds all of them taken. */
+/* Keeps what is rare out of the path of the ACKs. */
+#define likely(condition) __builtin_expect(!!(condition), 1)
+
+/* Slots that a flow may occupy. At half load one flow in 65,000 finds all of them taken. */
 #define PROBES 16
 /* The same for a socket that is passed over: it may have what is free, but not crowd out flows. */
 #define PROBES_PASSED_OVER 2
+
+/*
+ * Two instructions are filled in by user space before loading, see src/ebpf/patch.rs. As operands in the code they cost
+ * nothing; a constant in .rodata would be one more cache line on the path of every ACK.
+ */
+
+/* Slots of `flows`, a power of two, less one. */
+static __always_inline __u32 slot_mask(void)
+{
+	register __u32 mask asm("r0");
+
+	/* w0 = "mask" */
+	asm volatile(".byte 0xb4, 0, 0, 0; .ascii \"mask\"" : "=r"(mask));
+	return mask;
+}
+
+/*
+ * The socket as a typed pointer, whose fields are read by plain loads that the kernel guards (bpf_rdonly_cast(), Linux
+ * 6.2), or NULL where the kernel has no such thing. The verifier then drops the branch that is not taken.
+ */
+static __always_inline struct tcp_sock *typed(struct tcp_sock *tp)
+{
+	register struct tcp_sock *ret asm("r0");
+	register struct tcp_sock *arg asm("r1") = tp;
+	register __u64 type asm("r2") = bpf_core_type_id_kernel(struct tcp_sock);
+
+	/* call kernel function "cast" */
+	asm volatile(".byte 0x85, 0x20, 0, 0; .ascii \"cast\""
+		     : "=r"(ret), "+r"(arg), "+r"(type)
+		     :
+		     : "r3", "r4", "r5");
+	return ret;
+}
 
 static __always_inline struct nd_stats *this_cpu_stats(void)
 {
@@ -95,34 +137,58 @@ static __always_inline struct nd_stats *this_cpu_stats(void)
 	return bpf_map_lookup_elem(&stats, &zero);
 }
 
-/* The `probe`th slot in which a socket may be found. Fibonacci hashing: the high bits of the product are well mixed. */
-static __always_inline struct nd_flow *slot_of(__u64 sk, __u32 probe)
+/*
+ * The index of the `probe`th slot in which a socket may be found. Sixteen slots are one page, and home to the sockets of
+ * one 32 KiB slab, each larger than 2 KiB; which page is decided by Fibonacci hashing (the high bits of the product are
+ * well mixed), the next ones to try by triangular steps.
+ */
+static __always_inline __u32 index_of(__u64 sk, __u32 probe)
 {
-	__u32 index = ((__u32)((sk * 0x9E3779B97F4A7C15ULL) >> 32) + probe) & cfg_slot_mask;
+	__u32 page = (__u32)(((sk >> 15) * 0x9E3779B97F4A7C15ULL) >> 32) + probe * (probe + 1) / 2;
 
-	return bpf_map_lookup_elem(&flows, &index);
+	return (page << 4 | ((sk >> 11) & 15)) & slot_mask();
 }
 
-static __always_inline struct nd_flow *find(__u64 sk)
+/* Where a socket is if not in its first slot: the index, plus one, or 0 for nowhere. */
+static __noinline __u32 find_further(__u64 sk)
+{
+#pragma clang loop unroll(disable)
+	for (__u32 probe = 1; probe < PROBES; probe++) {
+		__u32 index = index_of(sk, probe);
+		struct nd_flow *flow = bpf_map_lookup_elem(&flows, &index);
+
+		if (flow && flow->sk == sk)
+			return index + 1;
+	}
+	return 0;
+}
+
+/* The slot of a socket, and its index. */
+static __always_inline struct nd_flow *find(__u64 sk, __u32 *index)
 {
 	struct nd_flow *flow;
+	__u32 further;
 
-#pragma clang loop unroll(disable)
-	for (__u32 probe = 0; probe < PROBES; probe++) {
-		flow = slot_of(sk, probe);
-		if (flow && flow->sk == sk)
-			return flow;
-	}
-	return NULL;
+	*index = index_of(sk, 0);
+	flow = bpf_map_lookup_elem(&flows, index);
+	if (likely(flow && flow->sk == sk))
+		return flow;
+	further = find_further(sk);
+	if (!further)
+		return NULL;
+	*index = further - 1;
+	return bpf_map_lookup_elem(&flows, index);
 }
 
-static __always_inline struct nd_flow *claim(__u64 sk, __u32 probes)
+/* A free slot, now the socket's, and its index. */
+static __always_inline struct nd_flow *claim(__u64 sk, __u32 probes, __u32 *index)
 {
 	struct nd_flow *flow;
 
 #pragma clang loop unroll(disable)
 	for (__u32 probe = 0; probe < probes; probe++) {
-		flow = slot_of(sk, probe);
+		*index = index_of(sk, probe);
+		flow = bpf_map_lookup_elem(&flows, index);
 		if (flow && !flow->sk && !__sync_val_compare_and_swap(&flow->sk, 0, sk))
 			return flow;
 	}
@@ -216,24 +282,38 @@ static __always_inline int wanted(const struct identity *who)
 	return 1;
 }
 
-static __always_inline void copy_counters(struct nd_flow *flow, struct tcp_sock *tp)
+/* Where each counter of a flow comes from in struct tcp_sock. */
+#define COUNTERS(COPY)                                                                             \
+	COPY(bytes_acked, bytes_acked)                                                             \
+	COPY(segs_out, segs_out)                                                                   \
+	COPY(total_retrans, total_retrans)                                                         \
+	COPY(srtt_us, srtt_us)                                                                     \
+	COPY(mdev_us, mdev_us)                                                                     \
+	COPY(cwnd, snd_cwnd)
+#define COPY_TYPED(counter, field) detail->counter = checked->field;
+#define COPY_BY_HELPER(counter, field) detail->counter = BPF_CORE_READ(tp, field);
+
+static __always_inline void copy_counters(struct nd_detail *detail, struct tcp_sock *tp)
 {
-	flow->epoch = poll_epoch;
-	flow->bytes_acked = BPF_CORE_READ(tp, bytes_acked);
-	flow->segs_out = BPF_CORE_READ(tp, segs_out);
-	flow->total_retrans = BPF_CORE_READ(tp, total_retrans);
-	flow->srtt_us = BPF_CORE_READ(tp, srtt_us);
-	flow->mdev_us = BPF_CORE_READ(tp, mdev_us);
-	flow->cwnd = BPF_CORE_READ(tp, snd_cwnd);
+	struct tcp_sock *checked = typed(tp);
+
+	if (likely(checked)) {
+		COUNTERS(COPY_TYPED)
+	} else {
+		COUNTERS(COPY_BY_HELPER)
+	}
 }
 
-/* The kernel's struct tcp_rack as far as its fields of interest may reach, read at once. */
-struct rack_bytes {
-	__u8 bytes[32];
-};
+static __noinline int refresh(struct nd_flow *flow, __u32 index, struct tcp_sock *tp)
+{
+	struct nd_detail *detail = bpf_map_lookup_elem(&details, &index);
 
-#define RACK_FIELD(raw, type, field)                                                                \
-	(*(type *)((raw).bytes + (bpf_core_field_offset(struct tcp_rack, field) & 15)))
+	if (!flow || !detail)
+		return 0;
+	flow->stale = 0;
+	copy_counters(detail, tp);
+	return 0;
+}
 
 struct sample {
 	__u64 mstamp;
@@ -241,14 +321,25 @@ struct sample {
 	__u32 end_seq;
 };
 
+static __noinline int copy_rack(struct sample *sample, struct tcp_sock *tp)
+{
+	sample->mstamp = BPF_CORE_READ(tp, rack.mstamp);
+	sample->rtt_us = BPF_CORE_READ(tp, rack.rtt_us);
+	sample->end_seq = BPF_CORE_READ(tp, rack.end_seq);
+	return 0;
+}
+
 static __always_inline void read_rack(struct sample *sample, struct tcp_sock *tp)
 {
-	struct rack_bytes raw = {};
+	struct tcp_sock *checked = typed(tp);
 
-	bpf_probe_read_kernel(&raw, sizeof(raw), __builtin_preserve_access_index(&tp->rack));
-	sample->mstamp = RACK_FIELD(raw, __u64, mstamp);
-	sample->rtt_us = RACK_FIELD(raw, __u32, rtt_us);
-	sample->end_seq = RACK_FIELD(raw, __u32, end_seq);
+	if (likely(checked)) {
+		sample->mstamp = checked->rack.mstamp;
+		sample->rtt_us = checked->rack.rtt_us;
+		sample->end_seq = checked->rack.end_seq;
+	} else {
+		copy_rack(sample, tp);
+	}
 }
 
 /* Starts tracking a socket, unless it is filtered out or there is no room. */
@@ -256,88 +347,128 @@ static __noinline int track(struct sock *sk, int opened)
 {
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
 	struct identity who = {};
+	struct nd_detail *detail;
 	struct sample sample;
 	struct nd_stats *mine;
 	struct nd_flow *flow;
+	__u32 index;
 
 	if (!identify(&who, sk) || !wanted(&who)) {
-		flow = claim((__u64)sk, PROBES_PASSED_OVER);
+		flow = claim((__u64)sk, PROBES_PASSED_OVER, &index);
 		if (flow)
-			flow->id = ND_PASSED_OVER;
+			flow->passed_over = 1;
 		return 0;
 	}
 	mine = this_cpu_stats();
 	if (!mine)
 		return 0;
-	flow = claim((__u64)sk, PROBES);
+	flow = claim((__u64)sk, PROBES, &index);
 	if (!flow) {
 		mine->lost_flows++;
 		return 0;
 	}
+	detail = bpf_map_lookup_elem(&details, &index);
+	if (!detail)
+		return 0;
 	/* What the socket shows now may be old; the next change is the first sample. */
 	read_rack(&sample, tp);
 	flow->rack_mstamp = sample.mstamp;
 	flow->rack_end_seq = sample.end_seq;
 	flow->rack_rtt_us = sample.rtt_us;
-	flow->rtt_sum_us = 0;
-	flow->rtt_count = 0;
-	__builtin_memcpy(flow->laddr, who.laddr, sizeof(flow->laddr));
-	__builtin_memcpy(flow->raddr, who.raddr, sizeof(flow->raddr));
-	flow->netns = who.netns;
-	flow->lport = who.lport;
-	flow->rport = who.rport;
-	flow->opened = opened;
-	flow->closed = 0;
-	__builtin_memset(flow->ways, 0, sizeof(flow->ways));
-	copy_counters(flow, tp);
+	flow->stale = 0;
+	flow->passed_over = 0;
+	flow->pending = 0;
+	__builtin_memset(flow->samples, 0, sizeof(flow->samples));
+	__builtin_memset(detail, 0, sizeof(*detail));
+	detail->opened = opened;
+	detail->netns = who.netns;
+	detail->lport = who.lport;
+	detail->rport = who.rport;
+	__builtin_memcpy(detail->laddr, who.laddr, sizeof(detail->laddr));
+	__builtin_memcpy(detail->raddr, who.raddr, sizeof(detail->raddr));
+	copy_counters(detail, tp);
 	/* From here on user space may read it. */
 	barrier();
-	flow->id = ((__u64)bpf_get_smp_processor_id() << 48) | ++mine->next_id;
+	detail->id = ((__u64)bpf_get_smp_processor_id() << 48) | ++mine->next_id;
 	return 0;
 }
 
-static __noinline int spill(struct nd_flow *flow, struct nd_way *way)
+/* Moves an octave of a flow's histogram to `spilled`. */
+static __noinline int spill(struct nd_detail *detail, __u32 place)
 {
-	struct nd_bucket_key key = {};
-	__u64 *count, first;
+	struct nd_spilled_key key = {};
+	struct nd_spilled *spilt, first = {};
+	struct nd_octave *octave;
 
-	if (!flow || !way)
+	if (!detail || place >= ND_OCTAVES)
 		return 0;
-	key.id = flow->id;
-	key.bucket = way->bucket;
-	first = way->count;
-	count = bpf_map_lookup_elem(&spilled, &key);
-	if (count) {
-		*count += first;
-	} else if (bpf_map_update_elem(&spilled, &key, &first, BPF_NOEXIST)) {
-		struct nd_stats *mine = this_cpu_stats();
+	octave = &detail->octaves[place];
+	key.id = detail->id;
+	key.octave = detail->held[place] - 1;
+	spilt = bpf_map_lookup_elem(&spilled, &key);
+	if (!spilt) {
+		bpf_map_update_elem(&spilled, &key, &first, BPF_NOEXIST);
+		spilt = bpf_map_lookup_elem(&spilled, &key);
+	}
+	for (__u32 i = 0; i < 1 << ND_SUB_BITS; i++) {
+		if (spilt) {
+			spilt->counts[i] += octave->counts[i];
+		} else if (octave->counts[i]) {
+			struct nd_stats *mine = this_cpu_stats();
 
-		if (mine)
-			mine->lost_rtt += first;
+			if (mine)
+				mine->lost_rtt += octave->counts[i];
+		}
+		octave->counts[i] = 0;
 	}
 	return 0;
 }
 
-static __always_inline void count_rtt(struct nd_flow *flow, __u32 rtt_us)
+static __always_inline void count_rtt(struct nd_detail *detail, __u32 rtt_us)
 {
 	__u32 bucket = nd_bucket_of(rtt_us);
-	struct nd_way *way = &flow->ways[bucket & (ND_WAYS - 1)];
+	__u32 octave = bucket >> ND_SUB_BITS, place = octave & (ND_OCTAVES - 1);
+	__u16 *count = &detail->octaves[place].counts[bucket & ((1 << ND_SUB_BITS) - 1)];
 
-	flow->rtt_sum_us += rtt_us;
-	flow->rtt_count++;
-	if (way->bucket != bucket || way->count == 0xffff) {
-		if (way->count)
-			spill(flow, way);
-		way->bucket = bucket;
-		way->count = 0;
+	detail->rtt_sum_us += rtt_us;
+	detail->rtt_count++;
+	if (detail->held[place] != octave + 1 || *count == 0xffff) {
+		if (detail->held[place])
+			spill(detail, place);
+		detail->held[place] = octave + 1;
 	}
-	way->count++;
+	++*count;
+}
+
+/* Counts the pending samples. */
+static __noinline int count_pending(struct nd_flow *flow, __u32 index)
+{
+	struct nd_detail *detail = bpf_map_lookup_elem(&details, &index);
+
+	if (!flow || !detail)
+		return 0;
+	flow->version++;
+	barrier();
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < ND_PENDING; i++) {
+		__u32 sample = flow->samples[i];
+
+		if (!sample)
+			break;
+		count_rtt(detail, sample & ~ND_TAKEN);
+		flow->samples[i] = 0;
+	}
+	flow->pending = 0;
+	barrier();
+	flow->version++;
+	return 0;
 }
 
 /* Takes the RTT sample if there is a new one. */
-static __always_inline void take_sample(struct nd_flow *flow, struct tcp_sock *tp)
+static __always_inline void take_sample(struct nd_flow *flow, __u32 index, struct tcp_sock *tp)
 {
 	struct sample sample;
+	__u32 pending;
 
 	read_rack(&sample, tp);
 	if (sample.end_seq == flow->rack_end_seq && sample.rtt_us == flow->rack_rtt_us &&
@@ -346,7 +477,11 @@ static __always_inline void take_sample(struct nd_flow *flow, struct tcp_sock *t
 	flow->rack_end_seq = sample.end_seq;
 	flow->rack_rtt_us = sample.rtt_us;
 	flow->rack_mstamp = sample.mstamp;
-	count_rtt(flow, sample.rtt_us);
+	pending = flow->pending & (ND_PENDING - 1);
+	flow->samples[pending] = sample.rtt_us | ND_TAKEN;
+	flow->pending = ++pending;
+	if (!likely(pending != ND_PENDING))
+		count_pending(flow, index);
 }
 
 /* TP_PROTO(struct sock *sk, struct sk_buff *skb): entry of tcp_rcv_established(). */
@@ -355,15 +490,17 @@ int on_tcp_probe(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct sock *sk = (struct sock *)ctx->args[0];
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
-	struct nd_flow *flow = find((__u64)sk);
+	struct nd_flow *flow;
+	__u32 index;
 
-	if (!flow)
+	flow = find((__u64)sk, &index);
+	if (!likely(flow))
 		return track(sk, 0);
-	if (flow->id == ND_PASSED_OVER)
+	if (flow->passed_over)
 		return 0;
-	take_sample(flow, tp);
-	if (flow->epoch != poll_epoch)
-		copy_counters(flow, tp);
+	take_sample(flow, index, tp);
+	if (!likely(!flow->stale))
+		return refresh(flow, index, tp);
 	return 0;
 }
 
@@ -376,12 +513,14 @@ SEC("raw_tp/tcp_retransmit_skb")
 int on_retransmit(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct sock *sk = (struct sock *)ctx->args[0];
-	struct nd_flow *flow = find((__u64)sk);
+	struct nd_flow *flow;
+	__u32 index;
 
+	flow = find((__u64)sk, &index);
 	if (!flow)
 		return track(sk, BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_SYN_SENT);
-	if (flow->id != ND_PASSED_OVER)
-		copy_counters(flow, (struct tcp_sock *)sk);
+	if (!flow->passed_over)
+		return refresh(flow, index, (struct tcp_sock *)sk);
 	return 0;
 }
 
@@ -391,34 +530,39 @@ int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct sock *sk = (struct sock *)ctx->args[0];
 	int newstate = (int)ctx->args[2];
+	struct nd_detail *detail;
 	struct nd_flow *flow;
+	__u32 index;
 
 	if (newstate == TCP_ESTABLISHED) {
 		/* A bit-field before 5.6, and shared with SCTP and DCCP. */
 		if (BPF_CORE_READ_BITFIELD_PROBED(sk, sk_protocol) != IPPROTO_TCP)
 			return 0;
-		if (find((__u64)sk)) /* from a retransmitted SYN on */
+		if (find((__u64)sk, &index)) /* from a retransmitted SYN on */
 			return 0;
 		return track(sk, 1);
 	}
 	if (newstate != TCP_CLOSE)
 		return 0;
-	flow = find((__u64)sk);
+	flow = find((__u64)sk, &index);
 	if (!flow)
 		return 0;
-	if (flow->id != ND_PASSED_OVER) {
-		take_sample(flow, (struct tcp_sock *)sk);
-		copy_counters(flow, (struct tcp_sock *)sk);
-		flow->closed = 1;
+	detail = bpf_map_lookup_elem(&details, &index);
+	if (detail && !flow->passed_over) {
+		take_sample(flow, index, (struct tcp_sock *)sk);
+		count_pending(flow, index);
+		copy_counters(detail, (struct tcp_sock *)sk);
+		detail->closed = 1;
 		/* User space polls; waking it per closed connection would only cost. */
-		if (bpf_ringbuf_output(&closings, flow, sizeof(*flow), BPF_RB_NO_WAKEUP)) {
+		if (bpf_ringbuf_output(&closings, detail, sizeof(*detail), BPF_RB_NO_WAKEUP)) {
 			struct nd_stats *mine = this_cpu_stats();
 
 			if (mine)
 				mine->lost_closings++;
 		}
+		detail->id = 0;
 	}
-	flow->id = 0;
+	flow->passed_over = 0;
 	barrier();
 	flow->sk = 0;
 	return 0;

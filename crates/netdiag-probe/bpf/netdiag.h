@@ -8,59 +8,80 @@
 
 #include <linux/types.h>
 
+/* The histogram is that of `netdiag_telemetry::bucket_of`: 32 buckets per power of two, up to 2^27 us. */
+#define ND_SUB_BITS 5
+
+/* RTT samples that a flow collects before they are counted, so that most ACKs touch one cache line of the table. */
+#define ND_PENDING 8
+/* Marks a pending sample that is there; round trips are far below it. */
+#define ND_TAKEN (1U << 31)
+
 /*
- * Histogram buckets a flow holds itself, bucket b in way b mod ND_WAYS: one cache line. Neighbours never collide, so
- * RTTs within a factor of 1.4 of each other all have room.
+ * Octaves (powers of two) of the histogram that a flow holds itself, octave o in place o mod ND_OCTAVES: RTTs within a
+ * factor of eight of each other all have room.
  */
-#define ND_WAYS 16
-
-/* A bucket of the histogram and how often it was hit. */
-struct nd_way {
-	__u16 bucket; /* nd_bucket_of() */
-	__u16 count;
-};
-
-/* The id of a socket that the filters leave out: remembered, so that its ACKs cost next to nothing. */
-#define ND_PASSED_OVER (~0ULL)
+#define ND_OCTAVES 4
 
 /*
- * One slot of the flow table. What every ACK touches comes first, in one cache line. Counters are the kernel's own,
- * cumulative.
+ * What every ACK touches of a flow: one slot of the table, one cache line. Only user space sets `stale`, everything
+ * else is the kernel's. `version` is odd while pending samples move to the histogram.
  */
 struct nd_flow {
 	__u64 sk;	       /* address of the struct sock; 0: the slot is free */
-	__u64 id;	       /* unique for the life of the probe; 0: being filled; or ND_PASSED_OVER */
 	__u64 rack_mstamp;     /* the last RTT sample taken: when its segment was sent, */
 	__u32 rack_end_seq;    /* where that ended, */
 	__u32 rack_rtt_us;     /* and the sample itself */
-	__u64 rtt_sum_us;      /* of all samples */
-	__u32 rtt_count;
-	__u32 epoch;	       /* poll in which the counters below were copied */
+	__u32 version;
+	__u8 pending;	       /* samples below */
+	__u8 stale;	       /* the counters were read, so the next ACK is to copy them again */
+	__u8 passed_over;      /* the filters leave this socket out: remembered, so that its ACKs cost next to nothing */
+	__u8 pad;
+	__u32 samples[ND_PENDING]; /* microseconds | ND_TAKEN */
+};
+_Static_assert(sizeof(struct nd_flow) == 64, "struct nd_flow is shared with user space");
+
+/* Counts of one power of two of the histogram. */
+struct nd_octave {
+	__u16 counts[1 << ND_SUB_BITS];
+};
+
+/* The rest of a flow, at the same index. Counters are the kernel's own, cumulative. */
+struct nd_detail {
+	__u64 id;	       /* unique for the life of the probe; 0: being filled */
+	__u64 rtt_sum_us;      /* of all samples that are counted in the histogram */
 	__u64 bytes_acked;
+	__u32 rtt_count;
 	__u32 segs_out;
 	__u32 total_retrans;
 	__u32 srtt_us;	       /* smoothed RTT << 3, as the kernel stores it */
 	__u32 mdev_us;	       /* RTT variation << 2 */
 	__u32 cwnd;
-	__u32 netns;	       /* inode of the network namespace */
-	__u8 laddr[16];	       /* IPv4 as ::ffff:a.b.c.d */
-	__u8 raddr[16];
-	__u16 lport;	       /* host order */
-	__u16 rport;	       /* host order */
+	__u8 held[ND_OCTAVES]; /* the octave in each place, plus one; 0: none */
 	__u8 opened;	       /* the probe saw the handshake complete */
 	__u8 closed;
-	__u8 pad[10];
-	struct nd_way ways[ND_WAYS];
+	__u8 pad[2];
+	__u32 netns;	       /* inode of the network namespace */
+	__u16 lport;	       /* host order */
+	__u16 rport;	       /* host order */
+	__u8 laddr[16];	       /* IPv4 as ::ffff:a.b.c.d */
+	__u8 raddr[16];
+	__u8 pad2[32];
+	struct nd_octave octaves[ND_OCTAVES];
 };
-_Static_assert(sizeof(struct nd_flow) == 192, "struct nd_flow is shared with user space");
+_Static_assert(sizeof(struct nd_detail) == 384, "struct nd_detail is shared with user space");
 
-/* A histogram bucket that had to make room in its flow. */
-struct nd_bucket_key {
-	__u64 id;     /* nd_flow.id */
-	__u32 bucket; /* nd_bucket_of() */
+/* An octave that had to make room in its flow. */
+struct nd_spilled_key {
+	__u64 id;     /* nd_detail.id */
+	__u32 octave;
 	__u32 pad;
 };
-_Static_assert(sizeof(struct nd_bucket_key) == 16, "struct nd_bucket_key is shared with user space");
+_Static_assert(sizeof(struct nd_spilled_key) == 16, "struct nd_spilled_key is shared with user space");
+
+struct nd_spilled {
+	__u32 counts[1 << ND_SUB_BITS];
+};
+_Static_assert(sizeof(struct nd_spilled) == 128, "struct nd_spilled is shared with user space");
 
 /* Per-CPU bookkeeping: what there was no room for, and the source of flow ids. */
 struct nd_stats {
@@ -78,10 +99,9 @@ struct nd_prefix {
 };
 _Static_assert(sizeof(struct nd_prefix) == 20, "struct nd_prefix is shared with user space");
 
-/* The log-linear buckets of `netdiag_telemetry::bucket_of`: 32 per power of two, up to 2^27 us. */
-#define ND_SUB_BITS 5
 #define ND_MAX_US ((1U << 27) - 1)
 
+/* The bucket of a round trip. */
 static __inline __attribute__((always_inline)) __u32 nd_bucket_of(__u32 us)
 {
 	__u32 exponent = ND_SUB_BITS, top;

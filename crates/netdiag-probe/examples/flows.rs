@@ -15,7 +15,7 @@ fn main() -> Result<(), ProbeError> {
         _ => SourceChoice::Auto,
     };
     let filter = FlowFilter { loopback: true, ..FlowFilter::default() };
-    let mut probe = Probe::open(&ProbeConfig { source, filter, max_flows: None })?;
+    let mut probe = Probe::open(&ProbeConfig { source, filter, ..ProbeConfig::default() })?;
     println!("source {}, {:?}", probe.source(), probe.fallback_reason());
     for _ in 0..seconds {
         std::thread::sleep(Duration::from_secs(1));

@@ -17,15 +17,29 @@ pub enum SourceChoice {
     Sockdiag,
 }
 
+/// How many flows are tracked in the kernel unless the user asks for another number: several times the sockets of a busy
+/// host, and some 16 MB of kernel memory.
+pub const DEFAULT_MAX_FLOWS: u32 = 16_384;
+
 /// How to open a probe.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ProbeConfig {
     /// Which source.
     pub source: SourceChoice,
     /// Which flows.
     pub filter: FlowFilter,
-    /// Most flows tracked in the kernel at once; `None` for the default of 65,536.
-    pub max_flows: Option<u32>,
+    /// Most flows tracked in the kernel at once.
+    pub max_flows: u32,
+}
+
+impl Default for ProbeConfig {
+    fn default() -> Self {
+        Self {
+            source: SourceChoice::default(),
+            filter: FlowFilter::default(),
+            max_flows: DEFAULT_MAX_FLOWS,
+        }
+    }
 }
 
 /// Which flows to look at. Empty lists mean "all".

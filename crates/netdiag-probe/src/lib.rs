@@ -21,7 +21,7 @@ use std::collections::HashMap;
 
 use netdiag_telemetry::{FlowKey, FlowSnapshot, Source};
 
-pub use config::{FlowFilter, ProbeConfig, SourceChoice};
+pub use config::{DEFAULT_MAX_FLOWS, FlowFilter, ProbeConfig, SourceChoice};
 pub use error::ProbeError;
 
 use ebpf::Ebpf;

@@ -44,7 +44,7 @@ impl Pair {
 /// The sources that can be opened here.
 fn each_source(filter: impl Fn() -> FlowFilter, mut check: impl FnMut(Probe)) {
     for source in [SourceChoice::Sockdiag, SourceChoice::Ebpf] {
-        let config = ProbeConfig { source, filter: filter(), max_flows: None };
+        let config = ProbeConfig { source, filter: filter(), ..ProbeConfig::default() };
         match Probe::open(&config) {
             Ok(probe) => check(probe),
             Err(error) if source == SourceChoice::Ebpf && !rustix::process::geteuid().is_root() => {

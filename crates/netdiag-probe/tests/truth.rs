@@ -83,7 +83,8 @@ struct Watch {
 impl Watch {
     fn open(lab: &Lab, source: SourceChoice) -> Self {
         let filter = FlowFilter { netns: Some(lab.server_netns().into()), ..FlowFilter::default() };
-        let probe = Probe::open(&ProbeConfig { source, filter, max_flows: None }).expect("probe");
+        let probe =
+            Probe::open(&ProbeConfig { source, filter, ..ProbeConfig::default() }).expect("probe");
         let table = FlowTable::new(Duration::from_secs(60), probe.source());
         let mut watch =
             Self { probe, table, started: Instant::now(), samples: Vec::new(), acked: 0 };

@@ -7,8 +7,8 @@
 //! Two forms: [`RttSamples`] is sparse, because a flow touches a handful of buckets per interval and there may be tens
 //! of thousands of flows; [`RttHistogram`] is dense and adds and subtracts in place, for the rolling window.
 //!
-//! Invariant: `bucket_of` here and `rtt_bucket` in `crates/netdiag-probe/bpf/netdiag.h` are the same function. A test
-//! in the probe compares them on real samples.
+//! Invariant: `bucket_of` here and `nd_bucket_of` in `crates/netdiag-probe/bpf/netdiag.h` are the same function. The probe
+//! reads a sample with the one before the kernel counts it with the other; its test of that would count it twice.
 
 use std::time::Duration;
 

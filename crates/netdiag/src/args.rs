@@ -13,7 +13,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use ipnet::IpNet;
 use netdiag_pacer::{TpsRange, WhenStale};
-use netdiag_probe::{FlowFilter, ProbeConfig, SourceChoice};
+use netdiag_probe::{DEFAULT_MAX_FLOWS, FlowFilter, ProbeConfig, SourceChoice};
 use netdiag_telemetry::Tps;
 
 use crate::failure::UsageError;
@@ -68,10 +68,11 @@ pub(crate) struct FlowArgs {
 
     /// Track at most this many flows in the kernel.
     ///
-    /// A number of flows, 1 to 4194304; about 200 bytes of kernel memory each. Flows beyond it are counted and
-    /// reported, not tracked. Only for the ebpf source. Default: 65536.
-    #[arg(long, value_name = "N", env = "NETDIAG_MAX_FLOWS", value_parser = values::max_flows)]
-    max_flows: Option<u32>,
+    /// A number of flows, 1 to 4194304; about a kilobyte of kernel memory each. Flows beyond it are counted and
+    /// reported, not tracked. Only for the ebpf source.
+    #[arg(long, value_name = "N", env = "NETDIAG_MAX_FLOWS", default_value_t = DEFAULT_MAX_FLOWS,
+          value_parser = values::max_flows)]
+    max_flows: u32,
 }
 
 impl FlowArgs {

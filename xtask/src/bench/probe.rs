@@ -23,8 +23,15 @@ use crate::command;
 
 /// Streams in the first part: a busy inference server.
 const STREAMS: usize = 64;
-/// Messages per stream: up to 400,000 events in all (fewer where one ACK serves several messages), a few seconds.
+/// Tokens a second of each stream, spread evenly over time as a batch's are over its streams.
+const TOKENS_PER_SECOND: u32 = 30;
+/// Tokens of each stream: 10 seconds, some 38,000 events.
+const TOKENS: usize = 300;
+/// Messages per stream as fast as they go: up to 400,000 events (fewer where one ACK serves several messages), a few
+/// seconds. The caches are hot then, and round trips are the time in queues.
 const MESSAGES: usize = 3000;
+/// How often the probe is read meanwhile, as the agent does.
+const INTERVAL: Duration = Duration::from_millis(500);
 /// How many times as much is measured with `--long`.
 const LONG: usize = 20;
 /// Bytes of a message: one streamed token with its JSON around it.
@@ -42,55 +49,85 @@ pub(super) fn run(long: bool) -> anyhow::Result<Report> {
     ensure!(command::is_root(), "the probe bench loads BPF programs: run it as root");
     let times = if long { LONG } else { 1 };
     let mut report = Report { columns: vec!["what", "figure", "unit"], ..Report::default() };
-    events(&mut report, MESSAGES * times)?;
+    events(&mut report, times)?;
     agent(&mut report, WATCH * times as u32)?;
     Ok(report)
 }
 
-/// The cost per event.
-fn events(report: &mut Report, messages: usize) -> anyhow::Result<()> {
+/// The cost per event of programs that watch the same ones.
+fn events(report: &mut Report, times: usize) -> anyhow::Result<()> {
     let filter = FlowFilter { loopback: true, ..FlowFilter::default() };
-    let config = ProbeConfig { source: SourceChoice::Ebpf, filter, max_flows: None };
+    let config = ProbeConfig { source: SourceChoice::Ebpf, filter, ..ProbeConfig::default() };
     let mut probe = Probe::open(&config)?;
+    let ours = probe.program_ids().into_iter().find(|(name, _)| *name == "on_tcp_probe");
+    let ours = ours.context("our program is not loaded")?.1;
     let empty = load_empty();
     let bpftrace = Bpftrace::start();
-
-    let statistics = Statistics::enable()?;
-    let before = Instant::now();
-    traffic(messages)?;
-    let elapsed = before.elapsed();
-    drop(statistics);
-    probe.snapshot()?;
-
-    let ours = probe.program_ids().into_iter().find(|(name, _)| *name == "on_tcp_probe");
-    let ours = cost(ours.context("our program is not loaded")?.1)?;
-    let mut row = |what: &str, ns: f64| {
-        report.rows.push(vec![what.to_owned(), format!("{ns:.0}"), "ns/event".to_owned()])
-    };
-    row("netdiag probe", ours.ns);
-    match empty.and_then(|(_loaded, id)| cost(id)) {
-        Ok(peer) => row("empty raw tracepoint", peer.ns),
+    let mut peers = Vec::new();
+    match &empty {
+        Ok((_loaded, id)) => peers.push(("empty raw tracepoint", *id)),
         Err(error) => report.absent.push(format!("empty raw tracepoint ({error:#})")),
     }
-    match bpftrace.and_then(|bpftrace| bpftrace.cost()) {
-        Ok(peer) => {
-            row("bpftrace hist(srtt) by port", peer.ns);
+    match &bpftrace {
+        Ok(bpftrace) => peers.push(("bpftrace hist(srtt) by port", bpftrace.id)),
+        Err(error) => report.absent.push(format!("bpftrace ({error:#})")),
+    }
+
+    let statistics = Statistics::enable()?;
+    let token = Duration::from_secs(1) / (TOKENS_PER_SECOND * STREAMS as u32);
+    for (load, bar, messages, gap) in [
+        ("tokens", Some("probe_to_bpftrace"), TOKENS * times, token),
+        ("bulk", None, MESSAGES * times, Duration::ZERO),
+    ] {
+        let before = programs_cost(ours, &peers)?;
+        let elapsed = watched_traffic(&mut probe, messages, gap)?;
+        let after = programs_cost(ours, &peers)?;
+        let costs: Vec<Cost> =
+            before.iter().zip(&after).map(|(before, after)| after.since(before)).collect();
+        let names = std::iter::once("netdiag probe").chain(peers.iter().map(|(name, _)| *name));
+        for (name, cost) in names.zip(&costs) {
+            ensure!(cost.events > 1000, "{name} saw {} events only", cost.events);
+            let (what, figure) = (format!("{name}, {load}"), format!("{:.0}", cost.per_event()));
+            report.rows.push(vec![what, figure, "ns/event".to_owned()]);
+        }
+        if let (Some(bar), Ok(_)) = (bar, &bpftrace) {
             report.bars.push(Bar {
-                name: "probe_to_bpftrace",
-                value: ours.ns / peer.ns,
+                name: bar,
+                value: costs[0].per_event() / costs[costs.len() - 1].per_event(),
                 bound: Bound::AtMost(0.5),
                 unit: "",
             });
         }
-        Err(error) => report.absent.push(format!("bpftrace ({error:#})")),
+        let (events, rate) = (costs[0].events, costs[0].events as f64 / elapsed.as_secs_f64());
+        report.rows.push(vec![
+            format!("events measured, {load}"),
+            events.to_string(),
+            format!("{rate:.0}/s"),
+        ]);
     }
-    let rate = ours.events as f64 / elapsed.as_secs_f64();
-    report.rows.push(vec![
-        "events measured".into(),
-        ours.events.to_string(),
-        format!("{rate:.0}/s"),
-    ]);
+    drop(statistics);
     Ok(())
+}
+
+/// What each program has cost so far, ours first.
+fn programs_cost(ours: u32, peers: &[(&str, u32)]) -> anyhow::Result<Vec<Cost>> {
+    std::iter::once(ours).chain(peers.iter().map(|(_, id)| *id)).map(Cost::of).collect()
+}
+
+/// Traffic, with the probe read all the while. How long it took.
+fn watched_traffic(probe: &mut Probe, messages: usize, gap: Duration) -> anyhow::Result<Duration> {
+    let start = Instant::now();
+    let traffic = std::thread::spawn(move || traffic(messages, gap));
+    let mut due = INTERVAL;
+    while !traffic.is_finished() {
+        if start.elapsed() >= due {
+            probe.snapshot()?;
+            due += INTERVAL;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    traffic.join().map_err(|_| anyhow::anyhow!("the writing thread panicked"))??;
+    Ok(start.elapsed())
 }
 
 /// The agent beside many established connections, each with one message a second.
@@ -184,8 +221,9 @@ fn cpu_ticks(process: &Path) -> anyhow::Result<u64> {
     Ok(field(11)? + field(12)?) // utime + stime
 }
 
-/// Small messages over many connections, written by one thread and read by another, as a server and its clients would.
-fn traffic(messages: usize) -> anyhow::Result<()> {
+/// Small messages over many connections, written by one thread with a gap in between and read by another, as a server and
+/// its clients would.
+fn traffic(messages: usize, gap: Duration) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     let mut servers = Vec::new();
@@ -205,27 +243,41 @@ fn traffic(messages: usize) -> anyhow::Result<()> {
         }
         Ok(())
     });
+    let (start, mut due) = (Instant::now(), Duration::ZERO);
     for _ in 0..messages {
         for server in &mut servers {
             server.write_all(&[0; MESSAGE])?;
+            due += gap;
+            if !gap.is_zero() {
+                std::thread::sleep(due.saturating_sub(start.elapsed()));
+            }
         }
     }
     reader.join().map_err(|_| anyhow::anyhow!("the reading thread panicked"))??;
     Ok(())
 }
 
+/// What the kernel has counted for a program.
 struct Cost {
-    ns: f64,
+    time: Duration,
     events: u64,
 }
 
-/// What the kernel has counted for a program.
-fn cost(id: u32) -> anyhow::Result<Cost> {
-    let program = loaded_programs().flatten().find(|program| program.id() == id);
-    let program = program.context("the program is gone")?;
-    let events = program.run_count();
-    ensure!(events > 1000, "the program saw {events} events only");
-    Ok(Cost { ns: program.run_time().as_nanos() as f64 / events as f64, events })
+impl Cost {
+    fn of(id: u32) -> anyhow::Result<Self> {
+        let program = loaded_programs().flatten().find(|program| program.id() == id);
+        let program = program.context("the program is gone")?;
+        Ok(Self { time: program.run_time(), events: program.run_count() })
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        Self { time: self.time - before.time, events: self.events - before.events }
+    }
+
+    /// Nanoseconds.
+    fn per_event(&self) -> f64 {
+        self.time.as_nanos() as f64 / self.events as f64
+    }
 }
 
 fn load_empty() -> anyhow::Result<(aya::Ebpf, u32)> {
@@ -307,10 +359,6 @@ impl Bpftrace {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-    }
-
-    fn cost(&self) -> anyhow::Result<Cost> {
-        cost(self.id)
     }
 }
 
