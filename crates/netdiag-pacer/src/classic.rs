@@ -8,8 +8,9 @@
 //!
 //! The retransmitted share is pooled over seconds, and a prior of segments without loss keeps one lost segment of two from
 //! counting as 50 %. An interval without RTT samples is told apart by what else it shows: flows that stall (data is out
-//! and no ACK comes) take the rate down by their share, at once and by name; retransmissions alone are judged with the
-//! last RTT; nothing at all is idle, where the last quality is kept for a while and then forgotten.
+//! and no ACK comes) take the rate down by their share, at once and by name; a reader that takes nothing takes it down as
+//! well; retransmissions alone are judged with the last RTT; nothing at all is idle, where the last quality is kept for a
+//! while and then forgotten.
 //!
 //! It knows nothing of a link's own baseline: a long clean path looks as bad as a short congested one. That is what a
 //! CSV row can tell, and why the `carry` policy exists for input that knows each flow.
@@ -80,7 +81,7 @@ pub struct Observation {
     pub segs_out: Option<u64>,
     /// Share of the flows with something to deliver that stall; anything outside 0..=1 is taken as its nearest end.
     pub stalled: f64,
-    /// The peer's receive window held the flow back for most of the interval.
+    /// Data waits and the peer's receive window held it back for most of the interval.
     pub reader_limited: bool,
     /// Which source measured.
     pub source: Option<Source>,
@@ -157,7 +158,7 @@ impl Classic {
             if seen.p95_rtt.is_some() || seen.retrans_segs > 0 {
                 self.path = quality(self.last_rtt, self.retrans_share());
             }
-            self.target = self.path * (1.0 - seen.stalled);
+            self.target = if takes_nothing(&seen) { 0.0 } else { self.path * (1.0 - seen.stalled) };
         }
         self.quality = self.target + (self.quality - self.target) * decay(elapsed, SMOOTHING);
         self.anomaly = self.quality < if self.anomaly { ANOMALY_OFF } else { ANOMALY_ON };
@@ -205,15 +206,18 @@ impl Classic {
             };
             return (State::Idle, nothing.to_owned());
         }
+        if takes_nothing(last) {
+            return (State::Reader, "reader: receive window full, nothing was taken".to_owned());
+        }
         let mut link = match last.p95_rtt {
             Some(p95) => format!("p95 RTT {}", millis(p95)),
             None => "no round trip was measured".to_owned(),
         };
-        if last.segs_out.is_some() {
-            link += &format!(", {:.1} % retransmitted", self.retrans_share() * 100.0);
-        } else {
-            link += &format!(", {} segments retransmitted", last.retrans_segs);
-        }
+        link += &match (last.segs_out, last.retrans_segs) {
+            (Some(_), _) => format!(", {:.1} % retransmitted", self.retrans_share() * 100.0),
+            (None, 1) => ", 1 segment retransmitted".to_owned(),
+            (None, segs) => format!(", {segs} segments retransmitted"),
+        };
         if last.stalled > 0.0 {
             link += &format!(", {:.0} % of flows stalled", last.stalled * 100.0);
         }
@@ -243,7 +247,12 @@ impl Classic {
 
 /// Nothing to judge the path by: no round trip, no loss, and nobody waits.
 fn is_idle(seen: &Observation) -> bool {
-    seen.p95_rtt.is_none() && seen.retrans_segs == 0 && seen.stalled <= 0.0
+    seen.p95_rtt.is_none() && seen.retrans_segs == 0 && seen.stalled <= 0.0 && !seen.reader_limited
+}
+
+/// Data waits for a reader whose window stays shut: what it takes gives round trips.
+fn takes_nothing(seen: &Observation) -> bool {
+    seen.reader_limited && seen.p95_rtt.is_none()
 }
 
 /// A share as one; no number counts as none.

@@ -16,7 +16,7 @@ pub enum State {
     Clear,
     /// The path carries less.
     Constrained,
-    /// The reader takes less: its receive window is full.
+    /// The reader takes less, or nothing: its receive window is full.
     Reader,
     /// Unacknowledged data and no ACK for longer than the path explains.
     Stalled,

@@ -3,14 +3,14 @@
 //! Invariant: memory follows the flows of the last tick and nothing else; a scope whose flows are gone is forgotten,
 //! and presumed healthy if it comes back.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use netdiag_hints::{Board, StreamEntry};
 use netdiag_pacer::{Classic, Observation, TpsRange};
-use netdiag_telemetry::{FlowKey, Scope, StreamSample, Tick};
+use netdiag_telemetry::{Bytes, FlowKey, LinkSample, Liveness, Scope, StreamSample, Tick};
 use tokio::time::Instant;
 
 /// Share of an interval with a full receive window from which on the reader is the one to name: beyond half, it held
@@ -56,10 +56,12 @@ impl Pacers {
     pub(crate) fn observe(&mut self, tick: &Tick, elapsed: Duration) -> Board {
         self.tick += 1;
         let (range, now) = (self.range, self.tick);
-        self.host.observe(&of_host(tick), elapsed);
+        let held = tick.streams.iter().filter(|stream| held_by_reader(stream));
+        let held: HashSet<IpAddr> = held.map(|stream| stream.key.peer.ip()).collect();
+        self.host.observe(&of_host(tick, !held.is_empty()), elapsed);
         let peers = tick.peers.iter().map(|(peer, sample)| {
             let pacer = pacer(&mut self.peers, *peer, range, now);
-            pacer.observe(&Observation::from(sample), elapsed);
+            pacer.observe(&of_many(sample, held.contains(peer)), elapsed);
             (*peer, pacer.hint(&Scope::Peer(*peer), Duration::ZERO))
         });
         let peers = peers.collect();
@@ -96,18 +98,28 @@ fn pacer<K: Eq + Hash>(
 }
 
 /// The host's interval. Connections that sleep have no say in how many of the others stall.
-fn of_host(tick: &Tick) -> Observation {
+fn of_host(tick: &Tick, any_held: bool) -> Observation {
     let sample = &tick.host.sample;
     let stalled = f64::from(sample.stalled_flows.unwrap_or_default());
     let active = f64::from(tick.active_flows.max(1));
-    Observation { stalled: (stalled / active).min(1.0), ..Observation::from(sample) }
+    Observation { stalled: (stalled / active).min(1.0), ..of_many(sample, any_held) }
+}
+
+/// Several flows together are the readers' to move only if none of them moves.
+fn of_many(sample: &LinkSample, any_held: bool) -> Observation {
+    Observation { reader_limited: any_held && sample.rtt.is_none(), ..Observation::from(sample) }
+}
+
+/// The kernel counted the interval as the reader's, or data waits while nothing is under way and no round trip ended,
+/// which only a shut window explains.
+fn held_by_reader(stream: &StreamSample) -> bool {
+    let waits = |live: Liveness| live.notsent > Bytes(0) && live.unacked_segs == 0;
+    let shut = stream.sample.rtt.is_none() && stream.liveness.is_some_and(waits);
+    stream.rwnd_limited >= READER_SHARE || shut
 }
 
 fn of_stream(stream: &StreamSample) -> Observation {
-    Observation {
-        reader_limited: stream.rwnd_limited >= READER_SHARE,
-        ..Observation::from(&stream.sample)
-    }
+    Observation { reader_limited: held_by_reader(stream), ..Observation::from(&stream.sample) }
 }
 
 #[cfg(test)]

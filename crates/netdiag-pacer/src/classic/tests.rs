@@ -141,6 +141,25 @@ fn a_few_segments_do_not_ring_the_bell() {
 }
 
 #[test]
+fn a_reader_that_takes_nothing_is_named_and_slows_the_rate() {
+    let mut pacer = Classic::new(range());
+    pacer.observe(&link(20, 0, 20), TICK);
+    let shut = Observation { reader_limited: true, segs_out: Some(0), ..Observation::default() };
+    for _ in 0..20 {
+        pacer.observe(&shut, TICK);
+    }
+    let hint = pacer.hint(&Scope::Host, Duration::ZERO);
+    assert_eq!((hint.state, hint.hold), (State::Reader, false));
+    assert_eq!(hint.reason, "reader: receive window full, nothing was taken");
+    assert!(hint.current_tps.get() < 6.0 && hint.target_tps == hint.min_tps, "{hint:?}");
+    // It reads again; the path was never worse.
+    for _ in 0..20 {
+        pacer.observe(&link(20, 0, 20), TICK);
+    }
+    assert!(pacer.rate().get() > 72.0, "{}", pacer.rate());
+}
+
+#[test]
 fn the_reason_is_one_sentence_of_numbers() {
     let reason = |seen: Observation| {
         let mut pacer = Classic::new(range());
@@ -157,6 +176,9 @@ fn the_reason_is_one_sentence_of_numbers() {
     assert_eq!(reason(stalled), "path: p95 RTT 20 ms, 0.0 % retransmitted, 25 % of flows stalled");
     let nothing = Observation { segs_out: Some(0), ..Observation::default() };
     assert_eq!(reason(nothing), "nothing was sent");
+    let row = |retrans_segs| Observation { segs_out: None, ..link(20, retrans_segs, 0) };
+    assert!(reason(row(1)).ends_with(", 1 segment retransmitted"));
+    assert!(reason(row(2)).ends_with(", 2 segments retransmitted"));
     assert_eq!(reason(Observation::default()), "no round trip was measured");
 }
 

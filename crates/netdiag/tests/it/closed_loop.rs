@@ -118,6 +118,61 @@ fn silence_holds_the_stream_until_the_link_is_back() {
     running.end_by(Signal::TERM);
 }
 
+/// A client that stops reading fills its window, and the server's buffer behind it.
+fn a_reader_that_stops_is_named(source: &str) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let mut client = TcpStream::connect(("127.0.0.1", port)).expect("connects");
+    let (mut server, _) = listener.accept().expect("accepts");
+    let fixed = ["up", "--listen", "127.0.0.1:0", "--interval", "0.2", "--loopback", "--source"];
+    let mut command = netdiag(fixed);
+    command.args([source, "--port", &port.to_string()]);
+    let mut running = Running::start(command);
+    let address = running.address();
+    let over = Arc::new(AtomicBool::new(false));
+    let stop = Arc::clone(&over);
+    let writer = std::thread::spawn(move || {
+        // Blocks until it is read, or until the client is gone.
+        while !stop.load(Ordering::Relaxed) && server.write_all(&[b't'; 10_000]).is_ok() {}
+    });
+    let stream = until("a full window at the lowest rate", || {
+        let (_, body) = crate::support::get(address, "/v1/streams");
+        let all: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        let stream = all["streams"][0].clone();
+        let low = stream["hint"]["current_tps"].as_f64().is_some_and(|rate| rate < 6.0);
+        (stream["state"] == "reader" && low).then_some(stream)
+    });
+    assert_eq!((&stream["cause"], &stream["hint"]["hold"]), (&"reader".into(), &false.into()));
+    let peer = client.local_addr().expect("an address").ip();
+    for query in [String::new(), format!("?peer={peer}")] {
+        let hint = hint(address, &query);
+        assert_eq!(hint["state"], "reader", "{source}: {hint}");
+    }
+    over.store(true, Ordering::Relaxed);
+    let reader = std::thread::spawn(move || {
+        let mut buffer = vec![0; 1 << 16];
+        while client.read(&mut buffer).is_ok_and(|read| read > 0) {}
+    });
+    until("the highest rate again", || {
+        hint(address, "")["current_tps"].as_f64().filter(|&rate| rate > 0.9 * MAX_TPS)
+    });
+    running.end_by(Signal::TERM);
+    writer.join().expect("the server's thread");
+    reader.join().expect("the client's thread");
+}
+
+#[test]
+fn a_reader_that_stops_is_named_by_ebpf() {
+    if root("closed_loop::a_reader_that_stops_is_named_by_ebpf") {
+        a_reader_that_stops_is_named("ebpf");
+    }
+}
+
+#[test]
+fn a_reader_that_stops_is_named_by_sock_diag() {
+    a_reader_that_stops_is_named("sockdiag");
+}
+
 #[test]
 fn the_rate_follows_the_link_by_ebpf() {
     if root("closed_loop::the_rate_follows_the_link_by_ebpf") {
