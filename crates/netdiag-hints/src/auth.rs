@@ -3,6 +3,8 @@
 //! Invariant: an [`Exposure`] beyond loopback exists only with a token or with the explicit wish to have none.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -16,20 +18,30 @@ impl Token {
     /// Shortest token accepted: 16 characters hold at least 64 bits even in hexadecimal.
     const SHORTEST: usize = 16;
 
-    /// Reads a token from a file, leaving out white space around it.
+    /// Longest token accepted: one that surely fits into a request's headers.
+    const LONGEST: usize = 1024;
+
+    /// Reads a token from the first line of a file, leaving out white space around it.
     pub fn read(path: &Path) -> Result<Self, ExposureError> {
         let unusable = |why: String| ExposureError::TokenFile { path: path.to_owned(), why };
-        let text = std::fs::read_to_string(path).map_err(|error| unusable(error.to_string()))?;
-        Self::try_new(&text).map_err(|why| unusable(why.to_owned()))
+        // The first line is near the start, or too long.
+        let mut start = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(2 * Self::LONGEST as u64).read_to_end(&mut start))
+            .map_err(|error| unusable(error.to_string()))?;
+        Self::try_new(&String::from_utf8_lossy(&start)).map_err(|why| unusable(why.to_owned()))
     }
 
     fn try_new(text: &str) -> Result<Self, &'static str> {
-        let token = text.trim();
+        let token = text.lines().next().unwrap_or_default().trim();
         if token.is_empty() {
-            return Err("the file is empty");
+            return Err("the first line is empty");
         }
         if token.len() < Self::SHORTEST {
             return Err("the token is shorter than 16 characters");
+        }
+        if token.len() > Self::LONGEST {
+            return Err("the token is longer than 1024 characters");
         }
         // RFC 6750 §2.1, b64token; more would not survive an HTTP header.
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
@@ -73,7 +85,10 @@ pub enum ExposureError {
     #[error("--auth-token-file and --no-auth contradict each other: give one of them")]
     Contradiction,
     /// The token cannot be used.
-    #[error("token file {path}: {why}", path = path.display())]
+    #[error(
+        "token file {path} of --auth-token-file: {why}; `openssl rand -hex 32 > FILE` makes a good one",
+        path = path.display()
+    )]
     TokenFile {
         /// The file.
         path: PathBuf,
@@ -101,6 +116,11 @@ impl Exposure {
     /// The address to listen on.
     pub fn listen(&self) -> SocketAddr {
         self.listen
+    }
+
+    /// Whether everyone who can connect may ask.
+    pub fn is_open(&self) -> bool {
+        self.token.is_none()
     }
 
     pub(crate) fn token(&self) -> Option<&Token> {
@@ -167,6 +187,15 @@ mod tests {
         check(" \n", "empty");
         check("hunter2", "shorter than 16");
         check("hunter two hunter two", "characters other than");
+        check(&"hunter2".repeat(200), "longer than 1024");
+        check("\nhunter2hunter2hunter2", "first line is empty");
+        // What follows the first line is nobody's business.
+        let path = folder.path().join("token");
+        let mut content = format!("{SECRET}\n").into_bytes();
+        content.extend(vec![0xff; 1 << 20]);
+        std::fs::write(&path, content).expect("write");
+        let token = Token::read(&path).expect("the first line");
+        assert!(token.admits(Some(format!("Bearer {SECRET}").as_bytes())));
         assert!(
             Token::read(Path::new("/no/such"))
                 .expect_err("absent")

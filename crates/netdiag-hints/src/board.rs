@@ -18,6 +18,8 @@ pub struct Board {
     pub peers: BTreeMap<IpAddr, Hint>,
     /// Per flow; kept sorted by [`Board::new`].
     streams: Vec<StreamEntry>,
+    /// Telemetry tells no peers apart, so the host's hint is every peer's.
+    pub(crate) host_only: bool,
     /// When the telemetry behind the hints was sampled; `None` before the first sample.
     pub sampled_at: Option<Instant>,
     /// What the probe had no room for so far, by kind.
@@ -48,7 +50,12 @@ impl Board {
         sampled_at: Option<Instant>,
     ) -> Self {
         streams.sort_unstable_by_key(|stream| (stream.key.peer, stream.key));
-        Self { host, peers, streams, sampled_at, lost: Vec::new() }
+        Self { host, peers, streams, host_only: false, sampled_at, lost: Vec::new() }
+    }
+
+    /// A board from telemetry of the host as a whole: its hint is also that of every peer and stream.
+    pub fn of_host(host: Hint, sampled_at: Option<Instant>) -> Self {
+        Self { host_only: true, ..Self::new(host, BTreeMap::new(), Vec::new(), sampled_at) }
     }
 
     /// All flows, sorted by the client's address.

@@ -100,6 +100,7 @@ fn age(board: &Board) -> Option<Duration> {
 
 fn find(board: &Board, target: Target, range: TpsRange) -> Hint {
     match target {
+        _ if board.host_only => board.host.clone(),
         Target::Host => board.host.clone(),
         Target::Peer(peer) => board.peers.get(&peer).cloned().unwrap_or_else(|| {
             Hint::unknown(range, &Scope::Peer(peer), format!("no flow to {peer} is known"))
@@ -188,9 +189,12 @@ fn uncached(body: impl IntoResponse) -> Response {
 fn valid<T>(
     query: Result<Query<T>, axum::extract::rejection::QueryRejection>,
 ) -> Result<T, Problem> {
-    query
-        .map(|Query(query)| query)
-        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))
+    query.map(|Query(query)| query).map_err(|error| {
+        // What it says after its own prefix: the parameter and what is wrong with it.
+        let text = error.body_text();
+        let cause = text.split_once(": ").map_or(text.as_str(), |(_, cause)| cause);
+        Problem::new(StatusCode::BAD_REQUEST, format!("query: {cause}"))
+    })
 }
 
 /// What every request passes.

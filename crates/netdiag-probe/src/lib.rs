@@ -34,6 +34,8 @@ pub struct Probe {
     ebpf: Option<Ebpf>,
     sockets: Sockets,
     filter: FlowFilter,
+    /// Inode of our own network namespace.
+    own_netns: u32,
     fallback_reason: Option<String>,
     dump_failing: bool,
 }
@@ -78,6 +80,7 @@ impl Probe {
             ebpf,
             sockets,
             filter: config.filter.clone(),
+            own_netns: own,
             fallback_reason,
             dump_failing: false,
         })
@@ -97,11 +100,19 @@ impl Probe {
     ///
     /// The first call gives the baseline of connections that were open before the probe; make it at once.
     pub fn snapshot(&mut self) -> Result<Vec<FlowSnapshot>, ProbeError> {
-        let Some(ebpf) = &mut self.ebpf else {
-            let mut flows = self.sockets.dump([].into_iter()).map_err(ProbeError::SockDiag)?;
-            flows.retain(|flow| self.filter.matches(&flow.key));
-            return Ok(flows);
-        };
+        let mut flows = self.counted_and_dumped()?;
+        flows.retain(|flow| flow.key.netns != self.own_netns || !self.filter.excepts(&flow.key));
+        Ok(flows)
+    }
+
+    fn dumped(&mut self) -> Result<Vec<FlowSnapshot>, ProbeError> {
+        let mut flows = self.sockets.dump([].into_iter()).map_err(ProbeError::SockDiag)?;
+        flows.retain(|flow| self.filter.matches(&flow.key));
+        Ok(flows)
+    }
+
+    fn counted_and_dumped(&mut self) -> Result<Vec<FlowSnapshot>, ProbeError> {
+        let Some(ebpf) = &mut self.ebpf else { return self.dumped() };
         let sockets = &mut self.sockets;
         let reading = ebpf.read(|flows| sockets.dump(flows.iter().map(|flow| flow.key.netns)))?;
         let dumped = match reading.between {

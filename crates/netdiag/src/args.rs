@@ -85,6 +85,7 @@ impl FlowArgs {
                 peers: self.peer.clone(),
                 loopback: self.loopback,
                 netns: self.netns.clone().map(|netns| netns.0),
+                except_port: None,
             },
             max_flows: self.max_flows,
         }
@@ -193,8 +194,8 @@ pub(crate) struct ServerArgs {
 
     /// Ask every request for the token in this file.
     ///
-    /// The first line, sent by clients as `Authorization: Bearer TOKEN`. Default: no token, which --listen allows only
-    /// on a loopback address.
+    /// Its first line, sent by clients as `Authorization: Bearer TOKEN`: 16 to 1024 characters of A-Z a-z 0-9 - . _ ~ +
+    /// / =, such as `openssl rand -hex 32` makes. Default: no token, which --listen allows only on a loopback address.
     #[arg(long, value_name = "FILE", env = "NETDIAG_AUTH_TOKEN_FILE")]
     pub(crate) auth_token_file: Option<PathBuf>,
 

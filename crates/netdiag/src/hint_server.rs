@@ -56,8 +56,24 @@ impl HintServer {
         Ok(Self { listener, exposure, address })
     }
 
-    /// Where a client on this host finds the hints.
-    pub(crate) fn url(&self) -> String {
+    /// The port that was taken.
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Where a client on this host finds the hints, and who else can ask.
+    pub(crate) fn place(&self) -> String {
+        let url = self.url();
+        let reach = match self.address.ip() {
+            ip if ip.to_canonical().is_loopback() => return url,
+            ip if ip.is_unspecified() => "on every address of this host".to_owned(),
+            ip => format!("on {ip}"),
+        };
+        let asked = if self.exposure.is_open() { "no token asked" } else { "with the token" };
+        format!("{url} ({reach}, {asked})")
+    }
+
+    fn url(&self) -> String {
         let ip = match self.address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -349,3 +349,23 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn telemetry_of_the_host_alone_speaks_for_every_peer() {
+    let board = Board::of_host(observed(Scope::Host, 300), Some(Instant::now()));
+    let boards = watch::Sender::new(Arc::new(board));
+    let server = router(boards.subscribe(), options("127.0.0.1:9000", None));
+    let (_, host) = get(&server, "/v1/hint").await;
+    for peer in ["192.0.2.7", "192.0.2.7:4001"] {
+        let (status, hint) = get(&server, &format!("/v1/hint?peer={peer}")).await;
+        assert_eq!((status, &hint["scope"]), (StatusCode::OK, &"host".into()), "{hint}");
+        assert_eq!(hint["current_tps"], host["current_tps"]);
+    }
+}
+
+#[tokio::test]
+async fn a_bad_query_is_told_in_the_words_of_the_query() {
+    let (status, problem) = get(&server(), "/v1/streams?limit=-1").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(problem["error"]["message"], "query: limit: invalid digit found in string");
+}

@@ -21,7 +21,7 @@ use crate::terminal::say;
 ///
 /// Follows the file while it grows, also when it is rotated, truncated, replaced, or not there yet. Reads what `netdiag
 /// agent` writes and files with at least timestamp, avg_rtt_us, p95_rtt_us and retrans_count. A file speaks for the
-/// host as a whole: there are no hints per peer or stream. Runs until SIGINT or SIGTERM.
+/// host as a whole, and so does the hint for any peer. Runs until SIGINT or SIGTERM.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Follow this file.
@@ -61,7 +61,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let waiting = if present { "" } else { " (not there yet)" };
     say(&format!(
         "netdiag: hints on {} ({} to {} tokens/s); following {}{waiting}",
-        server.url(),
+        server.place(),
         range.min(),
         range.max(),
         args.csv.display(),
@@ -85,7 +85,6 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     served.and(followed)
 }
 
-/// A file speaks for the host alone.
 fn board(pacer: &CsvPacer) -> Board {
-    Board::new(pacer.hint(), Default::default(), Vec::new(), pacer.sampled_at().map(Into::into))
+    Board::of_host(pacer.hint(), pacer.sampled_at().map(Into::into))
 }

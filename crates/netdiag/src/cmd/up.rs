@@ -59,10 +59,13 @@ pub(crate) struct Args {
 
 /// Runs until a signal.
 pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
-    let settings = args.sampling.validate(&args.flows, places)?;
+    let mut settings = args.sampling.validate(&args.flows, places)?;
     let range = args.rates.validate(places)?;
     let stop = Stop::on_signals()?;
     let server = HintServer::bind(&args.server, None)?;
+    // Whoever asks for hints is no stream to give hints for, unless that is what is asked.
+    let filter = &mut settings.probe.filter;
+    filter.except_port = Some(server.port()).filter(|port| !filter.ports.contains(port));
     let mut csv = Csv::open(&args)?;
     let mut pacers = Pacers::new(range);
     let (boards, newest) = watch::channel(Arc::new(pacers.empty_board()));
@@ -85,7 +88,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let Start { source, flows } = sampler.found();
     say(&format!(
         "netdiag: hints on {} ({} to {} tokens/s); watching {flows} flows by {source} every {} s",
-        server.url(),
+        server.place(),
         range.min(),
         range.max(),
         every.as_secs_f64(),

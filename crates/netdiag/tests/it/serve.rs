@@ -56,6 +56,9 @@ fn a_file_may_come_late_grow_and_be_replaced() {
     append(&path, &recording(500, -10.0));
     let slow = wait_for(address, "a slow link", |hint| hint["state"] == "constrained");
     assert!(slow["current_tps"].as_f64().is_some_and(|rate| rate < 40.0), "{slow}");
+    // The file knows no peers, and a slow host is no reason to let one run.
+    let peer = hint(address, "?peer=192.0.2.1");
+    assert!(peer["scope"] == "host" && peer["state"] == "constrained", "{peer}");
 
     // Truncated, and written anew in place.
     std::fs::write(&path, HEADER.to_owned() + &recording(20, -20.0)).expect("file");
