@@ -94,11 +94,11 @@ struct {
 
 /* Slots that a flow may occupy. At half load one flow in 65,000 finds all of them taken. */
 #define PROBES 16
-/* The same for a socket that is passed over: it may have what is free, but not crowd out flows. */
+/* The same for a socket that is passed over. It has a slot until a flow wants it. */
 #define PROBES_PASSED_OVER 2
 
 /*
- * Two instructions are filled in by user space before loading, see src/ebpf/patch.rs. As operands in the code they cost
+ * Two instructions are filled in by user space before loading, see src/ebpf/object.rs. As operands in the code they cost
  * nothing; a constant in .rodata would be one more cache line on the path of every ACK.
  */
 
@@ -195,6 +195,35 @@ static __always_inline struct nd_flow *claim(__u64 sk, __u32 probes, __u32 *inde
 	return NULL;
 }
 
+/*
+ * A slot of a socket that is passed over, now this one's, and its index. The other's ACKs may be under way on another
+ * CPU: whoever finds `passed_over` cleared looks at `sk` again.
+ */
+static __always_inline struct nd_flow *take_over(__u64 sk, __u32 *index)
+{
+	struct nd_flow *flow;
+
+#pragma clang loop unroll(disable)
+	for (__u32 probe = 0; probe < PROBES; probe++) {
+		__u64 owner;
+
+		*index = index_of(sk, probe);
+		flow = bpf_map_lookup_elem(&flows, index);
+		if (!flow || !flow->passed_over)
+			continue;
+		owner = flow->sk;
+		if (owner && __sync_val_compare_and_swap(&flow->sk, owner, sk) == owner)
+			return flow;
+	}
+	return NULL;
+}
+
+/* Whether a slot that find() gave is a flow's, and still this socket's. */
+static __always_inline int is_flow(const volatile struct nd_flow *flow, __u64 sk)
+{
+	return !flow->passed_over && flow->sk == sk;
+}
+
 static __always_inline int is_mapped(const __u8 *addr)
 {
 	const __u32 *words = (const __u32 *)addr;
@@ -245,7 +274,7 @@ static __always_inline int identify(struct identity *who, struct sock *sk)
 	if (family == AF_INET) {
 		map_ipv4(who->laddr, BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr));
 		map_ipv4(who->raddr, BPF_CORE_READ(sk, __sk_common.skc_daddr));
-	} else if (family == AF_INET6) {
+	} else if (family == AF_INET6 && bpf_core_field_exists(sk->__sk_common.skc_v6_daddr)) {
 		BPF_CORE_READ_INTO(&who->laddr, sk, __sk_common.skc_v6_rcv_saddr.in6_u.u6_addr8);
 		BPF_CORE_READ_INTO(&who->raddr, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr8);
 	} else {
@@ -352,6 +381,7 @@ static __noinline int track(struct sock *sk, int opened)
 	struct nd_stats *mine;
 	struct nd_flow *flow;
 	__u32 index;
+	__u64 id;
 
 	if (!identify(&who, sk) || !wanted(&who)) {
 		flow = claim((__u64)sk, PROBES_PASSED_OVER, &index);
@@ -363,6 +393,8 @@ static __noinline int track(struct sock *sk, int opened)
 	if (!mine)
 		return 0;
 	flow = claim((__u64)sk, PROBES, &index);
+	if (!flow)
+		flow = take_over((__u64)sk, &index);
 	if (!flow) {
 		mine->lost_flows++;
 		return 0;
@@ -387,9 +419,10 @@ static __noinline int track(struct sock *sk, int opened)
 	__builtin_memcpy(detail->laddr, who.laddr, sizeof(detail->laddr));
 	__builtin_memcpy(detail->raddr, who.raddr, sizeof(detail->raddr));
 	copy_counters(detail, tp);
-	/* From here on user space may read it. */
-	barrier();
-	detail->id = ((__u64)bpf_get_smp_processor_id() << 48) | ++mine->next_id;
+	/* An interrupt may track another socket in between, so the number is drawn at once. */
+	id = ((__u64)bpf_get_smp_processor_id() << 48) | (__sync_fetch_and_add(&mine->next_id, 1) + 1);
+	/* From here on user space may read it: an exchange is a full barrier. */
+	__sync_lock_test_and_set(&detail->id, id);
 	return 0;
 }
 
@@ -440,6 +473,14 @@ static __always_inline void count_rtt(struct nd_detail *detail, __u32 rtt_us)
 	++*count;
 }
 
+/* Adds one, and is a full barrier on every architecture because the old value is asked for. */
+static __always_inline void step(__u32 *version)
+{
+	__u32 before = __sync_fetch_and_add(version, 1);
+
+	asm volatile("" : : "r"(before));
+}
+
 /* Counts the pending samples. */
 static __noinline int count_pending(struct nd_flow *flow, __u32 index)
 {
@@ -447,8 +488,7 @@ static __noinline int count_pending(struct nd_flow *flow, __u32 index)
 
 	if (!flow || !detail)
 		return 0;
-	flow->version++;
-	barrier();
+	step(&flow->version);
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < ND_PENDING; i++) {
 		__u32 sample = flow->samples[i];
@@ -459,9 +499,40 @@ static __noinline int count_pending(struct nd_flow *flow, __u32 index)
 		flow->samples[i] = 0;
 	}
 	flow->pending = 0;
-	barrier();
-	flow->version++;
+	step(&flow->version);
 	return 0;
+}
+
+/* Gives a slot back. One of a socket that is passed over may be a flow's meanwhile, and is then left to it. */
+static __noinline int release(struct nd_flow *flow, __u32 index, __u64 sk)
+{
+	struct nd_detail *detail = bpf_map_lookup_elem(&details, &index);
+
+	if (!flow || !detail)
+		return 0;
+	if (!is_flow(flow, sk)) {
+		flow->passed_over = 0;
+		__sync_val_compare_and_swap(&flow->sk, sk, 0);
+		return 0;
+	}
+	/* User space may not take what comes next for this flow, so the order matters: exchanges are full barriers. */
+	__sync_lock_test_and_set(&detail->id, 0);
+	__sync_lock_test_and_set(&flow->sk, 0);
+	return 0;
+}
+
+/*
+ * Whether the flow in a slot is the connection that the socket is now. A program that would interrupt itself on one CPU
+ * is not run, so that a close can be missed and the address of the struct sock be somebody else's meanwhile.
+ */
+static __noinline int is_same(struct sock *sk, __u32 index)
+{
+	struct nd_detail *detail = bpf_map_lookup_elem(&details, &index);
+	struct identity who = {};
+
+	return detail && identify(&who, sk) && who.lport == detail->lport && who.rport == detail->rport &&
+	       who.netns == detail->netns && same_address(who.laddr, detail->laddr) &&
+	       same_address(who.raddr, detail->raddr);
 }
 
 /* Takes the RTT sample if there is a new one. */
@@ -496,7 +567,7 @@ int on_tcp_probe(struct bpf_raw_tracepoint_args *ctx)
 	flow = find((__u64)sk, &index);
 	if (!likely(flow))
 		return track(sk, 0);
-	if (flow->passed_over)
+	if (!is_flow(flow, (__u64)sk))
 		return 0;
 	take_sample(flow, index, tp);
 	if (!likely(!flow->stale))
@@ -519,7 +590,7 @@ int on_retransmit(struct bpf_raw_tracepoint_args *ctx)
 	flow = find((__u64)sk, &index);
 	if (!flow)
 		return track(sk, BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_SYN_SENT);
-	if (!flow->passed_over)
+	if (is_flow(flow, (__u64)sk))
 		return refresh(flow, index, (struct tcp_sock *)sk);
 	return 0;
 }
@@ -538,8 +609,11 @@ int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 		/* A bit-field before 5.6, and shared with SCTP and DCCP. */
 		if (BPF_CORE_READ_BITFIELD_PROBED(sk, sk_protocol) != IPPROTO_TCP)
 			return 0;
-		if (find((__u64)sk, &index)) /* from a retransmitted SYN on */
+		flow = find((__u64)sk, &index);
+		if (flow && is_flow(flow, (__u64)sk) && is_same(sk, index)) /* from a retransmitted SYN on */
 			return 0;
+		if (flow)
+			release(flow, index, (__u64)sk);
 		return track(sk, 1);
 	}
 	if (newstate != TCP_CLOSE)
@@ -548,7 +622,7 @@ int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 	if (!flow)
 		return 0;
 	detail = bpf_map_lookup_elem(&details, &index);
-	if (detail && !flow->passed_over) {
+	if (detail && is_flow(flow, (__u64)sk)) {
 		take_sample(flow, index, (struct tcp_sock *)sk);
 		count_pending(flow, index);
 		copy_counters(detail, (struct tcp_sock *)sk);
@@ -560,10 +634,7 @@ int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 			if (mine)
 				mine->lost_closings++;
 		}
-		detail->id = 0;
 	}
-	flow->passed_over = 0;
-	barrier();
-	flow->sk = 0;
+	release(flow, index, (__u64)sk);
 	return 0;
 }

@@ -20,7 +20,10 @@ struct Pair {
 
 impl Pair {
     fn new(bind: &str) -> Self {
-        let listener = TcpListener::bind(bind).expect("bind");
+        Self::accepted_by(&TcpListener::bind(bind).expect("bind"))
+    }
+
+    fn accepted_by(listener: &TcpListener) -> Self {
         let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connect");
         let (server, _) = listener.accept().expect("accept");
         server.set_nodelay(true).expect("nodelay");
@@ -260,4 +263,23 @@ fn those_who_ask_are_left_out() {
         let local: Vec<u16> = flows.iter().map(|flow| flow.key.local.port()).collect();
         assert_eq!(local, [other.port()], "{:?}", probe.source());
     });
+}
+
+#[test]
+fn sockets_that_are_filtered_out_make_room_for_flows() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: sockets_that_are_filtered_out_make_room_for_flows (needs root)");
+        return;
+    }
+    // A probe for a hundred flows, and several times as many sockets that it passes over.
+    let wanted_at = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let port = wanted_at.local_addr().expect("bound").port();
+    let filter = loopback(vec![port]);
+    let config = ProbeConfig { source: SourceChoice::Ebpf, filter, max_flows: 100 };
+    let mut probe = Probe::open(&config).expect("probe");
+    let _others: Vec<Pair> = (0..300).map(|_| Pair::new("127.0.0.1:0")).collect();
+    let wanted: Vec<Pair> = (0..60).map(|_| Pair::accepted_by(&wanted_at)).collect();
+    let mut flows = probe.snapshot().expect("snapshot");
+    flows.retain(|flow| flow.opened.is_some());
+    assert_eq!((flows.len(), probe.losses().flows), (wanted.len(), 0));
 }
