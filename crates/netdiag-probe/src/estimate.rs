@@ -6,7 +6,7 @@
 //! that `srtt` drags along: exact for one measurement, and `srtt` itself for many.
 //!
 //! `n` is not shown either. Every measurement takes an ACK that delivers something, so the smaller of the segments
-//! received and the segments delivered bounds it.
+//! received and the segments delivered (known since Linux 4.18) bounds it.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use netdiag_tcpinfo::TcpInfo;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RttEstimator {
     srtt: Duration,
-    delivered: u32,
+    delivered: Option<u32>,
     segs_in: u32,
 }
 
@@ -25,7 +25,7 @@ impl RttEstimator {
     pub(crate) fn new(info: &TcpInfo) -> Self {
         Self {
             srtt: info.rtt,
-            delivered: info.delivered.unwrap_or_default(),
+            delivered: info.delivered,
             segs_in: info.segs_in.unwrap_or_default(),
         }
     }
@@ -33,9 +33,11 @@ impl RttEstimator {
     /// The mean RTT measured since the last dump; `None` if nothing was.
     pub(crate) fn advance(&mut self, info: &TcpInfo) -> Option<Duration> {
         let before = std::mem::replace(self, Self::new(info));
-        let delivered = self.delivered.wrapping_sub(before.delivered);
         let received = self.segs_in.wrapping_sub(before.segs_in);
-        let measurements = delivered.min(received);
+        let measurements = match (self.delivered, before.delivered) {
+            (Some(now), Some(before)) => now.wrapping_sub(before).min(received),
+            _ => received,
+        };
         if measurements == 0 || info.rtt.is_zero() {
             return None;
         }
@@ -81,6 +83,9 @@ mod tests {
         check(info(20_000, 5), info(20_000, 5), None);
         // The first measurement ever is the average.
         check(info(0, 0), info(40_000, 1), Some(40_000));
+        // A kernel that does not say what was delivered.
+        let old = |info: TcpInfo| TcpInfo { delivered: None, ..info };
+        check(old(info(20_000, 5)), old(info(30_000, 6)), Some(100_000));
         // Never below the minimum.
         check(info(20_000, 5), info(17_000, 6), Some(100));
     }

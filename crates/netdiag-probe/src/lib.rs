@@ -17,7 +17,7 @@ mod sockdiag;
 mod sockets;
 pub mod support;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use netdiag_telemetry::{FlowKey, FlowSnapshot, Source};
 
@@ -26,7 +26,7 @@ pub use error::ProbeError;
 
 use ebpf::Ebpf;
 use netns::Netns;
-use sockets::Sockets;
+use sockets::{Dumped, Sockets};
 
 /// A source of flow telemetry, open and attached.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl Probe {
             }
         };
         let own = netns::own_inode().map_err(ProbeError::SockDiag)?;
-        let sockets = Sockets::new(own, only, ebpf.is_some());
+        let sockets = Sockets::new(own, only);
         Ok(Self {
             ebpf,
             sockets,
@@ -106,9 +106,9 @@ impl Probe {
     }
 
     fn dumped(&mut self) -> Result<Vec<FlowSnapshot>, ProbeError> {
-        let mut flows = self.sockets.dump([].into_iter()).map_err(ProbeError::SockDiag)?;
-        flows.retain(|flow| self.filter.matches(&flow.key));
-        Ok(flows)
+        let dumped = self.sockets.dump([].into_iter()).map_err(ProbeError::SockDiag)?;
+        let flows = dumped.into_iter().map(|socket| socket.flow);
+        Ok(flows.filter(|flow| self.filter.matches(&flow.key)).collect())
     }
 
     fn counted_and_dumped(&mut self) -> Result<Vec<FlowSnapshot>, ProbeError> {
@@ -126,7 +126,7 @@ impl Probe {
             }
         };
         let filter = &self.filter;
-        let dumped = dumped.into_iter().filter(|flow| filter.matches(&flow.key));
+        let dumped = dumped.into_iter().filter(|socket| filter.matches(&socket.flow.key));
         Ok(merge(reading.flows, reading.rtt, dumped))
     }
 
@@ -148,12 +148,13 @@ impl Probe {
 fn merge(
     flows: Vec<ebpf::Flow>,
     mut rtt: HashMap<u64, netdiag_telemetry::RttSamples>,
-    dumped: impl Iterator<Item = FlowSnapshot>,
+    dumped: impl Iterator<Item = Dumped>,
 ) -> Vec<FlowSnapshot> {
     let mut merged: Vec<FlowSnapshot> = Vec::with_capacity(flows.len());
     let mut open: HashMap<FlowKey, usize> = HashMap::with_capacity(flows.len());
     let (open_flows, closed_flows): (Vec<_>, Vec<_>) =
         flows.into_iter().partition(|flow| !flow.closed);
+    let closed: HashSet<FlowKey> = closed_flows.iter().map(|flow| flow.key).collect();
     // Closed flows first: if a port was reused within the interval, the table must see the old connection end before
     // the new one begins.
     for flow in closed_flows.into_iter().chain(open_flows) {
@@ -172,14 +173,16 @@ fn merge(
             liveness: None,
         });
     }
-    for socket in dumped {
+    for Dumped { flow: socket, hooked } in dumped {
         match open.get(&socket.key) {
             Some(&index) => {
                 let flow = &mut merged[index];
                 let rtt = std::mem::take(&mut flow.rtt);
-                let rtt = if rtt.is_empty() { socket.rtt } else { rtt };
+                let rtt = if rtt.is_empty() && !hooked { socket.rtt } else { rtt };
                 *flow = FlowSnapshot { opened: flow.opened, rtt, ..socket };
             }
+            // It closed after the dump had seen it.
+            None if closed.contains(&socket.key) => {}
             // Known to the dump alone: open before the probe and silent since, or the flow map is full. Whether it was
             // opened under our eyes only the programs can say.
             None => merged.push(FlowSnapshot { opened: None, ..socket }),

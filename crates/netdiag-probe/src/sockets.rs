@@ -21,21 +21,32 @@ const REDISCOVER: Duration = Duration::from_secs(5);
 /// `TCP_ESTABLISHED` of `include/net/tcp_states.h`: the state whose packets pass the eBPF hook.
 const ESTABLISHED: u8 = 1;
 
+/// `TCP_FIN_WAIT1`, `TCP_LAST_ACK`, `TCP_CLOSING`: the application has closed the socket, and what is left of its data
+/// delays nobody.
+const CLOSED_BY_US: [u8; 3] = [4, 9, 11];
+
+/// One socket of a dump.
+#[derive(Debug)]
+pub(crate) struct Dumped {
+    pub(crate) flow: FlowSnapshot,
+    /// The eBPF hooks see its RTT samples: established, and with SACK (without, the kernel keeps no RACK state).
+    pub(crate) hooked: bool,
+}
+
 /// The dumps' memory.
 #[derive(Debug)]
 pub(crate) struct Sockets {
     own: u32,
     /// Look into this namespace alone.
     only: Option<Netns>,
-    /// The eBPF hooks deliver RTT samples of established flows with SACK (without, the kernel keeps no RACK state);
-    /// estimate those of the others alone.
-    hooked: bool,
     foreign: Vec<Netns>,
     looked: Option<Instant>,
     /// Namespaces whose sockets have been dumped before: a socket new in them was opened since.
     seen: HashSet<u32>,
     /// Namespaces that refused us; they are not tried again.
     refused: HashSet<u32>,
+    /// Namespaces with flows that no process and no name leads to; not looked for again before the next look is due.
+    hidden: HashSet<u32>,
     known: HashMap<FlowKey, Known>,
     round: u64,
 }
@@ -49,15 +60,15 @@ struct Known {
 }
 
 impl Sockets {
-    pub(crate) fn new(own: u32, only: Option<Netns>, hooked: bool) -> Self {
+    pub(crate) fn new(own: u32, only: Option<Netns>) -> Self {
         Self {
             own,
             only,
-            hooked,
             foreign: Vec::new(),
             looked: None,
             seen: HashSet::new(),
             refused: HashSet::new(),
+            hidden: HashSet::new(),
             known: HashMap::new(),
             round: 0,
         }
@@ -65,10 +76,7 @@ impl Sockets {
 
     /// Dumps the namespaces: our own and all others that can be entered, or the one that was asked for. `expected` are
     /// namespaces that are known to have flows. Fails only if no namespace at all could be dumped.
-    pub(crate) fn dump(
-        &mut self,
-        expected: impl Iterator<Item = u32>,
-    ) -> io::Result<Vec<FlowSnapshot>> {
+    pub(crate) fn dump(&mut self, expected: impl Iterator<Item = u32>) -> io::Result<Vec<Dumped>> {
         self.round += 1;
         self.look_for_namespaces(expected);
         let mut results = Vec::new();
@@ -108,7 +116,7 @@ impl Sockets {
         }
     }
 
-    fn snapshot(&mut self, entry: Entry, first: bool) -> FlowSnapshot {
+    fn snapshot(&mut self, entry: Entry, first: bool) -> Dumped {
         let Entry { key, cookie, info } = entry;
         let fresh = || Known {
             cookie,
@@ -128,8 +136,7 @@ impl Sockets {
             known.estimator.advance(&info)
         };
         known.round = self.round;
-        let rtt = rtt.filter(|_| !(self.hooked && info.state == ESTABLISHED && info.sack));
-        FlowSnapshot {
+        let flow = FlowSnapshot {
             key,
             opened: known.opened,
             closed: false,
@@ -138,8 +145,9 @@ impl Sockets {
             srtt: info.srtt(),
             rttvar: info.srtt().map(|_| info.rttvar),
             cwnd: info.snd_cwnd,
-            liveness: Some(info.liveness()),
-        }
+            liveness: (!CLOSED_BY_US.contains(&info.state)).then(|| info.liveness()),
+        };
+        Dumped { flow, hooked: info.state == ESTABLISHED && info.sack }
     }
 
     fn look_for_namespaces(&mut self, expected: impl Iterator<Item = u32>) {
@@ -147,13 +155,12 @@ impl Sockets {
             self.foreign = Vec::from_iter((only.inode != self.own).then(|| only.clone()));
             return;
         }
-        let is_known = |inode: u32| {
-            inode == self.own
-                || self.refused.contains(&inode)
-                || self.foreign.iter().any(|ns| ns.inode == inode)
-        };
         let due = self.looked.is_none_or(|looked| looked.elapsed() >= REDISCOVER);
-        if due || !expected.into_iter().all(is_known) {
+        if due {
+            self.hidden.clear();
+        }
+        let missing: HashSet<u32> = expected.filter(|inode| !self.is_known(*inode)).collect();
+        if due || !missing.is_empty() {
             self.foreign = netns::discover();
             self.foreign.retain(|ns| ns.inode != self.own && !self.refused.contains(&ns.inode));
             let present: HashSet<u32> = self.foreign.iter().map(|ns| ns.inode).collect();
@@ -161,6 +168,14 @@ impl Sockets {
             let own = self.own;
             self.seen.retain(|inode| *inode == own || present.contains(inode));
             self.looked = Some(Instant::now());
+            self.hidden.extend(missing.difference(&present));
         }
+    }
+
+    fn is_known(&self, inode: u32) -> bool {
+        inode == self.own
+            || self.refused.contains(&inode)
+            || self.hidden.contains(&inode)
+            || self.foreign.iter().any(|ns| ns.inode == inode)
     }
 }

@@ -108,6 +108,25 @@ pub struct Counters {
     pub retrans_segs: u32,
 }
 
+impl Counters {
+    /// These counters, or `before` where those are higher.
+    pub(crate) fn at_least(self, before: &Self) -> Self {
+        let later = |now: u32, before: u32| before.wrapping_add(grown(before, now));
+        Self {
+            bytes_acked: self.bytes_acked.max(before.bytes_acked),
+            segs_out: later(self.segs_out, before.segs_out),
+            retrans_segs: later(self.retrans_segs, before.retrans_segs),
+        }
+    }
+}
+
+/// Growth of a 32-bit counter that wraps. A step back by more than half the range is a wrap; a smaller one cannot come
+/// from the kernel and counts as nothing.
+pub(crate) fn grown(before: u32, now: u32) -> u32 {
+    let delta = now.wrapping_sub(before);
+    if delta > u32::MAX / 2 { 0 } else { delta }
+}
+
 /// Whether the flow is moving and who holds it back (`struct tcp_info`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Liveness {

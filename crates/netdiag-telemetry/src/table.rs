@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::flow::{Counters, FlowKey, FlowSnapshot, Liveness};
+use crate::flow::{Counters, FlowKey, FlowSnapshot, Liveness, grown};
 use crate::histogram::RttSamples;
 use crate::sample::{LinkSample, Row, Source};
 use crate::window::Window;
@@ -145,15 +145,19 @@ impl FlowTable {
     /// The flow's growth since the last tick; its state moves on to `snapshot`.
     fn advance<'a>(&mut self, snapshot: &'a FlowSnapshot) -> Delta<'a> {
         let now = snapshot.counters;
-        let known = self.flows.get(&snapshot.key).filter(|state| {
-            let same = snapshot.opened.is_none() || snapshot.opened == state.opened;
-            same && now.bytes_acked >= state.counters.bytes_acked
+        let known = self.flows.get(&snapshot.key).filter(|state| match snapshot.opened {
+            Some(_) if snapshot.opened == state.opened => true,
+            Some(_) => false,
+            // Whether it is the connection of before only its counters can tell.
+            None => now.bytes_acked >= state.counters.bytes_acked,
         });
         let (before, waited, liveness_before) = match known {
             Some(state) => (state.counters, state.waiting, state.liveness),
             None if snapshot.opened.is_some() => Default::default(),
             None => (now, Duration::ZERO, None),
         };
+        // A source that falls back on an older view of the same connection shows less than before.
+        let now = now.at_least(&before);
         let bytes_acked = now.bytes_acked - before.bytes_acked;
         let (waiting, rwnd_limited) = match snapshot.liveness {
             // The kernel's busy time says how long data was outstanding within the interval. Without an advance, all of
@@ -161,8 +165,13 @@ impl FlowTable {
             Some(live) if live.unacked_segs > 0 && !snapshot.closed => {
                 let last = liveness_before.unwrap_or_default();
                 let busy = live.busy.saturating_sub(last.busy);
-                let waiting =
-                    if known.is_some() && bytes_acked == 0 { waited + busy } else { busy };
+                let waiting = match known {
+                    Some(_) if bytes_acked == 0 => waited + busy,
+                    // Of a connection that is older than we are, the busy time is that of its life, unless the kernel's
+                    // timer says that it waits.
+                    None if snapshot.opened.is_none() && live.backoff == 0 => Duration::ZERO,
+                    _ => busy,
+                };
                 (
                     waiting.min(live.last_ack_age),
                     live.rwnd_limited.saturating_sub(last.rwnd_limited),
@@ -219,13 +228,6 @@ impl FlowTable {
             closed: delta.snapshot.closed,
         }
     }
-}
-
-/// Growth of a 32-bit counter that wraps. A step back by more than half the range is a wrap; a smaller one cannot come
-/// from the kernel and counts as nothing.
-fn grown(before: u32, now: u32) -> u32 {
-    let delta = now.wrapping_sub(before);
-    if delta > u32::MAX / 2 { 0 } else { delta }
 }
 
 /// Running sums of one scope within one tick.

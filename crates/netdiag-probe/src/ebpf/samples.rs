@@ -63,6 +63,7 @@ impl SampleCounter {
                 continue;
             }
             let sum = flow.rtt_sum_us.saturating_sub(counted.sum_us);
+            let measured = flow.rtt_count.wrapping_sub(counted.count);
             (counted.sum_us, counted.count) = (flow.rtt_sum_us, flow.rtt_count);
             let spilled = spilled.get(&flow.id).into_iter().flatten();
             let mut now = flow.buckets.clone();
@@ -73,7 +74,9 @@ impl SampleCounter {
                 kept.1 = if same { kept.1.wrapping_add(next.1) } else { kept.1 };
                 same
             });
-            fresh.insert(flow.id, RttSamples::from_buckets(counted.advance(&now), sum));
+            let grown = counted.advance(&now);
+            let sum = share_of(sum, &grown, measured);
+            fresh.insert(flow.id, RttSamples::from_buckets(grown, sum));
         }
         self.forget(flows, &spilled);
         Ok(fresh)
@@ -99,6 +102,16 @@ impl SampleCounter {
         }
         self.counted.retain(|id, counted| counted.reading == readings && !closed.contains(id));
     }
+}
+
+/// The part of the sum of all samples `measured` that belongs to those `shown`: what `spilled` had no room for is in the
+/// sum, and would raise the mean of the rest.
+fn share_of(sum_us: u64, shown: &[(u16, u32)], measured: u32) -> u64 {
+    let shown: u64 = shown.iter().map(|&(_, count)| u64::from(count)).sum();
+    if shown >= u64::from(measured) {
+        return sum_us;
+    }
+    (u128::from(sum_us) * u128::from(shown) / u128::from(measured)) as u64
 }
 
 impl Counted {
@@ -139,6 +152,16 @@ mod tests {
         assert_eq!(counted.advance(&[(5, 17), (7, 2)]), [(5, 7), (7, 0)]);
         assert_eq!(counted.advance(&[(5, 13), (9, 1)]), [(5, 0), (9, 1)]);
         assert_eq!(counted.advance(&[(5, 20), (9, 1)]), [(5, 3), (9, 0)]);
+    }
+
+    #[test]
+    fn lost_samples_leave_the_mean_as_it_is() {
+        assert_eq!(share_of(1000, &[(5, 6), (6, 4)], 10), 1000);
+        assert_eq!(share_of(1000, &[(5, 5)], 10), 500);
+        assert_eq!(share_of(1000, &[], 10), 0);
+        // Seen twice for once, made up for later.
+        assert_eq!(share_of(1000, &[(5, 12)], 10), 1000);
+        assert_eq!(share_of(0, &[], 0), 0);
     }
 
     #[test]

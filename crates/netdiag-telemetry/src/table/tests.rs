@@ -94,6 +94,31 @@ fn counters_that_step_back_start_a_new_baseline() {
 }
 
 #[test]
+fn an_older_view_of_the_same_connection_counts_nothing_twice() {
+    let mut table = table();
+    let seen = |counters| opened(7, flow(1, counters));
+    table.tick(&[seen((5_000, 50, 3))], at(0));
+    // A dump failed, and the other source shows what it knew before.
+    let older = table.tick(&[seen((4_000, 48, 2))], at(500)).host.sample;
+    assert_eq!((older.segs_out, older.retrans_segs), (Some(0), 0));
+    assert_eq!(older.throughput_bps, Some(0.0));
+    let after = table.tick(&[seen((5_100, 52, 3))], at(1000)).host.sample;
+    assert_eq!((after.segs_out, after.retrans_segs), (Some(2), 0));
+    assert_eq!(after.throughput_bps, Some(1_600.0));
+}
+
+#[test]
+fn the_busy_time_of_a_past_life_is_no_wait() {
+    let busy_for_long = || waiting(1, 30_000, 60_000, flow(1, (5_000, 50, 0)));
+    let first = table().tick(&[busy_for_long()], at(0)).host.sample;
+    assert_eq!(first.stalled_flows, Some(0));
+    // Unless the kernel has backed off already.
+    let mut stalled = busy_for_long();
+    stalled.liveness.as_mut().expect("waiting").backoff = 3;
+    assert_eq!(table().tick(&[stalled], at(0)).host.sample.stalled_flows, Some(1));
+}
+
+#[test]
 fn narrow_counters_wrap() {
     let mut table = table();
     table.tick(&[flow(1, (0, u32::MAX - 1, u32::MAX))], at(0));
