@@ -81,6 +81,8 @@ pub struct Observation {
     pub segs_out: Option<u64>,
     /// Share of the flows with something to deliver that stall; anything outside 0..=1 is taken as its nearest end.
     pub stalled: f64,
+    /// Every open flow stalls, so nothing that is generated now can be delivered.
+    pub hold: bool,
     /// Data waits and the peer's receive window held it back for most of the interval.
     pub reader_limited: bool,
     /// Which source measured.
@@ -89,18 +91,14 @@ pub struct Observation {
 
 impl From<&LinkSample> for Observation {
     fn from(sample: &LinkSample) -> Self {
-        let stalled = f64::from(sample.stalled_flows.unwrap_or_default());
-        let flows = f64::from(sample.flows.unwrap_or_default()).max(1.0);
+        let stalled = sample.stalled_flows.unwrap_or_default();
+        let flows = sample.flows.unwrap_or_default().max(1);
         Self {
             p95_rtt: sample.rtt.map(|rtt| rtt.p95),
             retrans_segs: sample.retrans_segs,
             segs_out: sample.segs_out,
-            // A flow that moves gives RTT samples. Without any, those that do not stall are idle.
-            stalled: if stalled > 0.0 && sample.rtt.is_none() {
-                1.0
-            } else {
-                (stalled / flows).min(1.0)
-            },
+            stalled: f64::from(stalled) / f64::from(flows),
+            hold: stalled >= flows,
             reader_limited: false,
             source: sample.source,
         }
@@ -188,7 +186,7 @@ impl Classic {
             anomaly_score: 1.0 - self.quality,
             state,
             reason,
-            hold: last.stalled >= 1.0,
+            hold: last.hold,
             scope: scope.to_string(),
             age_seconds: age.as_secs_f64(),
             source: last.source,

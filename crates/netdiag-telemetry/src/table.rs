@@ -33,8 +33,6 @@ pub struct Instant {
 pub struct Tick {
     /// All flows together, with the rolling window.
     pub host: Row,
-    /// Flows that had data outstanding or delivered some in this interval.
-    pub active_flows: u32,
     /// Per remote address, sorted.
     pub peers: Vec<(IpAddr, LinkSample)>,
     /// Per flow, sorted by key.
@@ -135,7 +133,6 @@ impl FlowTable {
         peers.sort_unstable_by_key(|&(peer, _)| peer);
         let rolling = self.window.push(now.monotonic, host.rtt.clone(), host.retrans_segs);
         Tick {
-            active_flows: host.active,
             host: Row { sample: host.finish(elapsed, now, self.source), rolling },
             peers,
             streams,

@@ -3,7 +3,7 @@
 //! Invariant: memory follows the flows of the last tick and nothing else; a scope whose flows are gone is forgotten,
 //! and presumed healthy if it comes back.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,6 +16,10 @@ use tokio::time::Instant;
 /// Share of an interval with a full receive window from which on the reader is the one to name: beyond half, it held
 /// the stream back for longer than anything else did.
 const READER_SHARE: f64 = 0.5;
+
+/// A stall longer than this is the flow's own (its client is gone) and no sign of the link that others share. Links that
+/// come back do so within seconds; the kernel goes on trying for a quarter of an hour.
+const LOST_AFTER: Duration = Duration::from_secs(10);
 
 /// The pacers of all scopes.
 #[derive(Debug)]
@@ -56,12 +60,17 @@ impl Pacers {
     pub(crate) fn observe(&mut self, tick: &Tick, elapsed: Duration) -> Board {
         self.tick += 1;
         let (range, now) = (self.range, self.tick);
-        let held = tick.streams.iter().filter(|stream| held_by_reader(stream));
-        let held: HashSet<IpAddr> = held.map(|stream| stream.key.peer.ip()).collect();
-        self.host.observe(&of_host(tick, !held.is_empty()), elapsed);
+        let mut load = Load::default();
+        let mut peer_loads: HashMap<IpAddr, Load> = HashMap::new();
+        for stream in &tick.streams {
+            load.add(stream);
+            peer_loads.entry(stream.key.peer.ip()).or_default().add(stream);
+        }
+        self.host.observe(&load.observation(&tick.host.sample), elapsed);
         let peers = tick.peers.iter().map(|(peer, sample)| {
             let pacer = pacer(&mut self.peers, *peer, range, now);
-            pacer.observe(&of_many(sample, held.contains(peer)), elapsed);
+            let load = peer_loads.get(peer).unwrap_or(&Load::default()).observation(sample);
+            pacer.observe(&load, elapsed);
             (*peer, pacer.hint(&Scope::Peer(*peer), Duration::ZERO))
         });
         let peers = peers.collect();
@@ -97,17 +106,52 @@ fn pacer<K: Eq + Hash>(
     &mut paced.pacer
 }
 
-/// The host's interval. Connections that sleep have no say in how many of the others stall.
-fn of_host(tick: &Tick, any_held: bool) -> Observation {
-    let sample = &tick.host.sample;
-    let stalled = f64::from(sample.stalled_flows.unwrap_or_default());
-    let active = f64::from(tick.active_flows.max(1));
-    Observation { stalled: (stalled / active).min(1.0), ..of_many(sample, any_held) }
+/// What the flows of one scope have to say beyond their common sample.
+#[derive(Debug, Default)]
+struct Load {
+    /// Open flows.
+    open: u32,
+    /// Those of them that stall.
+    stuck: u32,
+    /// Those that stall since a moment ago.
+    stalled: u32,
+    /// Those that move or stall since a moment ago. The others sleep, or are lost on their own.
+    active: u32,
+    /// A reader holds one back.
+    held: bool,
 }
 
-/// Several flows together are the readers' to move only if none of them moves.
-fn of_many(sample: &LinkSample, any_held: bool) -> Observation {
-    Observation { reader_limited: any_held && sample.rtt.is_none(), ..Observation::from(sample) }
+impl Load {
+    fn add(&mut self, stream: &StreamSample) {
+        if stream.closed {
+            return;
+        }
+        let sample = &stream.sample;
+        let stuck = sample.stalled_flows.is_some_and(|flows| flows > 0);
+        let outstanding = stream.liveness.is_some_and(|live| live.unacked_segs > 0);
+        let delivered = sample.throughput_bps.is_some_and(|rate| rate > 0.0);
+        let moving = !stuck && (sample.rtt.is_some() || delivered || outstanding);
+        let stalled = stuck && stream.waiting <= LOST_AFTER;
+        self.open += 1;
+        self.stuck += u32::from(stuck);
+        self.stalled += u32::from(stalled);
+        self.active += u32::from(moving || stalled);
+        self.held |= held_by_reader(stream);
+    }
+
+    /// The scope's interval. Connections that sleep have no say in how many of the others stall, but a stall of the others
+    /// is no reason to hold what they may yet want.
+    fn observation(&self, sample: &LinkSample) -> Observation {
+        let all = self.stuck > 0 && self.stuck == self.open;
+        let share = f64::from(self.stalled) / f64::from(self.active.max(1));
+        Observation {
+            stalled: if all { 1.0 } else { share },
+            hold: all,
+            // Several flows together are the readers' to move only if none of them moves.
+            reader_limited: self.held && sample.rtt.is_none(),
+            ..Observation::from(sample)
+        }
+    }
 }
 
 /// The kernel counted the interval as the reader's, or data waits while nothing is under way and no round trip ended,

@@ -67,7 +67,7 @@ fn one_bad_interval_does_not_halve_the_rate() {
 fn silence_with_data_waiting_is_a_stall_and_without_is_idle() {
     let mut pacer = Classic::new(range());
     pacer.observe(&link(21, 0, 20), TICK);
-    let stall = Observation { stalled: 1.0, ..Observation::default() };
+    let stall = Observation { stalled: 1.0, hold: true, ..Observation::default() };
     for _ in 0..12 {
         pacer.observe(&stall, TICK);
     }
@@ -286,6 +286,7 @@ proptest! {
                 retrans_segs,
                 segs_out,
                 stalled,
+                hold: false,
                 reader_limited: false,
                 source: None,
             };
