@@ -44,8 +44,8 @@ pub(crate) struct Metrics {
     anomaly: Gauge,
     hold: Gauge,
     state: Family<StateLabel, Gauge>,
-    flows: Gauge,
-    stalled: Gauge,
+    flows: Gauge<f64, AtomicU64>,
+    stalled: Gauge<f64, AtomicU64>,
     age: Float,
     lost: Family<KindLabel, Gauge>,
     requests: Family<RequestLabels, Counter>,
@@ -138,9 +138,10 @@ impl Metrics {
             self.state.get_or_create(&label).set((state == hint.state).into());
         }
         let stalled = board.streams().iter().filter(|s| s.sample.stalled_flows > Some(0)).count();
-        self.flows.set(board.streams().len().try_into().unwrap_or(i64::MAX));
-        self.stalled.set(stalled.try_into().unwrap_or(i64::MAX));
-        // Prometheus' own word for "no value".
+        // NaN is Prometheus' own word for "no value".
+        let known = |flows: usize| if board.host_only { f64::NAN } else { flows as f64 };
+        self.flows.set(known(board.streams().len()));
+        self.stalled.set(known(stalled));
         self.age.set(age.map_or(f64::NAN, |age| age.as_secs_f64()));
         for &(kind, count) in &board.lost {
             let count = count.try_into().unwrap_or(i64::MAX);

@@ -29,6 +29,9 @@ pub struct Limits {
     pub headers: usize,
     /// Time for a request's head to arrive, and for an idle connection to ask again.
     pub head_time: Duration,
+    /// Time without any progress in sending an answer, after which the connection is given up: a client that does not
+    /// read would keep its place for ever.
+    pub send_time: Duration,
     /// Time for requests in flight to end once the server stops.
     pub drain_time: Duration,
 }
@@ -41,6 +44,7 @@ impl Default for Limits {
             head_bytes: 16 * 1024,
             headers: 64,
             head_time: Duration::from_secs(10),
+            send_time: Duration::from_secs(20),
             drain_time: Duration::from_secs(1),
         }
     }
@@ -83,6 +87,7 @@ pub async fn serve(
             tokio::spawn(refuse(stream, limits.head_time));
             continue;
         };
+        give_up_after(&stream, limits.send_time);
         let service = TowerToHyperService::new(router.clone());
         let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
@@ -107,6 +112,14 @@ async fn pause_after(error: &io::Error) {
         tracing::warn!(%error, "cannot accept connections; trying again in a second");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+}
+
+/// Lets the kernel end the connection when what was sent is not taken for so long, be it that no ACK comes or that the
+/// window stays shut (`TCP_USER_TIMEOUT`, RFC 5482).
+fn give_up_after(stream: &TcpStream, time: Duration) {
+    let millis = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+    // Every kernel since 2.6.37 has it; without, a stuck client keeps its place.
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, millis);
 }
 
 async fn refuse(mut stream: TcpStream, patience: Duration) {

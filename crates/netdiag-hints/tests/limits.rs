@@ -134,3 +134,25 @@ async fn a_stuck_event_client_neither_grows_nor_blocks_the_server() {
     server.stop.send(()).expect("running");
     timeout(PATIENCE, server.task).await.expect("stops").expect("no panic");
 }
+
+#[tokio::test]
+async fn clients_that_do_not_read_lose_their_place() {
+    let limits =
+        Limits { connections: 2, send_time: Duration::from_millis(500), ..Limits::default() };
+    let server = start(limits).await;
+    // Far more answers than fit into the buffers on the way.
+    let requests = b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(2000);
+    let mut stuck = Vec::new();
+    for _ in 0..limits.connections {
+        let mut stream = TcpStream::connect(server.address).await.expect("connect");
+        // The server stops reading when it cannot send, so not all may leave.
+        let _ = timeout(Duration::from_millis(500), stream.write_all(&requests)).await;
+        stuck.push(stream);
+    }
+    let start = Instant::now();
+    while !exchange(&server, &get("")).await.starts_with("HTTP/1.1 200 OK") {
+        assert!(start.elapsed() < 2 * PATIENCE, "still busy");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    drop(stuck);
+}

@@ -18,7 +18,7 @@ pub enum SourceChoice {
 }
 
 /// How many flows are tracked in the kernel unless the user asks for another number: several times the sockets of a busy
-/// host, and some 16 MB of kernel memory.
+/// host, and some 22 MB of kernel memory.
 pub const DEFAULT_MAX_FLOWS: u32 = 16_384;
 
 /// How to open a probe.

@@ -11,7 +11,7 @@ use crate::ebpf::chain;
 #[non_exhaustive]
 pub enum ProbeError {
     /// The kernel does not describe its types.
-    #[error("the kernel has no BTF ({0}); it needs CONFIG_DEBUG_INFO_BTF=y (Linux 5.8 or later)")]
+    #[error("the kernel has no BTF ({0}); it needs CONFIG_DEBUG_INFO_BTF=y (Linux 5.12 or later)")]
     NoBtf(String),
     /// The kernel may not be asked to load programs.
     #[error(

@@ -68,8 +68,8 @@ pub(crate) struct FlowArgs {
 
     /// Track at most this many flows in the kernel.
     ///
-    /// A number of flows, 1 to 4194304; about a kilobyte of kernel memory each. Flows beyond it are counted and
-    /// reported, not tracked. Only for the ebpf source.
+    /// A number of flows, 1 to 1048576; one to two kilobytes of kernel memory each. What there is no room for is
+    /// counted and reported, and has the estimates of sockdiag. Only for the ebpf source.
     #[arg(long, value_name = "N", env = "NETDIAG_MAX_FLOWS", default_value_t = DEFAULT_MAX_FLOWS,
           value_parser = values::max_flows)]
     max_flows: u32,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use netdiag_hints::{Board, Exposure, Limits, Options, Token, router, serve};
 use netdiag_pacer::{TpsRange, WhenStale};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::watch;
 
 use crate::args::ServerArgs;
@@ -20,6 +21,25 @@ const THREADS: usize = 2;
 
 /// How long open event streams may delay the end.
 const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Descriptors that connections must leave to the probe, the files and the rest of the process.
+const SPARE_FILES: u64 = 64;
+
+/// The server's limits, within those of the process: who connects must not use up the descriptors that telemetry needs.
+fn limits() -> Limits {
+    let mut files = getrlimit(Resource::Nofile);
+    // As many as the administrator allows; the usual 1024 are a shell's default.
+    let raised = Rlimit { current: files.maximum, maximum: files.maximum };
+    if setrlimit(Resource::Nofile, raised).is_ok() {
+        files = raised;
+    }
+    let usual = Limits::default();
+    let room = files.current.map_or(u64::MAX, |files| files.saturating_sub(SPARE_FILES).max(1));
+    Limits {
+        connections: usual.connections.min(usize::try_from(room).unwrap_or(usize::MAX)),
+        ..usual
+    }
+}
 
 /// A listener, and who may ask.
 #[derive(Debug)]
@@ -101,7 +121,7 @@ impl HintServer {
         let served: anyhow::Result<()> = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(self.listener)
                 .context("cannot start the hint server")?;
-            serve(listener, router(boards, options), Limits::default(), stop.asked()).await;
+            serve(listener, router(boards, options), limits(), stop.asked()).await;
             Ok(())
         });
         runtime.shutdown_timeout(PATIENCE);

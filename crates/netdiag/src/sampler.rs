@@ -69,14 +69,18 @@ impl Sampler {
         // used again there, and would lie idle in this thread's heap.
         let thread = std::thread::Builder::new()
             .name("sampler".to_owned())
-            .spawn(move || match Sampling::open(settings) {
-                Ok((sampling, start)) => {
-                    // The receiver waits for this and nothing else.
-                    let _ = ready.send(Ok(start));
-                    sampling.run(&stop, on_tick);
-                }
-                Err(error) => {
-                    let _ = ready.send(Err(error));
+            .spawn(move || {
+                // Also after a panic: nobody must wait for samples that no longer come.
+                let _end = AskOnDrop(&stop);
+                match Sampling::open(settings) {
+                    Ok((sampling, start)) => {
+                        // The receiver waits for this and nothing else.
+                        let _ = ready.send(Ok(start));
+                        sampling.run(&stop, on_tick);
+                    }
+                    Err(error) => {
+                        let _ = ready.send(Err(error));
+                    }
                 }
             })
             .context("cannot start the sampling thread")?;
@@ -92,6 +96,15 @@ impl Sampler {
     /// Waits for the end, which a [`Stop`] brings about.
     pub(crate) fn join(self) -> anyhow::Result<()> {
         self.thread.join().map_err(|_| anyhow::anyhow!("the sampling thread panicked"))
+    }
+}
+
+/// Asks for the end of the process when it goes.
+struct AskOnDrop<'a>(&'a Stop);
+
+impl Drop for AskOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.ask();
     }
 }
 

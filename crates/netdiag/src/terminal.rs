@@ -90,7 +90,7 @@ pub(crate) fn say(line: &str) {
     let _ = LogWriter.write_all(format!("{line}\n").as_bytes());
 }
 
-/// The live line at the bottom of a terminal; does nothing elsewhere. Gone when dropped.
+/// The live line at the bottom of a terminal; does nothing elsewhere.
 #[derive(Clone, Debug)]
 pub(crate) struct StatusLine(Option<ProgressBar>);
 

@@ -262,7 +262,7 @@ async fn metrics_are_lines_of_the_text_format() {
         "netdiag_hint_current_tokens_per_second 7",
         "netdiag_hint_state{state=\"clear\"} 1",
         "netdiag_hint_state{state=\"stalled\"} 0",
-        "netdiag_flows 2",
+        "netdiag_flows 2.0",
         "netdiag_http_requests_total{path=\"/\",status=\"200\"} 1",
         "netdiag_http_requests_total{path=\"other\",status=\"404\"} 1",
     ] {

@@ -27,8 +27,9 @@ fn link(one_way: u64) -> LinkSpec {
 /// lock holds between threads as well as between processes, whichever the runner makes of tests.
 #[must_use]
 fn turn() -> File {
-    let file =
-        File::create(std::env::temp_dir().join("netdiag-lab-tests.lock")).expect("lock file");
+    // Another user's file could not be opened.
+    let name = format!("netdiag-lab-tests-{}.lock", rustix::process::geteuid().as_raw());
+    let file = File::create(std::env::temp_dir().join(name)).expect("lock file");
     file.lock().expect("lock");
     // What is measured is the link, not this thread's wait for a core among compilers.
     let _ = rustix::process::setpriority_process(None, -20);

@@ -23,8 +23,8 @@ const LONGEST_INTERVAL: f64 = 3600.0;
 const LONGEST_WINDOW: f64 = 86_400.0;
 /// The longest run: a century, far below where clocks overflow.
 const LONGEST_RUN: f64 = 3.2e9;
-/// The most flows that the kernel maps are made for; at 200 bytes each, 800 MiB.
-const MOST_FLOWS: u32 = 1 << 22;
+/// The most flows that the kernel maps are made for, at something over a kilobyte each.
+const MOST_FLOWS: u32 = 1 << 20;
 /// Where hints are served unless told otherwise; the original's port.
 pub(crate) const HINT_PORT: u16 = 9000;
 
@@ -69,10 +69,17 @@ pub(crate) fn any_port(text: &str) -> Result<u16, String> {
 pub(crate) fn network(text: &str) -> Result<IpNet, String> {
     let text = text.trim();
     let network = IpNet::from_str(text).or_else(|_| IpAddr::from_str(text).map(IpNet::from));
-    network.map(|network| network.trunc()).map_err(|_| {
+    network.map(|network| canonical(network.trunc())).map_err(|_| {
         "must be an address or a network in CIDR notation, such as 192.0.2.0/24 or 2001:db8::/32"
             .to_owned()
     })
+}
+
+/// A network of IPv4-mapped addresses as the IPv4 network it is, because that is how flows are shown.
+fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(v6) = network else { return network };
+    let v4 = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
+    v4.and_then(|(address, bits)| IpNet::new(address.into(), bits).ok()).unwrap_or(network)
 }
 
 /// A path that leads into a network namespace.
@@ -215,6 +222,10 @@ mod tests {
         assert_eq!(
             network("192.0.2.7/24").map(|net| net.to_string()),
             Ok("192.0.2.0/24".to_owned())
+        );
+        assert_eq!(
+            network("::ffff:10.0.0.0/104").map(|net| net.to_string()),
+            Ok("10.0.0.0/8".to_owned())
         );
         for bad in ["", "192.0.2.0/33", "192.0.2", "2001:db8::/129", "host"] {
             assert!(network(bad).is_err(), "{bad}");

@@ -43,10 +43,12 @@ pub(super) fn open_alone(path: &Path) -> Result<File, UsageError> {
                 path.display()
             ),
         }
-        // Between opening and locking, its writer may have put another file in its place.
-        if names(path, &file) {
+        // Between opening and locking, its writer may have put another file in its place. Some file systems never give two
+        // looks at a file the same number.
+        if names(path, &file) || started.elapsed() > PATIENCE {
             return Ok(file);
         }
+        std::thread::sleep(ASK_AGAIN);
     }
 }
 

@@ -54,8 +54,8 @@ fn traffic_is_in_the_rows_and_the_last_interval_too() {
 #[test]
 fn a_duration_ends_it() {
     let (_folder, path) = csv_path();
-    let mut command = netdiag(["agent", "--interval", "0.05", "--duration", "0.2", "--csv"]);
-    command.arg(&path);
+    let mut command = netdiag(["agent", "--source", "sockdiag", "--csv"]);
+    command.arg(&path).args(["--interval", "0.05", "--duration", "0.2"]);
     let output = output(command);
     assert_eq!(output.status.code(), Some(0));
     assert!(output.stderr.is_empty() && output.stdout.is_empty(), "quiet without a terminal");

@@ -1,7 +1,7 @@
 //! `netdiag pace` prints the text, at the rate, and ends when it should.
 
 use std::fmt::Write as _;
-use std::io::{BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -78,16 +78,19 @@ fn an_absent_file_is_told_once_and_follows_the_policy() {
         command.arg(&path);
         let mut child = piped(command);
         child.stdin.take().expect("a pipe").write_all(b"on ce").expect("writes");
+        let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+        let mut complaint = String::new();
+        stderr.read_line(&mut complaint).expect("text");
         if policy == "hold" {
-            std::thread::sleep(Duration::from_millis(700));
             signal(&child, Signal::INT);
         }
         let output = child.wait_with_output().expect("it ends");
         assert_eq!(output.status.code(), Some(0));
         let printed = if policy == "hold" { "" } else { "on ce\n" };
         assert_eq!(String::from_utf8_lossy(&output.stdout), printed);
+        stderr.read_to_string(&mut complaint).expect("text");
         let expected = format!("netdiag: {told}: {} is not there yet\n", path.display());
-        assert_eq!(complaint(&output), expected);
+        assert_eq!(complaint, expected);
     }
 }
 
@@ -125,7 +128,12 @@ fn readers_that_leave_or_stop_reading_do_no_harm() {
 
     // Fills the pipe, then waits for a reader that never reads; the signal is heard all the same.
     let mut stuck = endless();
-    std::thread::sleep(Duration::from_millis(500));
+    let pipe = stuck.stdout.as_ref().expect("a pipe");
+    let room = rustix::pipe::fcntl_getpipe_size(pipe).expect("a pipe") as u64;
+    until("a full pipe", || {
+        let waiting = rustix::io::ioctl_fionread(pipe).expect("a pipe");
+        (waiting + 4096 >= room).then_some(())
+    });
     let asked = Instant::now();
     signal(&stuck, Signal::TERM);
     assert_eq!(code(&mut stuck), Some(0));

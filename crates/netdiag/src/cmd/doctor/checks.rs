@@ -17,9 +17,8 @@ const CAPABILITIES: [(&str, u32, Need); 5] = [
     ("CAP_SYS_PTRACE", 19, Need::Namespaces),
 ];
 
-/// The first kernel with every feature the eBPF source uses: CO-RE needs the kernel's own BTF and CAP_BPF, both common
-/// from 5.8.
-const EBPF_KERNEL: (u32, u32) = (5, 8);
+/// The first kernel with every feature the eBPF source uses: the last to come was the atomic compare-and-exchange.
+const EBPF_KERNEL: (u32, u32) = (5, 12);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Need {
@@ -225,7 +224,8 @@ mod tests {
         let check =
             |release: &str, status| assert_eq!(kernel(release, "x").status, status, "{release}");
         check("6.18.44-custom", Status::Ok);
-        check("5.8.0", Status::Ok);
+        check("5.12.0", Status::Ok);
+        check("5.11.22", Status::Warn);
         check("5.4.0-200-generic", Status::Warn);
         check("4.19", Status::Warn);
         check("strange", Status::Ok);

@@ -173,15 +173,20 @@ fn sigkill_at_any_moment_leaves_whole_rows() {
     const KILLS: u64 = 40;
     let (_folder, path) = folder();
     let (mut torn, mut rotating, mut last) = (0, 0, None);
-    for kill in 0..KILLS {
+    for kill in 0.. {
+        if kill >= KILLS && rotating > 0 {
+            break;
+        }
+        assert!(kill < 20 * KILLS, "{kill} kills, {torn} torn lines, no torn rotation");
+        let before = fs::read(&path).unwrap_or_default();
         let mut child = helper(&this_binary(), &[], "writes_until_killed", &path)
             .spawn()
             .expect("the test binary runs");
-        while !path.exists() {
+        // It writes; then times that do not fall into step with anything.
+        while fs::read(&path).unwrap_or_default() == before {
             std::thread::sleep(Duration::from_millis(1));
         }
-        // Times that do not fall into step with anything.
-        std::thread::sleep(Duration::from_micros(12_000 + kill * 7919 % 20_000));
+        std::thread::sleep(Duration::from_micros(kill * 7919 % 20_000));
         child.kill().expect("it still runs");
         child.wait().expect("it ends");
         let text = fs::read(&path).expect("file");
@@ -192,9 +197,7 @@ fn sigkill_at_any_moment_leaves_whole_rows() {
         assert!(rows.last() >= last.as_ref(), "rows that were there are gone");
         last = rows.last().copied();
     }
-    assert!(last.is_some_and(|last| last > KILLS), "{last:?} rows were written");
-    // Most of the time goes into the `fsync` of rotations, so most kills hit one.
-    assert!(rotating > 0, "{KILLS} kills, {torn} torn lines, {rotating} torn rotations");
+    assert!(last.is_some_and(|last| last >= KILLS), "{last:?} rows were written");
     CsvWriter::open(&path, Some(20)).expect("opens").append(&row(0)).expect("writes");
     assert!(!temporary(&path).exists());
 }
