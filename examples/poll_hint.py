@@ -15,16 +15,17 @@ import time
 try:
     import requests
 
-    def get_json(url, timeout):
-        answer = requests.get(url, timeout=timeout)
+    def get_json(url, timeout, headers):
+        answer = requests.get(url, timeout=timeout, headers=headers)
         answer.raise_for_status()
         return answer.json()
 
 except ImportError:
     import urllib.request
 
-    def get_json(url, timeout):
-        with urllib.request.urlopen(url, timeout=timeout) as answer:
+    def get_json(url, timeout, headers):
+        request = urllib.request.Request(url, headers=headers)
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
             return json.load(answer)
 
 
@@ -33,17 +34,22 @@ def main():
     parser.add_argument("--url", default="http://127.0.0.1:9000", help="the hint server (default: %(default)s)")
     parser.add_argument("--text", default="Once upon a time there was a link that carried tokens. ", help="what to print")
     parser.add_argument("--tokens", type=int, default=50, help="how many tokens to print (default: %(default)s)")
+    parser.add_argument("--token-file", help="the server's --auth-token-file, if it asks for a token")
     arguments = parser.parse_args()
+    headers = {}
+    if arguments.token_file:
+        with open(arguments.token_file, encoding="ascii") as file:
+            headers["Authorization"] = "Bearer " + file.readline().strip()
 
     words = arguments.text.split() or ["token"]
     sleep_seconds = 0.05
     reachable = True
     for index in range(arguments.tokens):
         try:
-            hint = get_json(arguments.url, timeout=1.0)
+            hint = get_json(arguments.url, 1.0, headers)
             while hint.get("hold"):
                 time.sleep(0.1)
-                hint = get_json(arguments.url, timeout=1.0)
+                hint = get_json(arguments.url, 1.0, headers)
             sleep_seconds = float(hint["sleep_seconds"])
             reachable = True
         except (OSError, ValueError, KeyError) as error:
@@ -60,3 +66,5 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         print()
+    except BrokenPipeError:
+        sys.stderr.close()  # nobody reads any more; the interpreter would complain of that at its end

@@ -1,10 +1,10 @@
 //! An inference loop that lets the network set its pace: the original project's client, in Rust.
 //!
-//! `cargo run -p netdiag-hints --example poll_hint -- [URL] [TEXT]`
+//! `cargo run --release -p netdiag-hints --example poll_hint -- [URL] [TEXT] [TOKEN_FILE]`
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // printing is what it is for
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -17,16 +17,31 @@ struct Hint {
 }
 
 fn main() -> std::io::Result<()> {
+    match run() {
+        // Nobody reads any more.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+fn run() -> std::io::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let url = arguments.next().unwrap_or_else(|| "http://127.0.0.1:9000".to_owned());
     let text = arguments.next().unwrap_or_else(|| "Once upon a time there was a link.".to_owned());
+    let secret = arguments.next().map(std::fs::read_to_string).transpose()?;
+    let secret = secret.as_deref().and_then(|text| text.lines().next()).map(str::trim);
     let agent: ureq::Agent =
         ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(1))).build().into();
     let mut sleep = Duration::from_millis(50);
+    let mut reachable = true;
     for token in text.split_inclusive(' ') {
         loop {
-            let hint =
-                agent.get(&url).call().and_then(|mut answer| answer.body_mut().read_json::<Hint>());
+            let mut request = agent.get(&url);
+            if let Some(secret) = secret {
+                request = request.header("authorization", format!("Bearer {secret}"));
+            }
+            let hint = request.call().and_then(|mut answer| answer.body_mut().read_json::<Hint>());
+            let was_reachable = std::mem::replace(&mut reachable, hint.is_ok());
             match hint {
                 Ok(hint) if hint.hold => std::thread::sleep(Duration::from_millis(100)),
                 Ok(hint) => {
@@ -35,7 +50,9 @@ fn main() -> std::io::Result<()> {
                 }
                 // No hint is no reason to stop: go on at the last rate.
                 Err(error) => {
-                    eprintln!("[no hint: {error}]");
+                    if was_reachable {
+                        eprintln!("[no hint, going on at the last rate: {error}]");
+                    }
                     break;
                 }
             }

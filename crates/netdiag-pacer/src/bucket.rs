@@ -19,11 +19,11 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// A full bucket at time `now`. `burst` is the number of tokens that may be taken at once after a pause; at least 1,
-    /// since a bucket that never holds a whole token never grants one.
+    /// A bucket with one token at time `now`. `burst` is the number of tokens that may be taken at once after a pause; at
+    /// least 1, since a bucket that never holds a whole token never grants one.
     pub fn new(rate: Tps, burst: u32, now: Duration) -> Self {
         let burst = f64::from(burst.max(1));
-        Self { rate, burst, tokens: burst, updated: now }
+        Self { rate, burst, tokens: 1.0, updated: now }
     }
 
     /// Takes `n` tokens, or says how long to wait until that many are there at the present rate. More than the burst

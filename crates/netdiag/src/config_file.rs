@@ -197,11 +197,9 @@ impl Reader<'_> {
         for item in items {
             let text = scalar(item.get_ref()).ok_or_else(|| {
                 let kind = item.get_ref().type_str();
+                let kind = if kind == "array" { "an array".into() } else { format!("a {kind}") };
                 let wanted = if flag.repeatable { "one value or a list" } else { "one value" };
-                self.wrong(
-                    item.span().start,
-                    format!("`{}` takes {wanted}, not a {kind}", flag.long),
-                )
+                self.wrong(item.span().start, format!("`{}` takes {wanted}, not {kind}", flag.long))
             })?;
             flag.check(&text).map_err(|reason| {
                 self.wrong(item.span().start, format!("{} = {text}: {reason}", flag.long))

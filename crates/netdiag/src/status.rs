@@ -33,7 +33,7 @@ fn flows(tick: &Tick) -> String {
     }
     match &sample.rtt {
         Some(rtt) => {
-            let _ = write!(line, " │ RTT {} p95 {}", short(rtt.avg), short(rtt.p95));
+            let _ = write!(line, " │ RTT avg {}, p95 {}", short(rtt.avg), short(rtt.p95));
         }
         None => line.push_str(" │ RTT –"),
     }
@@ -43,7 +43,9 @@ fn flows(tick: &Tick) -> String {
 }
 
 fn rows(line: &mut String, written: &AtomicU64) {
-    let _ = write!(line, " │ {} rows", written.load(Ordering::Relaxed));
+    // This interval's row is on its way.
+    let rows = written.load(Ordering::Relaxed) + 1;
+    let _ = write!(line, " │ {rows} {}", if rows == 1 { "row" } else { "rows" });
 }
 
 /// A duration as a person reads it: `250 µs`, `23.4 ms`, `1.20 s`.

@@ -30,7 +30,7 @@ const LATEST: f64 = 1e11;
 pub struct RowDecoder {
     /// What has come of a line that has not ended yet.
     pending: Vec<u8>,
-    /// The pending line is too long, and its rest is passed over.
+    /// The line is too long, which was told and counted, and its rest is passed over.
     too_long: bool,
     /// Lines that have ended.
     line: u64,
@@ -74,16 +74,19 @@ impl RowDecoder {
         self.too_long || !self.pending.is_empty()
     }
 
-    /// Calls `each` with every line that ends in `bytes`, without its newline; `None` for one that is too long.
+    /// Calls `each` with every line that ends in `bytes`, without its newline; with `None` as soon as one is too long.
     fn lines(&mut self, bytes: &[u8], mut each: impl FnMut(&mut Self, Option<&[u8]>)) {
         for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
             let (piece, ends) = match piece.strip_suffix(b"\n") {
                 Some(line) => (line, true),
                 None => (piece, false),
             };
-            if self.pending.len() + piece.len() > LONGEST_LINE {
+            if !self.too_long && self.pending.len() + piece.len() > LONGEST_LINE {
+                // Told at once: a file without line breaks may never end this one.
                 self.too_long = true;
                 self.pending = Vec::new();
+                self.line += 1;
+                each(self, None);
             }
             if !ends {
                 if !self.too_long {
@@ -91,10 +94,11 @@ impl RowDecoder {
                 }
                 return; // only the last piece has no end
             }
-            self.line += 1;
             if std::mem::take(&mut self.too_long) {
-                each(self, None);
-            } else if self.pending.is_empty() {
+                continue;
+            }
+            self.line += 1;
+            if self.pending.is_empty() {
                 each(self, Some(piece));
             } else {
                 let mut line = std::mem::take(&mut self.pending);

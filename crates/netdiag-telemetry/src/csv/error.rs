@@ -56,7 +56,7 @@ pub enum CsvError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderMismatch {
     /// A column differs.
-    #[error("column {position} is `{found}`, expected `{expected}`")]
+    #[error("column {position} is {}, expected `{expected}`", named(found))]
     Differs {
         /// Position, from 1.
         position: usize,
@@ -75,6 +75,10 @@ pub enum HeaderMismatch {
         /// The last column that we write.
         last: &'static str,
     },
+}
+
+fn named(column: &str) -> String {
+    if column.is_empty() { "missing".to_owned() } else { format!("`{column}`") }
 }
 
 /// As much of a foreign text as an error message should repeat.

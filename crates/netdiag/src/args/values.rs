@@ -3,6 +3,7 @@
 //! The complaint names neither the flag nor the value; whoever shows it knows both, and the place besides.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::os::fd::AsRawFd as _;
@@ -95,8 +96,13 @@ pub(crate) fn netns(text: &str) -> Result<NetnsPath, String> {
     } else {
         (PathBuf::from("/run/netns").join(text), "`ip netns list` shows the names there are")
     };
-    let file = File::open(&path)
-        .map_err(|error| format!("cannot open {} ({error}); {remedy}", path.display()))?;
+    let file = File::open(&path).map_err(|error| {
+        let remedy = match error.kind() {
+            ErrorKind::PermissionDenied => "run as root, or with CAP_SYS_PTRACE",
+            _ => remedy,
+        };
+        format!("cannot open {} ({error}); {remedy}", path.display())
+    })?;
     if is_network_namespace(&file) {
         return Ok(NetnsPath(path));
     }
@@ -147,7 +153,7 @@ pub(crate) fn max_flows(text: &str) -> Result<u32, String> {
 
 /// A number of things, at least one.
 pub(crate) fn count(text: &str) -> Result<NonZeroU64, String> {
-    text.trim().parse().map_err(|_| "must be a whole number of at least 1".to_owned())
+    text.trim().parse().map_err(|_| format!("must be a whole number from 1 to {}", u64::MAX))
 }
 
 /// An address to listen on; without a port it is up to the command.

@@ -19,7 +19,7 @@ use crate::stop::Stop;
 /// Check what this machine supports, and say what to do about what it lacks
 ///
 /// Loads each eBPF hook for a moment, asks sock_diag, looks into other network namespaces, and tries the queueing
-/// disciplines of `netdiag chaos` in a scratch namespace; nothing is left behind. Exit code 0 if at least one source of
+/// disciplines that inject faults in a scratch namespace; nothing is left behind. Exit code 0 if at least one source of
 /// telemetry works, 1 otherwise.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

@@ -26,7 +26,7 @@ use crate::terminal::say;
 pub(crate) struct Args {
     /// Follow this file.
     ///
-    /// If it is absent, hints are `stale` until it appears. Default: net_data.csv.
+    /// If it is absent, hints are `stale` until it appears.
     #[arg(
         long,
         value_name = "FILE",

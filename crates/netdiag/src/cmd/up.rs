@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::args::{FlowArgs, RateArgs, RowsArgs, SamplingArgs, ServerArgs, StaleArgs};
 use crate::csv_file::CsvWriter;
+use crate::failure::UsageError;
 use crate::hint_server::HintServer;
 use crate::pacing::Pacers;
 use crate::place::Places;
@@ -61,6 +62,15 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let mut settings = args.sampling.validate(&args.flows, places)?;
     let range = args.rates.validate(places)?;
+    let every = settings.interval;
+    if let Some(stale_after) = args.stale.stale_after.filter(|&stale_after| stale_after <= every) {
+        return Err(UsageError::new(format!(
+            "{} is not longer than {}, so hints would be stale between two measurements; lengthen it",
+            places.named("stale_after", stale_after.as_secs_f64()),
+            places.named("interval", every.as_secs_f64()),
+        ))
+        .into());
+    }
     let stop = Stop::on_signals()?;
     let server = HintServer::bind(&args.server, None)?;
     // Whoever asks for hints is no stream to give hints for, unless that is what is asked.
@@ -83,7 +93,6 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
             rows.send(&interval.tick.host);
         }
     };
-    let every = settings.interval;
     let sampler = Sampler::start(settings, stop.clone(), on_tick)?;
     let Start { source, flows } = sampler.found();
     say(&format!(
@@ -120,7 +129,7 @@ impl Csv {
         let mut file = CsvWriter::open(path, Some(args.rows.max_samples.get()))?;
         let (sender, writer) = rows::start(
             move |row| file.append(row),
-            |error| tracing::error!("{error:#}; hints go on without the file"),
+            |error| tracing::error!("{error:#}; hints go on without the file until a restart"),
         )?;
         Ok(Self { sender: Some(sender), written: Some(writer.written()), writer: Some(writer) })
     }

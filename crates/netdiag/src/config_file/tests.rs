@@ -49,8 +49,8 @@ fn mistakes_name_line_key_value_and_remedy() {
     check("up = 3", "1: `up` is a command and needs a table: write [up]");
     check("source = \"x\"", "1: source = x: must be one of auto, ebpf, sockdiag");
     check("[agent]\nport = [80, 0]", "2: port = 0: must be a TCP port from 1 to 65535");
-    check("[agent]\nport = [[80]]", "2: `port` takes one value or a list, not a array");
-    check("interval = [1]", "1: `interval` takes one value, not a array");
+    check("[agent]\nport = [[80]]", "2: `port` takes one value or a list, not an array");
+    check("interval = [1]", "1: `interval` takes one value, not an array");
     check("csv = 1979-05-27", "1: `csv` takes one value, not a datetime");
     check(
         "[up]\nlog-level = \"debug\"",

@@ -6,7 +6,9 @@
 //!
 //! Invariant: age only grows until the next row comes, whatever the clocks do.
 
+use std::collections::HashMap;
 use std::io;
+use std::mem::{Discriminant, discriminant};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -29,7 +31,7 @@ const USUAL_INTERVAL: Duration = Duration::from_millis(500);
 /// The longest interval that a pause between two rows is taken for.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Complaints about a file come no closer than this; the others are counted.
+/// Complaints of one kind come no closer than this; the others are counted.
 const REPEAT: Duration = Duration::from_secs(10);
 
 /// Follows one file. It speaks for the host as a whole.
@@ -41,7 +43,22 @@ pub(crate) struct CsvPacer {
     /// Timestamp of the last row.
     last: Option<Duration>,
     sampled_at: Option<Instant>,
-    complained: Option<Instant>,
+    complaints: HashMap<Trouble, Complaint>,
+    /// Something was wrong at the last look that found anything.
+    troubled: bool,
+}
+
+/// A kind of trouble with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Trouble {
+    Reading(io::ErrorKind),
+    Line(Discriminant<CsvError>),
+}
+
+/// What was last said of it.
+#[derive(Debug)]
+struct Complaint {
+    at: Instant,
     kept_quiet: u64,
 }
 
@@ -65,8 +82,8 @@ impl CsvPacer {
             pacer: Classic::new(range),
             last: None,
             sampled_at: None,
-            complained: None,
-            kept_quiet: 0,
+            complaints: HashMap::new(),
+            troubled: false,
         }
     }
 
@@ -76,7 +93,10 @@ impl CsvPacer {
         let unusable = || format!("--csv {}: cannot be used", path.display());
         let look = pacer.look().map_err(|error| UsageError::because(unusable(), error))?;
         match look.wrong {
-            Some(wrong) => Err(UsageError::because(unusable(), wrong)),
+            Some(wrong) => Err(UsageError::new(format!(
+                "{}: {wrong}; mend or remove that line, or give another file",
+                unusable()
+            ))),
             None => Ok((pacer, look.present)),
         }
     }
@@ -99,12 +119,14 @@ impl CsvPacer {
         let look = match self.look() {
             Ok(look) => look,
             Err(error) => {
-                self.complain(&format!("cannot be read: {error}"));
+                self.complain(Trouble::Reading(error.kind()), &format!("cannot be read: {error}"));
                 return false;
             }
         };
         if let Some(wrong) = look.wrong {
-            self.complain(&format!("{wrong}; left out"));
+            self.complain(Trouble::Line(discriminant(&wrong)), &format!("{wrong}; left out"));
+        } else if look.news && std::mem::take(&mut self.troubled) {
+            tracing::info!("{}: is read again", self.path.display());
         }
         look.news
     }
@@ -129,17 +151,20 @@ impl CsvPacer {
         self.pacer.observe(&Observation::from(&row.sample), elapsed);
     }
 
-    fn complain(&mut self, what: &str) {
-        if self.complained.is_some_and(|at| at.elapsed() < REPEAT) {
-            self.kept_quiet += 1;
-            return;
-        }
+    fn complain(&mut self, trouble: Trouble, what: &str) {
+        self.troubled = true;
         let path = self.path.display();
-        match std::mem::take(&mut self.kept_quiet) {
-            0 => tracing::warn!("{path}: {what}"),
-            more => tracing::warn!("{path}: {what} (and {more} complaints before)"),
+        match self.complaints.get_mut(&trouble) {
+            Some(before) if before.at.elapsed() < REPEAT => {
+                before.kept_quiet += 1;
+                return;
+            }
+            Some(Complaint { kept_quiet: more @ 1.., .. }) => {
+                tracing::warn!("{path}: {what} (and {more} such complaints before)");
+            }
+            _ => tracing::warn!("{path}: {what}"),
         }
-        self.complained = Some(Instant::now());
+        self.complaints.insert(trouble, Complaint { at: Instant::now(), kept_quiet: 0 });
     }
 }
 

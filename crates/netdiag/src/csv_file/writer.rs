@@ -106,7 +106,7 @@ impl CsvWriter {
             let _ = self.file.set_len(self.length);
             let path = self.path.display();
             return Err(error).with_context(|| {
-                format!("cannot write to {path}: the rows so far are kept; free some space or choose another --csv")
+                format!("cannot write to {path}: what was written is kept; free some space or choose another --csv")
             });
         }
         self.length += line.len() as u64;

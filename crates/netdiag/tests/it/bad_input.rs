@@ -50,7 +50,11 @@ fn times_out_of_range() {
         );
     }
     check(&["agent", "--duration", "0"], &["--duration 0", "number of seconds"]);
-    check(&["agent", "--max-samples", "0"], &["--max-samples 0", "at least 1"]);
+    check(
+        &["up", "--stale-after", "0.3"],
+        &["--stale-after 0.3 is not longer than --interval 0.5 (the default)", "lengthen it"],
+    );
+    check(&["agent", "--max-samples", "0"], &["--max-samples 0", "whole number from 1"]);
     check(&["agent", "--max-samples", "1.5"], &["--max-samples 1.5", "whole number"]);
 }
 

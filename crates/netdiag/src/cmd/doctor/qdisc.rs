@@ -43,8 +43,10 @@ fn check(name: &str, spec: &[&str], purpose: &str) -> Check {
     }
     Check::warn(
         &title,
-        format!("not available ({complaint}); without it `netdiag chaos` cannot give {purpose}"),
-        format!("`modprobe sch_{name}`, or a kernel with it; `netdiag experiment` needs no qdisc"),
+        format!(
+            "not available ({complaint}); without it no tool can give {purpose} to an interface"
+        ),
+        format!("`modprobe sch_{name}`, or a kernel with it; netdiag itself does not need it"),
     )
 }
 
