@@ -3,7 +3,11 @@
 //! A bench only measures; printing and judging are done here, the same for all. Invariant: standard output holds the report
 //! and nothing else, so that `--json` can be read by a program, and a peer that could not be measured is named in it.
 
+mod health;
 mod probe;
+mod ranking;
+
+use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::ValueEnum;
@@ -14,10 +18,12 @@ use serde_json::json;
 pub(crate) enum Name {
     /// The probe's cost per event and the agent's at 10,000 flows
     Probe,
+    /// Changes of a path found in labelled RTT traces, beside a median/MAD detector and the forest alone
+    Health,
 }
 
 /// How a bench is asked to run.
-#[derive(Clone, Copy, Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {
     /// Print JSON instead of a table
     #[arg(long)]
@@ -25,6 +31,9 @@ pub(crate) struct Options {
     /// Measure for longer than five minutes if that makes the figures steadier
     #[arg(long)]
     long: bool,
+    /// Folder of labelled data, for the benches that need some [default: the data set's folder in ../shared/data]
+    #[arg(long, env = "NETDIAG_BENCH_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
 }
 
 /// What a bench measured.
@@ -53,7 +62,6 @@ struct Bar {
 #[derive(Clone, Copy, Debug)]
 enum Bound {
     AtMost(f64),
-    #[cfg_attr(not(test), expect(dead_code, reason = "no bench promises a throughput yet"))]
     AtLeast(f64),
 }
 
@@ -77,6 +85,7 @@ impl Bar {
 pub(crate) fn run(name: Name, options: Options) -> anyhow::Result<()> {
     let report = match name {
         Name::Probe => probe::run(options.long)?,
+        Name::Health => health::run(options.data.as_deref())?,
     };
     print!("{}", if options.json { report.json() } else { report.text() });
     let missed: Vec<&str> =
@@ -118,7 +127,8 @@ impl Report {
         }
         for bar in &self.bars {
             let verdict = if bar.is_met() { "ok" } else { "MISSED" };
-            text += &format!("{verdict} {} {:.2} {:.2}\n", bar.name, bar.value, bar.limit());
+            text +=
+                &format!("{verdict} {} {} {}\n", bar.name, figure(bar.value), figure(bar.limit()));
         }
         text
     }
@@ -149,6 +159,12 @@ impl Report {
         let bars: Vec<_> = bars.collect();
         format!("{:#}\n", json!({"rows": rows, "bars": bars, "absent": self.absent}))
     }
+}
+
+/// Two decimals, or the third where it says something.
+fn figure(value: f64) -> String {
+    let text = format!("{value:.3}");
+    text.strip_suffix('0').map(str::to_owned).unwrap_or(text)
 }
 
 #[cfg(test)]
