@@ -14,13 +14,14 @@ use crate::model::Model;
 use crate::score::{self, Flag, ForestPart, Scores};
 use crate::training::{Reservoir, TrainingSet};
 
-/// The memory of one scope. Takes some 100 KB when its reservoir is full.
+/// The memory of one scope: some 15 KB, and 32 KB of rows if it gathers them.
 #[derive(Clone, Debug)]
 pub struct Health {
     tracker: FeatureTracker,
     change: ChangeDetector,
     flag: Flag,
-    reservoir: Reservoir,
+    /// `None` if it gathers no rows.
+    reservoir: Option<Reservoir>,
     model: Option<Arc<Model>>,
 }
 
@@ -59,11 +60,16 @@ pub struct Assessment {
 impl Health {
     /// A link of which nothing is known: presumed healthy. `seed` picks the rows that models are trained from.
     pub fn new(seed: u64) -> Self {
+        Self { reservoir: Some(Reservoir::new(seed)), ..Self::without_training() }
+    }
+
+    /// The same without gathering rows: for the many streams of a host, which are judged by the host's model.
+    pub fn without_training() -> Self {
         Self {
             tracker: FeatureTracker::new(),
             change: ChangeDetector::new(),
             flag: Flag::default(),
-            reservoir: Reservoir::new(seed),
+            reservoir: None,
             model: None,
         }
     }
@@ -82,8 +88,11 @@ impl Health {
             score::combine(&view, usual, forest, surprise);
         let anomaly = self.flag.update(lasting, elapsed);
         // What the rules call an anomaly must not become the norm.
-        if !view.idle && !anomaly {
-            self.reservoir.offer(view.features, elapsed);
+        if let Some(reservoir) = &mut self.reservoir
+            && !view.idle
+            && !anomaly
+        {
+            reservoir.offer(view.features, elapsed);
         }
         Assessment {
             health,
@@ -100,7 +109,7 @@ impl Health {
 
     /// The rows to train a model from, if a training is due: after 300 seconds of activity, then every 1024.
     pub fn take_training_set(&mut self) -> Option<TrainingSet> {
-        self.reservoir.take()
+        self.reservoir.as_mut()?.take()
     }
 
     /// The model from now on.

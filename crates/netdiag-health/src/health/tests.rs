@@ -64,12 +64,27 @@ fn trouble_that_lasts_raises_the_flag_within_three_seconds_and_its_end_clears_it
 }
 
 #[test]
-fn three_percent_of_a_single_stream_is_told_in_time() {
-    // 40 segments a second, of which every 33rd is lost.
-    let mut health = calm(20.0, 200, TICK);
-    let lost = |ticks: u64| (ticks * 20 / 33) - ((ticks - 1) * 20 / 33);
-    let raised = seconds_until(&mut health, true, TICK, |ticks| link(20.0, lost(ticks), 20));
-    assert!(raised <= 3.0, "{raised}");
+fn three_percent_of_few_segments_is_told_in_time_wherever_the_losses_fall() {
+    // A segment in 33 is lost, of 40 to 130 a second.
+    for (segs, phase) in
+        [20, 33, 65].into_iter().flat_map(|segs| (0..33).map(move |phase| (segs, phase)))
+    {
+        let mut health = calm(20.0, 200, TICK);
+        let lost = |ticks: u64| (ticks * segs + phase) / 33 - ((ticks - 1) * segs + phase) / 33;
+        let seen = |ticks| link(20.0, lost(ticks), segs);
+        let raised = seconds_until(&mut health, true, TICK, seen);
+        assert!(raised <= 3.0, "{raised} with {segs} segments, phase {phase}");
+    }
+}
+
+#[test]
+fn streams_are_judged_by_a_model_without_gathering_rows() {
+    let mut stream = Health::without_training();
+    stream.set_model(some_model());
+    for _ in 0..1000 {
+        assert_eq!(stream.observe(&link(20.0, 0, 20), TICK).basis, Basis::Model);
+    }
+    assert_eq!(stream.take_training_set(), None);
 }
 
 #[test]
@@ -161,10 +176,10 @@ fn trouble_is_not_learned_as_the_norm() {
     for _ in 0..400 {
         health.observe(&link(100.0, 2, 20), TICK);
     }
-    let after = health.reservoir.clone();
     assert!(health.observe(&link(100.0, 2, 20), TICK).anomaly);
-    // Two seconds of it, until the flag was raised.
-    assert!(after.len() <= before + 100 + 4, "{} after {before}", after.len());
+    let after = health.reservoir.as_ref().map_or(0, Reservoir::len);
+    // The first was trained after 300 seconds; then a hundred healthy ones, and what it takes to raise the flag.
+    assert!((before..=before + 100 + 3).contains(&after), "{after} after {before}");
 }
 
 /// Intervals as they occur.
