@@ -14,10 +14,10 @@ use crate::quantile::quantile_of_sorted;
 use crate::score::{self, Envelope, ForestPart};
 use crate::training::TrainingSet;
 
-/// Fewest rows to train from: with fewer, one percent of them is less than a row.
+/// Fewest rows to train from: one in twenty of them is then five.
 const FEWEST_ROWS: usize = 100;
 
-/// Least distance from the median score to the lowest percent, for links whose rows are all alike: a score moves by so much
+/// Least distance from the median score to the 5th percentile, for links whose rows are all alike: a score moves by so much
 /// when a row is isolated a tenth of the average depth earlier.
 const LEAST_SPREAD: f64 = 0.03;
 
@@ -37,8 +37,8 @@ pub struct Model {
 pub(crate) struct Calibration {
     /// Median of the forest's scores.
     score_median: f64,
-    /// Their lowest percent: what an interval in a hundred is like.
-    score_p1: f64,
+    /// Their 5th percentile: what an interval in twenty is like.
+    score_p5: f64,
     /// 95th percentile of badness.
     usual_badness: f64,
     /// Median of each feature.
@@ -108,7 +108,7 @@ impl TrainingSet {
         let at = |sorted: &[f64], q| quantile_of_sorted(sorted, q).unwrap_or_default();
         let calibration = Calibration {
             score_median: at(&scores, 0.5),
-            score_p1: at(&scores, 0.01),
+            score_p5: at(&scores, 0.05),
             usual_badness: at(&badness, 0.95),
             medians: columns.each_ref().map(|column| at(column, 0.5) as f32),
         };
@@ -127,9 +127,12 @@ impl Model {
         calibration: Calibration,
         training: Training,
     ) -> Self {
-        let [_, rtt_spread, _, rtt_slope] = calibration.medians.map(f64::from);
+        let usual = Features::from_row(calibration.medians);
         let envelope = Envelope::of(|rtt_ratio, retrans_rate| {
-            let features = Features { rtt_ratio, rtt_spread, retrans_rate, rtt_slope };
+            // A link at its best is at the edge of what it shows. That is unusual, and no worse than usual.
+            let rtt_ratio = rtt_ratio.max(usual.rtt_ratio);
+            let retrans_rate = retrans_rate.max(usual.retrans_rate);
+            let features = Features { rtt_ratio, retrans_rate, ..usual };
             calibration.verdict(raw_score(&scaler, &forest, &features))
         });
         Self { scaler, forest, calibration, training, envelope }
@@ -165,11 +168,11 @@ impl Model {
 }
 
 impl Calibration {
-    /// A forest's score as 0..=1: 0 for what one healthy interval in a hundred is like or better, 1 at one and a half
-    /// times that one's distance from the median: a forest's scores are bounded, and hardly go further.
+    /// A forest's score as 0..=1: 0 for what one healthy interval in twenty is like or better, 1 at twice that one's distance
+    /// from the median. Not further out: a forest tells the edge of what it was trained on, and nothing beyond.
     fn verdict(&self, score: f64) -> f64 {
-        let spread = (self.score_median - self.score_p1).max(LEAST_SPREAD);
-        ((self.score_p1 - score) / (0.5 * spread)).clamp(0.0, 1.0)
+        let spread = (self.score_median - self.score_p5).max(LEAST_SPREAD);
+        ((self.score_p5 - score) / spread).clamp(0.0, 1.0)
     }
 }
 

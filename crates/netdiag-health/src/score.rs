@@ -3,14 +3,14 @@
 //! ```text
 //! badness  = max(0, rtt_ratio⁺ / ln 3 + retrans_rate / 1.5 % − usual)      1 at three times the RTT, or 1.5 % lost
 //! severity = 1 / (1 + (0.6 / badness)⁴)
-//! lasting  = 1 − (1 − severity) (1 − 0.3·forest) (1 − stalled)
+//! lasting  = 1 − (1 − severity) (1 − 0.2·forest) (1 − stalled)
 //! score    = max(lasting, 0.49·change)
-//! health   = (1 − severity) (1 − 0.3·forest↑) (1 − stalled)
+//! health   = (1 − severity) (1 − 0.2·forest↑) (1 − stalled)
 //! ```
 //!
 //! Each part sees what the others miss. *Severity* knows what hurts a stream. The *forest* knows which combinations this link
 //! never shows; being unusual is no harm in itself, so alone it stays well below the flag's threshold, and together with a
-//! severity of 0.3 it reaches it. The *change* detector knows the very sample at which the link becomes another; that is news
+//! severity of 0.38 it reaches it. The *change* detector knows the very sample at which the link becomes another; that is news
 //! rather than trouble, lasts for one interval, and so has a part in the score but none in the flag. The greater of the two
 //! is taken, because a change is no likelier on a link that is in trouble anyway.
 //!
@@ -39,7 +39,7 @@ const STEEPNESS: i32 = 4;
 const MOST_USUAL: f64 = 0.3;
 
 /// What the forest alone makes of the score, and takes from health.
-const FOREST_MOST: f64 = 0.3;
+const FOREST_MOST: f64 = 0.2;
 
 /// What a change alone makes of the score: less than [`ANOMALY_ON`].
 const CHANGE_MOST: f64 = 0.49;

@@ -1,5 +1,6 @@
 //! Features of made-up links: what a path is measured by, and what one interval cannot do.
 
+use netdiag_telemetry::RttSummary;
 use proptest::prelude::*;
 
 use super::*;
@@ -90,6 +91,34 @@ fn retransmissions_are_a_share_even_where_segments_are_not_counted() {
     check(1, Some(2), 0.1, 0.2);
     check(2, None, 0.025, 0.04);
     check(u64::MAX, Some(0), 1.0, 1.0);
+}
+
+#[test]
+fn a_link_sample_without_round_trips_stalls_or_is_idle() {
+    let check = |rtt, flows, stalled_flows, expected: f64| {
+        let sample = LinkSample {
+            timestamp: Duration::ZERO,
+            rtt,
+            srtt: None,
+            retrans_segs: 3,
+            segs_out: Some(40),
+            avg_cwnd: None,
+            throughput_bps: None,
+            flows,
+            stalled_flows,
+            source: None,
+        };
+        let seen = Observation::from(&sample);
+        assert_eq!((seen.stalled, seen.retrans_segs, seen.segs_out), (expected, 3, Some(40)));
+        assert_eq!(seen.rtt.map(|rtt| rtt.p95), rtt.map(|rtt: RttSummary| rtt.p95));
+    };
+    let ms = Duration::from_millis;
+    let rtt = Some(RttSummary { min: ms(18), max: ms(40), avg: ms(20), p95: ms(30), samples: 9 });
+    check(rtt, Some(4), Some(1), 0.25);
+    check(rtt, None, None, 0.0);
+    check(None, Some(4), Some(1), 1.0);
+    check(None, Some(4), Some(0), 0.0);
+    check(None, None, Some(2), 1.0);
 }
 
 fn anything() -> impl Strategy<Value = (Observation, Duration)> {

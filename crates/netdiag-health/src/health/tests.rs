@@ -243,6 +243,16 @@ proptest! {
     }
 
     #[test]
+    fn nor_does_one_after_a_silence(ms in 1.0..300.0, spike_ms in 0.0..60_000.0, lost in 0u64..1000) {
+        let mut health = calm(ms, 100, TICK);
+        let idle = std::iter::repeat_n(Observation::default(), 40);
+        for seen in idle.chain([link(spike_ms, lost, 40), link(ms, 0, 20), link(ms, 0, 20)]) {
+            let assessment = health.observe(&seen, TICK);
+            prop_assert!(!assessment.anomaly && assessment.health > 0.9, "{:?}", assessment);
+        }
+    }
+
+    #[test]
     fn nor_does_one_on_a_link_that_just_began(spike_ms in 0.1..60_000.0, lost in 0u64..1000) {
         let mut health = Health::new(1);
         for seen in [link(20.0, 0, 20), link(spike_ms, lost, 40), link(20.0, 0, 20)] {

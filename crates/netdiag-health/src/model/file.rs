@@ -4,7 +4,7 @@
 //! {"format": "netdiag-model/1",
 //!  "features": ["rtt_ratio", "rtt_spread", "retrans_rate", "rtt_slope"],
 //!  "scaler": {…}, "forest": {…},
-//!  "calibration": {"score_median": -0.43, "score_p1": -0.61, "usual_badness": 0.08, "medians": [0.1, 0.2, 0.0, 0.0]},
+//!  "calibration": {"score_median": -0.43, "score_p5": -0.61, "usual_badness": 0.08, "medians": [0.1, 0.2, 0.0, 0.0]},
 //!  "training": {"rows": 2048, "constant_features": [], "params": {…}}}
 //! ```
 //!
@@ -91,7 +91,7 @@ struct Stored {
 #[serde(deny_unknown_fields)]
 struct StoredCalibration {
     score_median: f64,
-    score_p1: f64,
+    score_p5: f64,
     usual_badness: f64,
     medians: [f32; FEATURES],
 }
@@ -125,14 +125,14 @@ impl Model {
 
     /// The model as a file.
     pub fn render(&self) -> String {
-        let Calibration { score_median, score_p1, usual_badness, medians } = self.calibration;
+        let Calibration { score_median, score_p5, usual_badness, medians } = self.calibration;
         let Training { rows, constant_features, params } = &self.training;
         let stored = Stored {
             format: FORMAT.to_owned(),
             features: FEATURE_NAMES.map(str::to_owned).to_vec(),
             scaler: self.scaler.clone(),
             forest: self.forest.clone(),
-            calibration: StoredCalibration { score_median, score_p1, usual_badness, medians },
+            calibration: StoredCalibration { score_median, score_p5, usual_badness, medians },
             training: StoredTraining {
                 rows: *rows,
                 constant_features: constant_features.iter().map(|&name| name.to_owned()).collect(),
@@ -165,21 +165,21 @@ impl Stored {
 
 impl StoredCalibration {
     fn into_calibration(self) -> Result<Calibration, ModelError> {
-        let Self { score_median, score_p1, usual_badness, medians } = self;
+        let Self { score_median, score_p5, usual_badness, medians } = self;
         let check = |field, value: f64, valid, range| match valid {
             true => Ok(()),
             false => Err(ModelError::Range { field, value, range }),
         };
         let is_score = |score| (-1.0..=0.0).contains(&score);
         check("calibration.score_median", score_median, is_score(score_median), "in -1..=0")?;
-        let below = is_score(score_p1) && score_p1 <= score_median;
-        check("calibration.score_p1", score_p1, below, "in -1..=score_median")?;
+        let below = is_score(score_p5) && score_p5 <= score_median;
+        check("calibration.score_p5", score_p5, below, "in -1..=score_median")?;
         let is_badness = usual_badness.is_finite() && usual_badness >= 0.0;
         check("calibration.usual_badness", usual_badness, is_badness, "a number from 0 up")?;
         for median in medians {
             check("calibration.medians", median.into(), median.is_finite(), "finite")?;
         }
-        Ok(Calibration { score_median, score_p1, usual_badness, medians })
+        Ok(Calibration { score_median, score_p5, usual_badness, medians })
     }
 }
 

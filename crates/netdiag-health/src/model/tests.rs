@@ -34,7 +34,7 @@ fn healthy_rows_are_usual_and_strange_ones_are_not() {
     let verdicts: Vec<f64> =
         rows(1000).iter().map(|row| model().judge(&Features::from_row(*row)).verdict).collect();
     let unusual = verdicts.iter().filter(|&&verdict| verdict > 0.0).count();
-    assert!((5..=15).contains(&unusual), "a percent by definition: {unusual}");
+    assert!((40..=60).contains(&unusual), "one in twenty by definition: {unusual}");
     let strange = Features { rtt_ratio: 1.1, rtt_spread: 1.0, retrans_rate: 0.03, rtt_slope: 0.4 };
     let part = model().judge(&strange);
     assert!(part.verdict > 0.5, "{part:?}");
@@ -42,12 +42,19 @@ fn healthy_rows_are_usual_and_strange_ones_are_not() {
 }
 
 #[test]
-fn the_envelope_is_no_lower_than_the_verdict_where_it_is_taken() {
-    let [_, rtt_spread, _, rtt_slope] = model().calibration.medians.map(f64::from);
-    for (rtt_ratio, retrans_rate) in [(0.0, 0.0), (0.1, 0.0), (1.2, 0.06), (2.4, 0.12)] {
-        let part = model().judge(&Features { rtt_ratio, rtt_spread, retrans_rate, rtt_slope });
+fn the_envelope_covers_the_verdict_of_what_is_worse_than_usual_and_spares_what_is_better() {
+    let mut rows = rows(1000);
+    // A link that loses a little all the time, so that its losses are no rarity in themselves.
+    rows.iter_mut().enumerate().for_each(|(i, row)| row[2] = 1e-5 * (i * 41 % 101) as f32);
+    let model = TrainingSet::new(rows).train(&params()).expect("trainable");
+    let usual = Features::from_row(model.calibration.medians);
+    let at = |rtt_ratio, retrans_rate| model.judge(&Features { rtt_ratio, retrans_rate, ..usual });
+    for (rtt_ratio, retrans_rate) in [(0.1, 0.005), (1.2, 0.06), (2.4, 0.12), (9.0, 0.9)] {
+        let part = at(rtt_ratio, retrans_rate);
         assert!(part.envelope >= part.verdict - 1e-9, "{part:?}");
     }
+    let (best, worst) = (at(0.0, 0.0).envelope, at(2.4, 0.12).envelope);
+    assert!(best <= 0.0 && worst > 0.0, "{best} to {worst}");
 }
 
 #[test]
@@ -110,7 +117,7 @@ fn what_is_wrong_with_a_file_is_said_with_place_and_remedy() {
     check("\"rtt_ratio\"", "\"srtt\"", "`srtt, rtt_spread");
     check("\"rtt_slope\"]", "\"rtt_slope\",\"x\"]", "rtt_slope, x`");
     check("\"score_median\":-", "\"score_median\":", "calibration.score_median");
-    check("\"score_p1\":-0.", "\"score_p1\":-0.00", "calibration.score_p1");
+    check("\"score_p5\":-0.", "\"score_p5\":-0.00", "calibration.score_p5");
     check("\"usual_badness\":", "\"usual_badness\":-1", "calibration.usual_badness");
     check("\"calibration\":{", "\"calibration\":{\"more\":1,", "unknown field `more`");
     check("\"constant_features\":[", "\"constant_features\":[\"x\"", "`x` instead of");
