@@ -22,6 +22,9 @@ use netdiag_iforest::{IsolationForest, Params};
 use super::ranking::{average_precision, roc_auc};
 use super::{Bar, Bound, Report};
 
+/// Where the data lie beside a checkout unless a flag or [`VARIABLE`] says otherwise.
+const FOLDER: &str = "../shared/data/rtt-changes";
+const VARIABLE: &str = "NETDIAG_RTT_CHANGES";
 /// Time between two rows.
 const PERIOD: Duration = Duration::from_secs(240);
 /// The interval that a row stands for in the replay: the agent's default.
@@ -62,13 +65,12 @@ type Detector = (String, Box<dyn Fn(&Trace) -> Answer>);
 pub(super) fn run(data: Option<&Path>) -> anyhow::Result<Report> {
     let columns = vec!["detector", "AP", "ROC-AUC", "found", "median delay", "false/day"];
     let mut report = Report { columns, ..Report::default() };
-    let folder = match data {
-        Some(folder) => folder.to_owned(),
-        None => crate::root().join("../shared/data/rtt-changes"),
-    };
-    if data.is_none() && !folder.is_dir() {
-        let hint = "no such folder: name one with --data or NETDIAG_BENCH_DATA";
-        report.absent.push(format!("labelled traces in {} ({hint})", folder.display()));
+    let named = data.map(Path::to_owned).or_else(|| std::env::var_os(VARIABLE).map(PathBuf::from));
+    let folder = named.clone().unwrap_or_else(|| crate::root().join(FOLDER));
+    // Without the data there is nothing to measure; a folder that was asked for must be there.
+    if named.is_none() && !folder.is_dir() {
+        let remedy = format!("name a folder with --data or {VARIABLE}");
+        report.absent.push(format!("traces ({} is no folder: {remedy})", folder.display()));
         return Ok(report);
     }
     let traces = read_folder(&folder)?;
@@ -77,9 +79,11 @@ pub(super) fn run(data: Option<&Path>) -> anyhow::Result<Report> {
         let figures = Figures::of(&answers, &traces);
         report.rows.push(figures.row(name));
         if index == 0 {
-            let bar = |name, value: Option<f64>, limit| {
-                let (value, bound) = (value.unwrap_or(f64::NAN), Bound::AtLeast(limit));
-                Bar { name, value, bound, unit: "" }
+            let bar = |name: &str, value: Option<f64>, limit| Bar {
+                name: name.to_owned(),
+                value: value.unwrap_or(f64::NAN),
+                bound: Bound::AtLeast(limit),
+                unit: "",
             };
             report.bars.push(bar("rtt_changes_ap", figures.ap, 0.252));
             report.bars.push(bar("rtt_changes_roc", figures.roc, 0.942));
