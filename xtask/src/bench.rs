@@ -3,7 +3,12 @@
 //! A bench only measures; printing and judging are done here, the same for all. Invariant: standard output holds the report
 //! and nothing else, so that `--json` can be read by a program, and a peer that could not be measured is named in it.
 
+mod health;
+mod iforest;
 mod probe;
+mod ranking;
+
+use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::ValueEnum;
@@ -14,10 +19,14 @@ use serde_json::json;
 pub(crate) enum Name {
     /// The probe's cost per event and the agent's at 10,000 flows
     Probe,
+    /// Changes of a path found in labelled RTT traces, beside a median/MAD detector and the forest alone
+    Health,
+    /// The forest's training and scoring beside other libraries', or with --quality what it finds
+    Iforest,
 }
 
 /// How a bench is asked to run.
-#[derive(Clone, Copy, Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {
     /// Print JSON instead of a table
     #[arg(long)]
@@ -25,6 +34,12 @@ pub(crate) struct Options {
     /// Measure for longer than five minutes if that makes the figures steadier
     #[arg(long)]
     long: bool,
+    /// For iforest: measure what is found in labelled data instead of how fast
+    #[arg(long)]
+    quality: bool,
+    /// For health and for --quality: the folder of labelled CSV files
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
 }
 
 /// What a bench measured.
@@ -42,7 +57,7 @@ struct Report {
 #[derive(Debug)]
 struct Bar {
     /// One word, to be found in the output by programs.
-    name: &'static str,
+    name: String,
     value: f64,
     bound: Bound,
     /// For JSON: a line of text has its four words, and the table the units.
@@ -53,7 +68,6 @@ struct Bar {
 #[derive(Clone, Copy, Debug)]
 enum Bound {
     AtMost(f64),
-    #[cfg_attr(not(test), expect(dead_code, reason = "no bench promises a throughput yet"))]
     AtLeast(f64),
 }
 
@@ -74,13 +88,21 @@ impl Bar {
 }
 
 /// Runs a bench, prints its report, and fails if a bar is missed.
-pub(crate) fn run(name: Name, options: Options) -> anyhow::Result<()> {
+pub(crate) fn run(name: Name, options: &Options) -> anyhow::Result<()> {
+    if options.quality && !matches!(name, Name::Iforest) {
+        bail!("--quality is for the bench iforest only");
+    }
+    if options.data.is_some() && !options.quality && !matches!(name, Name::Health) {
+        bail!("--data is for the bench health, and for iforest with --quality");
+    }
     let report = match name {
+        Name::Iforest => iforest::run(options)?,
         Name::Probe => probe::run(options.long)?,
+        Name::Health => health::run(options.data.as_deref())?,
     };
     print!("{}", if options.json { report.json() } else { report.text() });
     let missed: Vec<&str> =
-        report.bars.iter().filter(|bar| !bar.is_met()).map(|bar| bar.name).collect();
+        report.bars.iter().filter(|bar| !bar.is_met()).map(|bar| &*bar.name).collect();
     if !missed.is_empty() {
         bail!("missed: {}", missed.join(", "));
     }
@@ -118,7 +140,8 @@ impl Report {
         }
         for bar in &self.bars {
             let verdict = if bar.is_met() { "ok" } else { "MISSED" };
-            text += &format!("{verdict} {} {:.2} {:.2}\n", bar.name, bar.value, bar.limit());
+            text +=
+                &format!("{verdict} {} {} {}\n", bar.name, figure(bar.value), figure(bar.limit()));
         }
         text
     }
@@ -151,6 +174,12 @@ impl Report {
     }
 }
 
+/// Two decimals, or the third where it says something.
+fn figure(value: f64) -> String {
+    let text = format!("{value:.3}");
+    text.strip_suffix('0').map(str::to_owned).unwrap_or(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,9 +190,9 @@ mod tests {
             columns: vec!["what", "ns"],
             rows: vec![vec!["ours".into(), "7".into()], vec!["a peer".into(), "100".into()]],
             bars: vec![
-                Bar { name: "ratio", value: 0.07, bound: Bound::AtMost(0.5), unit: "" },
-                Bar { name: "memory", value: 3.0, bound: Bound::AtMost(2.0), unit: "MiB" },
-                Bar { name: "rate", value: 9.0, bound: Bound::AtLeast(8.0), unit: "/s" },
+                Bar { name: "ratio".into(), value: 0.07, bound: Bound::AtMost(0.5), unit: "" },
+                Bar { name: "memory".into(), value: 3.0, bound: Bound::AtMost(2.0), unit: "MiB" },
+                Bar { name: "rate".into(), value: 9.0, bound: Bound::AtLeast(8.0), unit: "/s" },
             ],
             absent: vec!["another peer (not installed)".into()],
         };
@@ -183,7 +212,11 @@ mod tests {
     #[test]
     fn a_bar_is_met_on_its_edge_and_by_numbers_only() {
         let check = |value, bound, expected| {
-            assert_eq!(Bar { name: "x", value, bound, unit: "" }.is_met(), expected, "{value}");
+            assert_eq!(
+                Bar { name: "x".into(), value, bound, unit: "" }.is_met(),
+                expected,
+                "{value}"
+            );
         };
         check(2.0, Bound::AtMost(2.0), true);
         check(2.1, Bound::AtMost(2.0), false);

@@ -54,7 +54,7 @@ fn main() -> ExitCode {
         Task::Test { steps } => test::run(&steps),
         Task::Tidy => tidy::run(),
         Task::Bpf { check } => bpf::run(check),
-        Task::Bench { name, options } => bench::run(name, options),
+        Task::Bench { name, options } => bench::run(name, &options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -81,9 +81,13 @@ fn release_binary(package: &str, target: &[&str], name: &str) -> anyhow::Result<
     let mut arguments = vec!["build", "--release", "--quiet", "--package", package];
     arguments.extend(target);
     command::run("cargo", &arguments)?;
-    let directory = match std::env::var_os("CARGO_TARGET_DIR") {
+    Ok(target_directory().join("release").join(name))
+}
+
+/// Where builds are kept.
+fn target_directory() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
         Some(directory) => root().join(directory),
         None => root().join("target"),
-    };
-    Ok(directory.join("release").join(name))
+    }
 }

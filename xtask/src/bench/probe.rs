@@ -92,7 +92,7 @@ fn events(report: &mut Report, times: usize) -> anyhow::Result<()> {
         }
         if let (Some(bar), Ok(_)) = (bar, &bpftrace) {
             report.bars.push(Bar {
-                name: bar,
+                name: bar.to_owned(),
                 value: costs[0].per_event() / costs[costs.len() - 1].per_event(),
                 bound: Bound::AtMost(0.5),
                 unit: "",
@@ -161,7 +161,7 @@ fn agent(report: &mut Report, watched: Duration) -> anyhow::Result<()> {
     row(format!("agent CPU at {FLOWS} flows"), format!("{cpu:.1}"), "% of a core");
     row(format!("agent peak RSS at {FLOWS} flows"), format!("{rss_mib:.1}"), "MiB");
     report.bars.push(Bar {
-        name: "agent_rss_mib",
+        name: "agent_rss_mib".to_owned(),
         value: rss_mib,
         bound: Bound::AtMost(64.0),
         unit: "MiB",

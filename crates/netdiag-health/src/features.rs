@@ -1,0 +1,307 @@
+//! From intervals to features: what the forest and the rules look at.
+//!
+//! | feature | is | robust by |
+//! | --- | --- | --- |
+//! | `rtt_ratio` | ln of the recent p95 RTT over the link's own baseline | the lower median of the recent intervals |
+//! | `rtt_spread` | ln of p95 RTT over the smallest, within an interval | the same |
+//! | `retrans_rate` | segments retransmitted of those sent | leaving out the worst interval, and a prior |
+//! | `rtt_slope` | growth of ln p95 RTT per second | the median of all pairwise slopes (Theil–Sen) |
+//!
+//! The baseline is a low quantile of the link's own p95, so that a long clean path is a healthy one. p95 is compared with p95,
+//! because the smallest round trip leaves out the delayed ACKs that every p95 has in it.
+//!
+//! Time stands still while nothing is sent: an idle link shows nothing, so nothing of it is recent and its baseline does not
+//! age. After a while of it the recent intervals are forgotten, and the link is presumed healthy.
+//!
+//! Invariants: a single interval, however bad, moves no feature past what the intervals around it show; a window is so many
+//! seconds, whatever the interval, and memory is bounded; of two last intervals after the same past, the one with the
+//! longer p95 has no smaller ratio, and the one with more retransmissions no smaller rate.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use netdiag_telemetry::LinkSample;
+
+use crate::quantile::{RollingQuantile, quantile_of_sorted};
+
+/// Number of features.
+pub const FEATURES: usize = 4;
+
+/// Their names, in the order of [`Features::to_row`] and of a model file.
+pub const FEATURE_NAMES: [&str; FEATURES] =
+    ["rtt_ratio", "rtt_spread", "retrans_rate", "rtt_slope"];
+
+/// What counts as recent. A change must be told within three seconds; of the six intervals of half a second in them the lower
+/// median needs four that agree, which is two seconds.
+const RECENT: Duration = Duration::from_secs(3);
+
+/// Fewest intervals that count as recent, however long they are: of three, one is outvoted.
+const FEWEST: usize = 3;
+
+/// Shorter intervals are joined up to this length, so that the recent ones are at most thirty.
+const SHORTEST: Duration = Duration::from_millis(100);
+
+/// What the baseline is taken from. Long enough that a disturbance of minutes does not become the norm, short enough that a
+/// path that has moved for good is accepted within an answer or two.
+const BASELINE: Duration = Duration::from_secs(300);
+
+/// The quantile that is the baseline: low, so that a link that is bad half of the time is still measured by what it can do;
+/// not the lowest, which a single lucky interval would set.
+const BASELINE_QUANTILE: f64 = 0.1;
+
+/// And the one that ends the usual range.
+const USUAL_QUANTILE: f64 = 0.9;
+
+/// Added to both RTTs of a ratio: on a LAN half a millisecond is scheduling, and no token waits for it.
+const RTT_FLOOR: Duration = Duration::from_micros(500);
+
+/// Segments without loss assumed beside the counted ones: one lost of two is then 4.5 %, three of a hundred 2.5 %.
+const PRIOR_SEGMENTS: f64 = 20.0;
+
+/// Segments per second assumed where the input does not count them (files of the original family).
+const ASSUMED_SEGMENTS_PER_SECOND: f64 = 100.0;
+
+/// Silence after which the recent intervals are forgotten: longer than a pause within an answer, shorter than one between
+/// questions.
+const IDLE_MEMORY: Duration = Duration::from_secs(5);
+
+/// Fewest points that have a slope: of five, one moves the median of slopes little (its breakdown point is 29 %).
+const SLOPE_POINTS: usize = 5;
+
+/// What one interval showed.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Observation {
+    /// Smallest and 95th percentile of the RTT samples; `None` without samples.
+    pub rtt: Option<RttRange>,
+    /// Segments retransmitted.
+    pub retrans_segs: u64,
+    /// Segments sent, retransmissions included; `None` if not counted.
+    pub segs_out: Option<u64>,
+    /// Share of the flows with something to deliver that stall; anything outside 0..=1 is taken as its nearest end.
+    pub stalled: f64,
+}
+
+/// The RTT samples of one interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RttRange {
+    /// Smallest.
+    pub min: Duration,
+    /// 95th percentile; a value below `min` is taken as `min`.
+    pub p95: Duration,
+}
+
+impl From<&LinkSample> for Observation {
+    fn from(sample: &LinkSample) -> Self {
+        let stalled = f64::from(sample.stalled_flows.unwrap_or_default());
+        let flows = f64::from(sample.flows.unwrap_or_default()).max(1.0);
+        Self {
+            rtt: sample.rtt.map(|rtt| RttRange { min: rtt.min, p95: rtt.p95 }),
+            retrans_segs: sample.retrans_segs,
+            segs_out: sample.segs_out,
+            // A flow that moves gives RTT samples. Without any, those that do not stall are idle.
+            stalled: match sample.rtt {
+                None if stalled > 0.0 => 1.0,
+                _ => (stalled / flows).min(1.0),
+            },
+        }
+    }
+}
+
+/// The features of a link at one moment. All finite.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Features {
+    /// ln of recent p95 RTT over the baseline; 0 at the baseline, 1.1 at three times.
+    pub rtt_ratio: f64,
+    /// ln of p95 RTT over the smallest; 0 without spread.
+    pub rtt_spread: f64,
+    /// Retransmitted share of the segments sent, 0..=1.
+    pub retrans_rate: f64,
+    /// Growth of ln p95 RTT, per second; 0 where intervals are too long for five of them to be recent.
+    pub rtt_slope: f64,
+}
+
+impl Features {
+    /// In the order of [`FEATURE_NAMES`], as a forest takes them.
+    pub fn to_row(self) -> [f32; FEATURES] {
+        [self.rtt_ratio, self.rtt_spread, self.retrans_rate, self.rtt_slope]
+            .map(|value| value as f32)
+    }
+
+    /// The inverse of [`to_row`](Self::to_row), to the accuracy of a row.
+    pub(crate) fn from_row(row: [f32; FEATURES]) -> Self {
+        let [rtt_ratio, rtt_spread, retrans_rate, rtt_slope] = row.map(f64::from);
+        Self { rtt_ratio, rtt_spread, retrans_rate, rtt_slope }
+    }
+}
+
+/// What the tracker says after an interval.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct View {
+    pub(crate) features: Features,
+    /// Width of the link's usual range above its baseline, in `rtt_ratio`'s unit.
+    pub(crate) usual: f64,
+    /// The baseline itself; `None` before the first round trip.
+    pub(crate) baseline: Option<Duration>,
+    /// Share of flows that stall, lower median of the recent intervals.
+    pub(crate) stalled: f64,
+    /// Whether the last interval showed nothing.
+    pub(crate) idle: bool,
+}
+
+/// The memory from which features are taken.
+#[derive(Clone, Debug)]
+pub(crate) struct FeatureTracker {
+    now: Duration,
+    recent: VecDeque<Slot>,
+    /// ln of p95 RTT with its floor.
+    baseline: RollingQuantile,
+    idle_for: Duration,
+}
+
+/// One interval, or several short ones.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    end: Duration,
+    length: Duration,
+    /// ln of p95 RTT, and of it over the smallest, both with their floor.
+    rtt: Option<(f64, f64)>,
+    retrans: f64,
+    segs: f64,
+    stalled: f64,
+}
+
+impl Slot {
+    /// Nothing to judge the path by: no round trip, no loss, and nobody waits.
+    fn is_idle(&self) -> bool {
+        self.rtt.is_none() && self.retrans <= 0.0 && self.stalled <= 0.0
+    }
+
+    fn join(&mut self, later: &Slot) {
+        self.end = later.end;
+        self.length += later.length;
+        self.rtt = match (self.rtt, later.rtt) {
+            (Some(a), Some(b)) => Some((a.0.max(b.0), a.1.max(b.1))),
+            (a, b) => a.or(b),
+        };
+        self.retrans += later.retrans;
+        self.segs += later.segs;
+        self.stalled = self.stalled.max(later.stalled);
+    }
+}
+
+impl FeatureTracker {
+    pub(crate) fn new() -> Self {
+        Self {
+            now: Duration::ZERO,
+            recent: VecDeque::new(),
+            baseline: RollingQuantile::new(BASELINE),
+            idle_for: Duration::ZERO,
+        }
+    }
+
+    /// Takes in an interval that lasted `elapsed`. The baseline that it is held against is that of the intervals before.
+    pub(crate) fn observe(&mut self, seen: &Observation, elapsed: Duration) -> View {
+        let slot = slot(seen, self.now.saturating_add(elapsed), elapsed);
+        if slot.is_idle() {
+            self.idle_for = self.idle_for.saturating_add(elapsed);
+            if self.idle_for >= IDLE_MEMORY {
+                self.recent.clear();
+            }
+            return self.view(None);
+        }
+        self.idle_for = Duration::ZERO;
+        self.now = slot.end;
+        match self.recent.back_mut() {
+            Some(last) if last.length.saturating_add(elapsed) <= SHORTEST => last.join(&slot),
+            _ => self.recent.push_back(slot),
+        }
+        while let Some(oldest) = self.recent.front()
+            && self.recent.len() > FEWEST
+            && self.now.saturating_sub(oldest.end) >= RECENT
+        {
+            self.recent.pop_front();
+        }
+        let view = self.view(slot.rtt.map(|(p95, _)| p95));
+        if let Some((p95, _)) = slot.rtt {
+            self.baseline.push(self.now, p95);
+        }
+        view
+    }
+
+    /// `first` stands in for a baseline where there is none yet.
+    fn view(&self, first: Option<f64>) -> View {
+        let baseline = self.baseline.quantile(BASELINE_QUANTILE).or(first);
+        let usual = match (self.baseline.quantile(USUAL_QUANTILE), baseline) {
+            (Some(high), Some(low)) => high - low,
+            _ => 0.0,
+        };
+        let rtts = || self.recent.iter().filter_map(|slot| slot.rtt);
+        let base = baseline.unwrap_or(0.0);
+        View {
+            features: Features {
+                rtt_ratio: lower_median(rtts().map(|(p95, _)| p95 - base)),
+                rtt_spread: lower_median(rtts().map(|(_, spread)| spread)),
+                retrans_rate: retrans_rate(self.recent.iter()),
+                rtt_slope: theil_sen(&self.recent),
+            },
+            usual,
+            baseline: baseline
+                .and_then(|ln| Duration::try_from_secs_f64(ln.exp()).ok())
+                .map(|rtt| rtt.saturating_sub(RTT_FLOOR)),
+            stalled: lower_median(self.recent.iter().map(|slot| slot.stalled)),
+            idle: !self.idle_for.is_zero() || self.recent.is_empty(),
+        }
+    }
+}
+
+fn slot(seen: &Observation, end: Duration, elapsed: Duration) -> Slot {
+    let ln = |rtt: Duration| rtt.saturating_add(RTT_FLOOR).as_secs_f64().ln();
+    let retrans = seen.retrans_segs as f64;
+    let assumed = ASSUMED_SEGMENTS_PER_SECOND * elapsed.as_secs_f64();
+    let segs = seen.segs_out.map_or(assumed, |segs| segs as f64);
+    Slot {
+        end,
+        length: elapsed,
+        rtt: seen.rtt.map(|rtt| {
+            let p95 = ln(rtt.p95.max(rtt.min));
+            (p95, p95 - ln(rtt.min))
+        }),
+        retrans,
+        segs,
+        stalled: if seen.stalled.is_nan() { 0.0 } else { seen.stalled.clamp(0.0, 1.0) },
+    }
+}
+
+/// The lower median; of fewer than three values as if zeros stood in for the missing ones, so that one value alone is outvoted.
+fn lower_median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.resize(values.len().max(FEWEST), 0.0);
+    values.sort_by(f64::total_cmp);
+    values[(values.len() - 1) / 2]
+}
+
+/// Pooled over all intervals but the one with the most retransmissions.
+fn retrans_rate<'a>(slots: impl Iterator<Item = &'a Slot> + Clone) -> f64 {
+    let worst = slots.clone().map(|slot| slot.retrans).fold(0.0, f64::max);
+    let retrans = slots.clone().map(|slot| slot.retrans).sum::<f64>() - worst;
+    // Counts that two sources took at different moments may disagree.
+    (retrans / (slots.map(|slot| slot.segs).sum::<f64>() + PRIOR_SEGMENTS)).min(1.0)
+}
+
+/// Median of the slopes between all pairs of intervals (Theil 1950, Sen 1968), which a single spike does not move.
+fn theil_sen(slots: &VecDeque<Slot>) -> f64 {
+    let points: Vec<(f64, f64)> =
+        slots.iter().filter_map(|slot| Some((slot.end.as_secs_f64(), slot.rtt?.0))).collect();
+    if points.len() < SLOPE_POINTS {
+        return 0.0;
+    }
+    let pairs = points.iter().enumerate().flat_map(|(i, a)| {
+        points[i + 1..].iter().map(move |b| (b.1 - a.1) / (b.0 - a.0).max(f64::EPSILON))
+    });
+    let mut slopes: Vec<f64> = pairs.collect();
+    slopes.sort_by(f64::total_cmp);
+    quantile_of_sorted(&slopes, 0.5).unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests;
