@@ -209,8 +209,8 @@ struct Top {
     root: Node,
     left: Node,
     right: Node,
-    /// The four nodes below, from left to right, counted from the root. At a leaf the left one is the leaf itself and the right
-    /// one is never reached.
+    /// The four nodes below, from left to right, counted from the root. At a leaf the left one is the leaf itself and the
+    /// right one is never reached.
     below: [u32; 4],
 }
 
