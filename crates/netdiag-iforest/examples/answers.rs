@@ -1,5 +1,5 @@
-//! The forest behind a line protocol, for `cargo xtask bench iforest` to time beside other libraries: built for release, and in a
-//! process of its own as they are. The protocol is that of `xtask/src/bench/iforest/peers.py`:
+//! The forest behind a line protocol, for `cargo xtask bench iforest` to time beside other libraries: built for release, and
+//! in a process of its own as they are. The protocol is that of `xtask/src/bench/iforest/peers.py`:
 //!
 //! `answers ROWS_FILE FEATURES TREES SAMPLES`, then requests on standard input.
 

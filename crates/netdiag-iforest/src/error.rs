@@ -18,6 +18,9 @@ pub enum FitError {
         /// The least that will do.
         needed: usize,
     },
+    /// More than a tree can choose from.
+    #[error("{0} rows are too many: give at most {max}", max = u32::MAX)]
+    TooManyRows(usize),
     /// More than a node can name.
     #[error("{0} features are too many: give at most {MAX_FEATURES}")]
     TooManyFeatures(usize),

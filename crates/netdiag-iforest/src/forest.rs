@@ -7,7 +7,7 @@ use std::fmt;
 
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::error::{FitError, InvalidModel, ScoreError};
 use crate::grow::Grower;
@@ -27,8 +27,8 @@ const LEAST_ROWS: usize = 2;
 ///
 /// Its serialised form is compact, and complete in that a forest read back scores the same to the last bit; see
 /// [`InvalidModel`] for what is refused.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Stored", into = "Stored")]
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(try_from = "Stored")]
 pub struct IsolationForest {
     pub(crate) nodes: Nodes,
     pub(crate) features: usize,
@@ -72,6 +72,9 @@ impl IsolationForest {
         }
         if count < LEAST_ROWS {
             return Err(FitError::TooFewRows { rows: count, needed: LEAST_ROWS });
+        }
+        if u32::try_from(count).is_err() {
+            return Err(FitError::TooManyRows(count));
         }
         if params.n_estimators == 0 {
             return Err(FitError::NoEstimators);
@@ -218,9 +221,9 @@ impl TryFrom<Stored> for IsolationForest {
     }
 }
 
-impl From<IsolationForest> for Stored {
-    fn from(forest: IsolationForest) -> Self {
-        Stored::of(&forest)
+impl Serialize for IsolationForest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Stored::of(self).serialize(serializer)
     }
 }
 

@@ -79,7 +79,7 @@ impl<'a> Grower<'a> {
             choice: (0..features as u32).collect(),
             varying: varying(rows, features),
             candidates: Vec::with_capacity(max_features),
-            columns: vec![0.0; samples * features],
+            columns: vec![0.0; samples * max_features],
             sample: vec![0; samples],
             values: vec![0.0; samples],
             right: vec![0; samples],
@@ -203,8 +203,8 @@ impl<'a> Grower<'a> {
         place.start + lefts as u32
     }
 
-    /// A random number below `bound`, by Lemire's multiplication. Its bias, `bound`/2⁶⁴, is far below what a forest of any
-    /// size could show.
+    /// A random number below `bound`, by Lemire's multiplication. Its bias, `bound`/2⁶⁴, is far below what a forest of
+    /// any size could show.
     fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.random.next_u64()) * bound as u128) >> 64) as usize
     }

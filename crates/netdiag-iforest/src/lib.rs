@@ -25,12 +25,12 @@
 //! # What is like scikit-learn, and what is not
 //!
 //! The algorithm, its constants and the meaning of every figure are those of scikit-learn 1.9
-//! (`sklearn/ensemble/_iforest.py`, `sklearn/tree/_splitter.pyx`: `node_split_random`, `sklearn/preprocessing/_data.py`). Trees exported
-//! from it (`tests/fixture/export.py`) score here as they do there. Deviations:
+//! (`sklearn/ensemble/_iforest.py`, `node_split_random` in `sklearn/tree/_splitter.pyx`, `sklearn/preprocessing/_data.py`).
+//! Trees exported from it (`tests/fixture/export.py`) score here as they do there. Deviations:
 //!
 //! | scikit-learn | here | why |
 //! | --- | --- | --- |
-//! | NumPy's Mersenne Twister, `rand_r` in trees | xoshiro256++ | faster; the same forest from the same seed everywhere, but another one than there |
+//! | NumPy's Mersenne Twister, `rand_r` in trees | xoshiro256++ | faster, and a seed gives the same forest everywhere |
 //! | thresholds are `f64` | `f32`, rounded down | exactly the same decision for every `f32` feature, at half the size |
 //! | NaN allowed, learned as a direction | refused, with row and column | a missing measurement is not evidence of a fault |
 //! | one row is enough; `max_samples=1` too | at least 2 | a tree of one row scores everything alike |

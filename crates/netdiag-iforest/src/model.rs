@@ -1,9 +1,9 @@
 //! A forest's serialised form: small, readable, and safe to take from anyone.
 //!
-//! A tree is two lists in depth-first order: `nodes` has for each split its feature and for each leaf the number of its training
-//! rows, negative; `thresholds` has the splits' thresholds. There are no child indices, so that none can be wrong: left is
-//! what comes next, right what comes after that. That each tree accounts for exactly `max_samples` rows is a check on the
-//! whole of it.
+//! A tree is two lists in depth-first order: `nodes` has for each split its feature and for each leaf the number of its
+//! training rows, negative; `thresholds` has the splits' thresholds. There are no child indices, so that none can be wrong:
+//! left is what comes next, right what comes after that. That each tree accounts for exactly `max_samples` rows is a check
+//! on the whole of it.
 //!
 //! Invariant: what is built here is linear in the size of the file, and nothing a file says can make it otherwise.
 

@@ -15,7 +15,7 @@ pub(crate) const MAX_FEATURES: usize = 1 << FEATURE_BITS;
 /// Most rows a tree is grown from: it has twice as many nodes less one, and the way to a child must fit into the rest.
 pub(crate) const MAX_ROWS_PER_TREE: usize = 1 << (31 - FEATURE_BITS);
 
-/// Walks in step. Eight hide the latency of a load; sixteen no longer fit into registers.
+/// Walks in step. Fewer wait for loads, more do not fit into registers.
 const LANES: usize = 8;
 /// Rows of a batch that go through all trees before the next ones: with one tree they stay in the first-level cache.
 const BLOCK: usize = 64 * LANES;
@@ -141,7 +141,7 @@ impl Nodes {
             let depth = group.iter().map(|tree| tree.depth).max().unwrap_or(0);
             for _ in 0..depth {
                 for at in &mut at {
-                    *at = self.step(*at, |feature| row[feature]);
+                    *at = self.step(*at, row);
                 }
             }
             // In the order of the trees, as a batch adds them, so that both come to the same bits.
@@ -150,8 +150,7 @@ impl Nodes {
             }
         }
         for tree in rest {
-            let arrived =
-                (0..tree.depth).fold(tree.root, |at, _| self.step(at, |feature| row[feature]));
+            let arrived = (0..tree.depth).fold(tree.root, |at, _| self.step(at, row));
             sum += self.paths[arrived];
         }
         sum
@@ -169,8 +168,9 @@ impl Nodes {
             let sums_here = &mut block_sums[..lanes];
             sums_here.fill([0.0; LANES]);
             for tree in &self.trees {
+                let top = Top::of(&self.nodes[tree.root..]);
                 for (rows, sums) in block.chunks_exact(LANES * features).zip(sums_here.iter_mut()) {
-                    self.descend(tree, rows, sums);
+                    self.descend(tree, &top, rows, sums);
                 }
             }
             sums.extend_from_slice(&sums_here.as_flattened()[..count]);
@@ -180,23 +180,66 @@ impl Nodes {
 
     /// Eight rows, feature by feature, through one tree.
     #[inline]
-    fn descend(&self, tree: &Tree, rows: &[f32], sums: &mut [f64; LANES]) {
+    fn descend(&self, tree: &Tree, top: &Top, rows: &[f32], sums: &mut [f64; LANES]) {
         let (values, _) = rows.as_chunks::<LANES>();
-        let mut at = [tree.root; LANES];
-        for _ in 0..tree.depth {
+        let nodes = &self.nodes[tree.root..];
+        let mut at = top.descend(values);
+        for _ in Top::DEPTH..tree.depth {
             for (lane, at) in at.iter_mut().enumerate() {
-                *at = self.step(*at, |feature| values[feature][lane]);
+                let node = nodes[*at as usize];
+                let goes_right = values[node.feature()][lane] > node.threshold;
+                *at += node.left() as u32 + u32::from(goes_right);
             }
         }
         for (sum, at) in sums.iter_mut().zip(at) {
-            *sum += self.paths[at];
+            *sum += self.paths[tree.root + at as usize];
         }
     }
 
     #[inline(always)]
-    fn step(&self, at: usize, value: impl Fn(usize) -> f32) -> usize {
+    fn step(&self, at: usize, row: &[f32]) -> usize {
         let node = self.nodes[at];
-        at + node.left() + usize::from(value(node.feature()) > node.threshold)
+        at + node.left() + usize::from(row[node.feature()] > node.threshold)
+    }
+}
+
+/// The first two levels of a tree. All rows meet these three splits, so here no row looks up its own: each split is compared
+/// with several rows by one instruction. A third level would take as many comparisons again for one step saved.
+struct Top {
+    root: Node,
+    left: Node,
+    right: Node,
+    /// The four nodes below, from left to right, counted from the root. At a leaf the left one is the leaf itself and the
+    /// right one is never reached.
+    below: [u32; 4],
+}
+
+impl Top {
+    const DEPTH: u32 = 2;
+
+    /// Of the tree that these nodes begin with.
+    fn of(nodes: &[Node]) -> Self {
+        let root = nodes[0];
+        let (left_at, right_at) = (root.left(), root.left() + 1);
+        // Of a tree that is one leaf there is no right child, and nothing goes there.
+        let node = |at: usize| nodes.get(at).copied().unwrap_or(Node::LEAF);
+        let (left, right) = (node(left_at), node(right_at));
+        let (under_left, under_right) = (left_at + left.left(), right_at + right.left());
+        let below = [under_left, under_left + 1, under_right, under_right + 1];
+        Self { root, left, right, below: below.map(|at| at as u32) }
+    }
+
+    /// Where eight rows, feature by feature, are after two steps, counted from the root.
+    #[inline(always)]
+    fn descend(&self, values: &[[f32; LANES]]) -> [u32; LANES] {
+        let Self { root, left, right, below } = self;
+        let at_root = &values[root.feature()];
+        let (at_left, at_right) = (&values[left.feature()], &values[right.feature()]);
+        std::array::from_fn(|lane| {
+            let on_left = if at_left[lane] > left.threshold { below[1] } else { below[0] };
+            let on_right = if at_right[lane] > right.threshold { below[3] } else { below[2] };
+            if at_root[lane] > root.threshold { on_right } else { on_left }
+        })
     }
 }
 

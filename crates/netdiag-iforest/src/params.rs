@@ -9,7 +9,7 @@ use crate::nodes::MAX_ROWS_PER_TREE;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Params {
-    /// Number of trees. Scores settle well before 100 (Liu et al. 2008, section 4.2).
+    /// Number of trees. Scores settle well before 100 (Liu et al. 2008, section 4.1).
     pub n_estimators: usize,
     /// Rows that each tree is grown from.
     pub max_samples: MaxSamples,

@@ -57,7 +57,8 @@ impl StandardScaler {
         };
         let mean: Vec<f64> = columns(&|_, value| value).iter().map(|sum| sum / n).collect();
         let squares = columns(&|column, value| (value - mean[column]).powi(2));
-        // What the mean's rounding has left in the sum of squares is taken out again (Chan, Golub, LeVeque 1983, equation 1.7).
+        // What the mean's rounding has left in the sum of squares is taken out again: the corrected two-pass algorithm (Chan,
+        // Golub, LeVeque 1983), which scikit-learn uses too.
         let rest = columns(&|column, value| value - mean[column]);
         let scale = mean.iter().zip(squares.iter().zip(rest)).map(|(&mean, (square, rest))| {
             let variance = (square - rest * rest / n) / n;

@@ -1,9 +1,9 @@
 //! What `netdiag-iforest` costs, beside the libraries that Python has for the same, all on one thread and on the same rows.
 //!
 //! Everyone is a process that measures itself on request, and requests go round, so that whatever else the machine does
-//! meets all of them; the least time of each is what is compared, because other work can only add to it. The libraries' times include a
-//! call from Python, which is how they are used. With `--quality` it is not time that is measured but whether outliers are
-//! found; see [`quality`].
+//! meets all of them; the least time of each is what is compared, because other work can only add to it. The
+//! libraries' times include a call from Python, which is how they are used. With `--quality` it is not time that is measured
+//! but whether outliers are found; see [`quality`].
 
 mod peers;
 mod quality;
@@ -11,7 +11,7 @@ mod quality;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use self::peers::{LIBRARIES, OURS, Peer};
 use super::{Bar, Bound, Options, Report};
@@ -55,17 +55,18 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Report> {
         }
     }
     for _ in 0..if options.long { TURNS * LONG } else { TURNS } {
-        for (name, peer, times) in &mut everyone {
+        everyone.retain_mut(|(name, peer, times)| {
             let rounds = if *name == "scikit-learn" { SLOW_ROUNDS } else { ROUNDS };
-            times.measure(peer, rounds).with_context(|| format!("{name} failed"))?;
-        }
+            let measured = times.measure(peer, rounds);
+            report
+                .absent
+                .extend(measured.as_ref().err().map(|error| format!("{name} ({error:#})")));
+            measured.is_ok()
+        });
     }
-    for (name, peer, times) in &mut everyone {
-        times.bytes = peer.ask("size").with_context(|| format!("{name} failed"))?;
-        report.rows.push(times.cells(name));
-    }
+    report.rows.extend(everyone.iter().map(|(name, _, times)| times.cells(name)));
     let of = |name| everyone.iter().find(|(other, ..)| *other == name).map(|(.., times)| times);
-    let ours = of(OURS).context("we are among them")?;
+    let Some(ours) = of(OURS) else { bail!("not measured: {}", report.absent.join(", ")) };
     let mut bar = |name: &str, value, limit, unit| {
         report.bars.push(Bar { name: name.to_owned(), value, bound: Bound::AtMost(limit), unit });
     };
@@ -97,6 +98,9 @@ impl Times {
         self.fit = self.fit.min(peer.ask("fit")?);
         self.score = self.score.min(peer.ask("score")?);
         self.row = self.row.min(peer.ask(&format!("row {rounds}"))? / rounds as f64);
+        if self.bytes.is_nan() {
+            self.bytes = peer.ask("size")?;
+        }
         Ok(())
     }
 

@@ -180,6 +180,15 @@ proptest! {
         prop_assert_eq!(&forest, &fit(&params, &rows, features));
     }
 
+    /// Loading checks what growing promises: depths, that no row is lost, that every threshold is a number.
+    #[test]
+    fn what_is_grown_can_be_stored((rows, features) in rows(), params in params()) {
+        let forest = fit(&params, &rows, features);
+        let json = serde_json::to_string(&forest).expect("serialises");
+        let loaded = serde_json::from_str::<IsolationForest>(&json).map_err(|error| error.to_string());
+        prop_assert_eq!(loaded, Ok(forest));
+    }
+
     #[test]
     fn never_more_than_its_share_is_flagged(
         (rows, features) in rows(), params in params(), share in 0.001..=0.5,

@@ -3,8 +3,8 @@
     python3 peers.py LIBRARY ROWS_FILE FEATURES TREES SAMPLES
 
 ROWS_FILE has float32 values, row-major. Each line of standard input is a request and is answered by one line: `fit`, `score`
-(all rows), `row ROUNDS` (one row, ROUNDS times) by seconds; `size` by the bytes of the pickled model; `auc LABELS_FILE SEED` by the
-area under the ROC curve of a forest with that seed, LABELS_FILE having a byte per row. Everything runs on one thread.
+(all rows), `row ROUNDS` (one row, ROUNDS times) by seconds; `size` by the bytes of the pickled model; `auc LABELS_FILE SEED` by
+the area under the ROC curve of a forest with that seed, LABELS_FILE having a byte per row. Everything runs on one thread.
 """
 
 import pickle

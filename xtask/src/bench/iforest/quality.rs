@@ -1,9 +1,9 @@
 //! Whether outliers are found: the area under the ROC curve on labelled data sets, beside scikit-learn's.
 //!
 //! The data are not in the repository: CSV files of numbers with a header, whose last column is 1 for outliers, as made from
-//! ADBench (Han et al., NeurIPS 2022). Forests differ by their seeds, so what is compared is the mean of several, and the bar is
-//! two standard deviations of scikit-learn's; it holds in either direction, since a forest that is far better is not the same
-//! algorithm.
+//! ADBench (Han et al., NeurIPS 2022). Forests differ by their seeds, so what is compared is the mean of several, and the
+//! bar is two standard deviations of scikit-learn's; it holds in either direction, since a forest that is far better is not
+//! the same algorithm.
 
 use std::path::{Path, PathBuf};
 
