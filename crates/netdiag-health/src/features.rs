@@ -93,16 +93,12 @@ pub struct RttRange {
 impl From<&LinkSample> for Observation {
     fn from(sample: &LinkSample) -> Self {
         let stalled = f64::from(sample.stalled_flows.unwrap_or_default());
-        let flows = f64::from(sample.flows.unwrap_or_default()).max(1.0);
+        let flows = f64::from(sample.flows.unwrap_or_default().max(1));
         Self {
             rtt: sample.rtt.map(|rtt| RttRange { min: rtt.min, p95: rtt.p95 }),
             retrans_segs: sample.retrans_segs,
             segs_out: sample.segs_out,
-            // A flow that moves gives RTT samples. Without any, those that do not stall are idle.
-            stalled: match sample.rtt {
-                None if stalled > 0.0 => 1.0,
-                _ => (stalled / flows).min(1.0),
-            },
+            stalled: (stalled / flows).min(1.0),
         }
     }
 }

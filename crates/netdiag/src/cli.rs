@@ -63,6 +63,7 @@ enum Cmd {
     Agent(cmd::agent::Args),
     Serve(cmd::serve::Args),
     Pace(cmd::pace::Args),
+    Plot(cmd::plot::Args),
     Doctor(cmd::doctor::Args),
 }
 
@@ -70,7 +71,7 @@ impl Cmd {
     fn default_log_level(&self) -> LogLevel {
         match self {
             Cmd::Up(_) | Cmd::Serve(_) => LogLevel::Info,
-            Cmd::Agent(_) | Cmd::Pace(_) | Cmd::Doctor(_) => LogLevel::Warn,
+            Cmd::Agent(_) | Cmd::Pace(_) | Cmd::Plot(_) | Cmd::Doctor(_) => LogLevel::Warn,
         }
     }
 
@@ -80,6 +81,7 @@ impl Cmd {
             Cmd::Serve(args) => cmd::serve::run(args, places),
             Cmd::Pace(args) => cmd::pace::run(args, places),
             Cmd::Agent(args) => cmd::agent::run(args, places),
+            Cmd::Plot(args) => cmd::plot::run(&args),
             Cmd::Doctor(args) => cmd::doctor::run(&args),
         }
     }

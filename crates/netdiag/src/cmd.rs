@@ -3,5 +3,6 @@
 pub(crate) mod agent;
 pub(crate) mod doctor;
 pub(crate) mod pace;
+pub(crate) mod plot;
 pub(crate) mod serve;
 pub(crate) mod up;

@@ -7,5 +7,5 @@ mod pacer;
 mod tail;
 mod writer;
 
-pub(crate) use pacer::{CsvPacer, POLL, STALE_AFTER};
+pub(crate) use pacer::{CsvPacer, POLL, RowClock, STALE_AFTER};
 pub(crate) use writer::CsvWriter;

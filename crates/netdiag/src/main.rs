@@ -11,6 +11,8 @@ mod failure;
 mod hint_server;
 mod pacing;
 mod place;
+mod plot;
+mod replace;
 mod rows;
 mod sampler;
 mod status;

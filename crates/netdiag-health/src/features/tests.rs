@@ -116,7 +116,8 @@ fn a_link_sample_without_round_trips_stalls_or_is_idle() {
     let rtt = Some(RttSummary { min: ms(18), max: ms(40), avg: ms(20), p95: ms(30), samples: 9 });
     check(rtt, Some(4), Some(1), 0.25);
     check(rtt, None, None, 0.0);
-    check(None, Some(4), Some(1), 1.0);
+    check(None, Some(4), Some(1), 0.25);
+    check(None, Some(4), Some(4), 1.0);
     check(None, Some(4), Some(0), 0.0);
     check(None, None, Some(2), 1.0);
 }

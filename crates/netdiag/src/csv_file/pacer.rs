@@ -34,14 +34,31 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
 /// Complaints of one kind come no closer than this; the others are counted.
 const REPEAT: Duration = Duration::from_secs(10);
 
+/// How long the interval was that a row speaks of.
+#[derive(Debug, Default)]
+pub(crate) struct RowClock {
+    /// Timestamp of the last row.
+    last: Option<Duration>,
+}
+
+impl RowClock {
+    /// The time since the row before, as far as that makes sense.
+    pub(crate) fn elapsed(&mut self, row: &Row) -> Duration {
+        let before = self.last.replace(row.sample.timestamp);
+        before
+            .and_then(|before| row.sample.timestamp.checked_sub(before))
+            .filter(|elapsed| !elapsed.is_zero())
+            .map_or(USUAL_INTERVAL, |elapsed| elapsed.min(LONGEST_INTERVAL))
+    }
+}
+
 /// Follows one file. It speaks for the host as a whole.
 #[derive(Debug)]
 pub(crate) struct CsvPacer {
     path: PathBuf,
     tail: CsvTail,
     pacer: Classic,
-    /// Timestamp of the last row.
-    last: Option<Duration>,
+    clock: RowClock,
     sampled_at: Option<Instant>,
     complaints: HashMap<Trouble, Complaint>,
     /// Something was wrong at the last look that found anything.
@@ -80,7 +97,7 @@ impl CsvPacer {
             path: path.to_owned(),
             tail: CsvTail::new(path),
             pacer: Classic::new(range),
-            last: None,
+            clock: RowClock::default(),
             sampled_at: None,
             complaints: HashMap::new(),
             troubled: false,
@@ -105,7 +122,8 @@ impl CsvPacer {
     fn look(&mut self) -> io::Result<Look> {
         let poll = self.tail.poll()?;
         for row in &poll.rows {
-            self.observe(row);
+            let elapsed = self.clock.elapsed(row);
+            self.pacer.observe(&Observation::from(&row.sample), elapsed);
         }
         if let Some(newest) = poll.rows.last() {
             let age = if poll.backlog { wall_age(newest.sample.timestamp) } else { Duration::ZERO };
@@ -140,15 +158,6 @@ impl CsvPacer {
     /// machine was started.
     pub(crate) fn sampled_at(&self) -> Option<Instant> {
         self.sampled_at
-    }
-
-    fn observe(&mut self, row: &Row) {
-        let before = self.last.replace(row.sample.timestamp);
-        let elapsed = before
-            .and_then(|before| row.sample.timestamp.checked_sub(before))
-            .filter(|elapsed| !elapsed.is_zero())
-            .map_or(USUAL_INTERVAL, |elapsed| elapsed.min(LONGEST_INTERVAL));
-        self.pacer.observe(&Observation::from(&row.sample), elapsed);
     }
 
     fn complain(&mut self, trouble: Trouble, what: &str) {

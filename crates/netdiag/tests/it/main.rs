@@ -7,6 +7,7 @@ mod bad_input;
 mod closed_loop;
 mod doctor;
 mod pace;
+mod plot;
 mod precedence;
 mod serve;
 mod source;

@@ -1,0 +1,74 @@
+//! `netdiag plot`: a recording as a picture.
+
+use std::path::PathBuf;
+
+use netdiag_health::Health;
+use netdiag_telemetry::{Row, csv};
+
+use crate::csv_file::RowClock;
+use crate::failure::UsageError;
+use crate::plot::{self, Recording};
+use crate::terminal::say;
+
+/// Draw a recording: distributions, time line and anomalies
+///
+/// Reads what `netdiag agent` writes and files with at least timestamp, avg_rtt_us, p95_rtt_us and retrans_count, and
+/// writes a PNG of 1600 × 1000 pixels: how often each round trip, number of retransmitted segments and throughput
+/// occurred, and how they went over time. Intervals in which the anomaly light was on are shaded.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Draw this CSV file.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "NETDIAG_DATA",
+        default_value = "net_data.csv",
+        help_heading = "Input"
+    )]
+    data: PathBuf,
+
+    /// Write the picture to this file.
+    ///
+    /// Replaced as a whole if it exists.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "NETDIAG_OUT",
+        default_value = "data_distribution.png",
+        help_heading = "Output"
+    )]
+    out: PathBuf,
+}
+
+/// Draws the file once.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let rows = read(&args.data)?;
+    let name = args.data.file_name().unwrap_or(args.data.as_os_str());
+    let recording =
+        Recording { anomalies: anomalies(&rows), name: name.to_string_lossy().into_owned(), rows };
+    plot::draw(&recording, &args.out)?;
+    say(&format!("netdiag: {} intervals drawn to {}", recording.rows.len(), args.out.display()));
+    Ok(())
+}
+
+/// Whether the anomaly light was on in each interval, by the rolling quantiles alone.
+fn anomalies(rows: &[Row]) -> Vec<bool> {
+    let (mut health, mut clock) = (Health::without_training(), RowClock::default());
+    let light = |row: &Row| health.observe(&(&row.sample).into(), clock.elapsed(row)).anomaly;
+    rows.iter().map(light).collect()
+}
+
+/// A whole file; nothing to draw is the caller's mistake.
+fn read(path: &std::path::Path) -> Result<Vec<Row>, UsageError> {
+    let unusable = || format!("--data {}: cannot be used", path.display());
+    let bytes = std::fs::read(path).map_err(|error| UsageError::because(unusable(), error))?;
+    let rows = csv::read_rows(&bytes).map_err(|error| {
+        let remedy = "mend or remove that line, or give another file";
+        UsageError::new(format!("{}: {error}; {remedy}", unusable()))
+    })?;
+    if rows.is_empty() {
+        let message = "has no rows yet; record some with `netdiag agent --csv FILE`";
+        return Err(UsageError::new(format!("--data {} {message}", path.display())));
+    }
+    Ok(rows)
+}

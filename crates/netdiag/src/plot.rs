@@ -1,0 +1,71 @@
+//! Charts of a recording, as PNG: what a person looks at to see whether the link was well.
+//!
+//! Drawn at twice the size and reduced, because the drawing library does not smooth lines; the font is built in, so a
+//! machine without fonts draws the same picture. Invariant: a chart of any recording can be drawn, also of one without a
+//! single round trip, and the file is replaced whole or not at all.
+
+mod axis;
+mod canvas;
+mod distributions;
+mod timeline;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use netdiag_telemetry::Row;
+
+use canvas::Canvas;
+
+/// Width and height of the picture, pixels.
+const SIZE: (u32, u32) = (1600, 1000);
+
+/// What is drawn.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    /// In the order of time.
+    pub(crate) rows: Vec<Row>,
+    /// Per row, whether the anomaly light was on.
+    pub(crate) anomalies: Vec<bool>,
+    /// Where it comes from, for the title.
+    pub(crate) name: String,
+}
+
+impl Recording {
+    /// Time of each row since the first, seconds.
+    fn seconds(&self) -> impl Iterator<Item = f64> {
+        let start = self.rows.first().map_or(Duration::ZERO, |row| row.sample.timestamp);
+        self.rows.iter().map(move |row| row.sample.timestamp.saturating_sub(start).as_secs_f64())
+    }
+
+    /// Length, seconds; never zero.
+    fn length(&self) -> f64 {
+        self.seconds().fold(0.5, f64::max)
+    }
+}
+
+/// Draws the distributions and the time line of a recording into a PNG file.
+pub(crate) fn draw(recording: &Recording, path: &Path) -> anyhow::Result<()> {
+    let mut canvas = Canvas::new(SIZE);
+    canvas
+        .paint(|area| {
+            let (title, body) = area.split_vertically(canvas::scaled(54));
+            canvas::title(&title, &headline(recording))?;
+            let (above, below) = body.split_vertically(canvas::scaled(330));
+            distributions::draw(recording, &above)?;
+            timeline::draw(recording, &below)
+        })
+        .map_err(|error| anyhow::anyhow!("cannot draw the chart: {error}"))?;
+    canvas.save(path).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn headline(recording: &Recording) -> String {
+    let flagged = recording.anomalies.iter().filter(|&&anomaly| anomaly).count();
+    let intervals = recording.rows.len();
+    format!(
+        "{}: {intervals} intervals, {}, {:.1} % anomalous",
+        recording.name,
+        canvas::span(recording.length()),
+        100.0 * flagged as f64 / intervals.max(1) as f64,
+    )
+}
