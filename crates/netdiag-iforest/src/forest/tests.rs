@@ -70,6 +70,18 @@ fn constant_columns_are_trained_around() {
 }
 
 #[test]
+fn the_one_column_that_differs_is_found() {
+    // Two rows differ in two of twelve columns, and any two rows in others.
+    let rows: Vec<f32> = (0..144).map(|i| if i % 13 == 0 { 1.0 } else { 0.0 }).collect();
+    let params = Params { max_samples: MaxSamples::Count(2), ..Params::default() };
+    let stored = serde_json::to_value(fit(&params, &rows, 12)).expect("serialises");
+    for tree in stored["trees"].as_array().expect("trees") {
+        let nodes = tree["nodes"].as_array().expect("nodes");
+        assert_eq!(nodes.len(), 3, "two rows were not told apart");
+    }
+}
+
+#[test]
 fn rows_all_alike_are_average() {
     let forest = fit(&Params::default(), &[3.0; 60], 3);
     for row in [[3.0; 3], [1e30; 3]] {
@@ -120,6 +132,8 @@ fn values() -> impl Strategy<Value = f32> {
         4 => -1e3_f32..1e3,
         1 => prop::num::f32::NORMAL | prop::num::f32::SUBNORMAL | prop::num::f32::ZERO,
         1 => prop_oneof![Just(f32::MAX), Just(f32::MIN), Just(f32::MIN_POSITIVE)],
+        // Neighbours, with no other number between them to be a threshold.
+        2 => (0_u32..3).prop_map(|steps| f32::from_bits(1e8_f32.to_bits() + steps)),
     ]
 }
 

@@ -122,6 +122,22 @@ fn non_finite_values_are_refused_from_any_format() {
     assert!(matches!(model(f64::NAN, vec![]).into_forest(), Err(InvalidModel::Offset(_))));
 }
 
+/// The path length of a row by the letter of the format, and the nodes after the tree.
+fn walk<'a>(
+    nodes: &'a [i32],
+    thresholds: &mut std::slice::Iter<'_, f32>,
+    row: &[f32],
+) -> (f64, &'a [i32]) {
+    let (&node, rest) = nodes.split_first().expect("a whole tree");
+    let Ok(feature) = usize::try_from(node) else {
+        return (crate::nodes::average_path_length(node.unsigned_abs()), rest);
+    };
+    let threshold = thresholds.next().expect("a threshold");
+    let (left, rest) = walk(rest, thresholds, row);
+    let (right, rest) = walk(rest, thresholds, row);
+    (1.0 + if row[feature] <= *threshold { left } else { right }, rest)
+}
+
 /// A change to one number somewhere in a model.
 fn mutate(value: &mut Value, place: usize, with: &Value) {
     let mut numbers = Vec::new();
@@ -151,6 +167,29 @@ fn check_usable(forest: &IsolationForest) -> Result<(), TestCaseError> {
 }
 
 proptest! {
+    /// Rows of thresholds and their neighbours, so that every comparison is met on its edge.
+    #[test]
+    fn rows_on_thresholds_go_left(rows in prop::collection::vec(0..30_u8, 3 * 40), seed in any::<u64>()) {
+        let rows: Vec<f32> = rows.into_iter().map(f32::from).collect();
+        let params = Params { n_estimators: 9, seed, ..Params::default() };
+        let forest = IsolationForest::fit(&params, &rows, 3).expect("valid");
+        let stored = Stored::of(&forest);
+        let edges = stored.trees.iter().flat_map(|tree| &tree.thresholds);
+        let mut rows: Vec<f32> = edges.flat_map(|edge| [*edge, *edge, edge.next_up()]).collect();
+        rows.rotate_left(seed as usize % 3);
+        let scores = forest.score_samples(&rows, 3).expect("valid");
+        for (row, score) in rows.chunks(3).zip(scores) {
+            let path_length = stored.trees.iter().map(|tree| {
+                let (length, rest) = walk(&tree.nodes, &mut tree.thresholds.iter(), row);
+                assert!(rest.is_empty());
+                length
+            });
+            let expected = crate::nodes::score(path_length.sum(), 9, 40);
+            prop_assert!((score - expected).abs() < 1e-12, "{row:?}: {score}, not {expected}");
+            prop_assert_eq!(forest.score_row(row), Ok(score));
+        }
+    }
+
     #[test]
     fn arbitrary_bytes_are_no_model(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         prop_assert!(serde_json::from_slice::<IsolationForest>(&bytes).is_err());
