@@ -18,6 +18,8 @@ use crate::terminal::say;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Draw this CSV file.
+    ///
+    /// Round trips in microseconds and timestamps in seconds, as `netdiag agent` writes them; other columns may be absent.
     #[arg(
         long,
         value_name = "FILE",
