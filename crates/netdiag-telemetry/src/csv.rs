@@ -63,6 +63,14 @@ pub fn check_header(line: &str) -> Result<(), HeaderMismatch> {
     }
 }
 
+/// Whether `line`, the file's line number `number` (from 1) with its newline, is a row under our header. Blank lines pass,
+/// as they do when read.
+pub fn check_row(line: &[u8], number: u64) -> Result<(), CsvError> {
+    let mut result = Ok(());
+    RowDecoder::after(number.saturating_sub(1))?.push(line, |row| result = row.map(drop));
+    result
+}
+
 /// Reads a whole file, up to its first error. A last line without newline is left out.
 pub fn read_rows(bytes: &[u8]) -> Result<Vec<Row>, CsvError> {
     let mut rows = Vec::new();

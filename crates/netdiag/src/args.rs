@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::BoolishValueParser;
 use ipnet::IpNet;
 use netdiag_pacer::{TpsRange, WhenStale};
 use netdiag_probe::{DEFAULT_MAX_FLOWS, FlowFilter, ProbeConfig, SourceChoice};
@@ -53,7 +52,7 @@ pub(crate) struct FlowArgs {
     ///
     /// Needed where a proxy on the same host forwards to the engine and only that hop is of interest.
     #[arg(long, value_name = "BOOL", env = "NETDIAG_LOOPBACK", num_args = 0..=1, require_equals = true,
-          default_value = "false", default_missing_value = "true", value_parser = BoolishValueParser::new(),
+          default_value = "false", default_missing_value = "true", value_parser = values::truth(),
           action = clap::ArgAction::Set, hide_possible_values = true)]
     loopback: bool,
 
@@ -156,14 +155,14 @@ pub(crate) struct RateArgs {
     ///
     /// What the engine can do for one stream: a link in good health is given this rate. From 0.000001 to 1000000; at
     /// least --min-tps.
-    #[arg(long, value_name = "TPS", env = "NETDIAG_MAX_TPS", default_value = "80")]
+    #[arg(long, value_name = "TPS", env = "NETDIAG_MAX_TPS", default_value = "80", value_parser = values::rate)]
     pub(crate) max_tps: Tps,
 
     /// Recommend at least this many tokens/s.
     ///
     /// The rate that the worst link is still given, so that a stream is never starved by a measurement. From 0.000001
     /// to 1000000; at most --max-tps.
-    #[arg(long, value_name = "TPS", env = "NETDIAG_MIN_TPS", default_value = "5")]
+    #[arg(long, value_name = "TPS", env = "NETDIAG_MIN_TPS", default_value = "5", value_parser = values::rate)]
     pub(crate) min_tps: Tps,
 }
 
@@ -204,7 +203,7 @@ pub(crate) struct ServerArgs {
     /// Needed with --listen on an address that is not loopback, if there is no --auth-token-file. Whoever can reach the
     /// port then sees the addresses of your clients.
     #[arg(long, value_name = "BOOL", env = "NETDIAG_NO_AUTH", num_args = 0..=1, require_equals = true,
-          default_value = "false", default_missing_value = "true", value_parser = BoolishValueParser::new(),
+          default_value = "false", default_missing_value = "true", value_parser = values::truth(),
           action = clap::ArgAction::Set, hide_possible_values = true)]
     pub(crate) no_auth: bool,
 }

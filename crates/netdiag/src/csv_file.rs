@@ -2,6 +2,7 @@
 //!
 //! What a row looks like is `netdiag_telemetry::csv`'s business; this is the I/O around it.
 
+mod complaints;
 mod lock;
 mod pacer;
 mod tail;
@@ -9,3 +10,18 @@ mod writer;
 
 pub(crate) use pacer::{CsvPacer, POLL, RowClock, STALE_AFTER};
 pub(crate) use writer::CsvWriter;
+
+use std::path::Path;
+
+use netdiag_telemetry::csv::CsvError;
+
+use crate::failure::UsageError;
+
+/// Refuses a file for what is in it.
+fn unusable(path: &Path, wrong: &CsvError) -> UsageError {
+    let remedy = match wrong.line() {
+        1 => "give another file",
+        _ => "mend or remove that line, or give another file",
+    };
+    UsageError::new(format!("--csv {}: cannot be used: {wrong}; {remedy}", path.display()))
+}

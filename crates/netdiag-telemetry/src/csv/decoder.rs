@@ -32,7 +32,7 @@ pub struct RowDecoder {
     pending: Vec<u8>,
     /// The line is too long, which was told and counted, and its rest is passed over.
     too_long: bool,
-    /// Lines that have ended.
+    /// Lines that have ended, and one that is too long.
     line: u64,
     header: Header,
 }
@@ -47,6 +47,13 @@ enum Header {
 }
 
 impl RowDecoder {
+    /// A decoder for a file under our own header, of which `lines` were passed over, the header among them.
+    pub(super) fn after(lines: u64) -> Result<Self, CsvError> {
+        let mut decoder = Self::default();
+        decoder.skip(super::header().as_bytes())?;
+        Ok(Self { line: lines, ..decoder })
+    }
+
     /// Takes in the next bytes of the file, and calls `each` with the row, or what is wrong with it, of every line that
     /// ends in them. After a header that cannot be used there is one error and nothing else.
     pub fn push(&mut self, bytes: &[u8], mut each: impl FnMut(Result<Row, CsvError>)) {

@@ -52,6 +52,19 @@ pub enum CsvError {
     },
 }
 
+impl CsvError {
+    /// The line that it speaks of, from 1. On line 1, the header, it is the whole file that cannot be read.
+    pub fn line(&self) -> u64 {
+        match *self {
+            Self::MissingColumn(_) | Self::RepeatedColumn(_) => 1,
+            Self::Cell { line, .. }
+            | Self::Width { line, .. }
+            | Self::TooLong { line }
+            | Self::NotText { line } => line,
+        }
+    }
+}
+
 /// A header that is not the one this version writes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderMismatch {

@@ -259,6 +259,19 @@ fn appending_needs_our_header() {
     );
 }
 
+#[test]
+fn appending_needs_a_row_to_go_on_after() {
+    let check = |line: &[u8], expected: Result<(), &str>| {
+        let found = check_row(line, 7).map_err(|error| error.to_string());
+        assert_eq!(found, expected.map_err(str::to_owned));
+    };
+    check(format_row(&row()).as_bytes(), Ok(()));
+    check(b"\n", Ok(()));
+    check(b"garbage\n", Err("line 7: 1 cells, expected 18 as in the header"));
+    let endless = vec![b'x'; LONGEST_LINE + 1];
+    assert_eq!(check_row(&endless, 7), Err(CsvError::TooLong { line: 7 }));
+}
+
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic_and_pieces_do_not_matter(

@@ -11,10 +11,11 @@ use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValuesParser, StringValueParser, TypedValueParser};
 use ipnet::IpNet;
 use netdiag_pacer::WhenStale;
 use netdiag_probe::SourceChoice;
+use netdiag_telemetry::Tps;
 
 /// The shortest interval or window. A round trip to the kernel for ten thousand flows takes longer.
 const SHORTEST: f64 = 0.01;
@@ -51,6 +52,22 @@ fn seconds(text: &str, low: f64, high: f64) -> Result<Duration, String> {
         return Err(wanted());
     }
     Ok(Duration::from_secs_f64(value))
+}
+
+/// `--max-tps` and `--min-tps`.
+pub(crate) fn rate(text: &str) -> Result<Tps, String> {
+    let rate = text.trim().parse().ok().and_then(|rate| Tps::try_new(rate).ok());
+    let (low, high) = (Tps::LOWEST, Tps::HIGHEST);
+    rate.ok_or_else(|| format!("must be a number of tokens/s from {low} to {high}"))
+}
+
+/// A flag that may stand alone. Takes what clap's own parser of this kind takes, but says what that is.
+pub(crate) fn truth() -> impl TypedValueParser<Value = bool> {
+    StringValueParser::new().try_map(|text| match text.trim().to_lowercase().as_str() {
+        "true" | "t" | "yes" | "y" | "on" | "1" => Ok(true),
+        "false" | "f" | "no" | "n" | "off" | "0" => Ok(false),
+        _ => Err("must be true or false"),
+    })
 }
 
 /// A local port of a flow.

@@ -10,10 +10,10 @@ use std::fmt;
 use std::io::{self, Write};
 
 use anyhow::Context as _;
-use clap::builder::BoolishValueParser;
 use netdiag_telemetry::Source;
 use serde::Serialize;
 
+use crate::args::values;
 use crate::stop::Stop;
 
 /// Check what this machine supports, and say what to do about what it lacks
@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// An object with `works`, `source` and `checks`; each check has `name`, `status` (`ok`, `warn` or `fail`), `detail`
     /// and `remedy`.
     #[arg(long, value_name = "BOOL", env = "NETDIAG_JSON", num_args = 0..=1, require_equals = true,
-          default_value = "false", default_missing_value = "true", value_parser = BoolishValueParser::new(),
+          default_value = "false", default_missing_value = "true", value_parser = values::truth(),
           action = clap::ArgAction::Set, hide_possible_values = true)]
     json: bool,
 }

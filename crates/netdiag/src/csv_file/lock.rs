@@ -4,6 +4,7 @@
 //! Invariant: whoever has the lock has it on the file that the path names, not on one that was renamed over.
 
 use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -25,10 +26,7 @@ pub(super) fn open_alone(path: &Path) -> Result<File, UsageError> {
     let started = Instant::now();
     loop {
         let opened = OpenOptions::new().read(true).append(true).create(true).open(path);
-        let file = opened.map_err(|error| {
-            let message = format!("--csv {}: cannot be opened for writing", path.display());
-            UsageError::because(message, error)
-        })?;
+        let file = opened.map_err(|error| cannot_open(path, error))?;
         match lock(&file) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) if started.elapsed() < PATIENCE => {
@@ -50,6 +48,20 @@ pub(super) fn open_alone(path: &Path) -> Result<File, UsageError> {
         }
         std::thread::sleep(ASK_AGAIN);
     }
+}
+
+fn cannot_open(path: &Path, error: io::Error) -> UsageError {
+    let named = path.display();
+    // A file that is not there is made, so what lacks is a folder on the way to it.
+    if error.kind() == io::ErrorKind::NotFound
+        && let Some(folder) = path.parent()
+    {
+        let folder = folder.display();
+        return UsageError::new(format!(
+            "--csv {named}: the folder {folder} does not exist; make it, or choose another file"
+        ));
+    }
+    UsageError::because(format!("--csv {named}: cannot be opened for writing"), error)
 }
 
 /// Locks a file without waiting.

@@ -6,9 +6,7 @@
 //!
 //! Invariant: age only grows until the next row comes, whatever the clocks do.
 
-use std::collections::HashMap;
 use std::io;
-use std::mem::{Discriminant, discriminant};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -16,7 +14,9 @@ use netdiag_pacer::{Classic, Hint, Observation, TpsRange};
 use netdiag_telemetry::csv::CsvError;
 use netdiag_telemetry::{Row, Scope};
 
+use super::complaints::{Complaints, Trouble};
 use super::tail::CsvTail;
+use super::unusable;
 use crate::failure::UsageError;
 
 /// How often a file is worth looking at: at twice the usual pace of rows, none waits for longer than it took to measure.
@@ -30,9 +30,6 @@ const USUAL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The longest interval that a pause between two rows is taken for.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
-
-/// Complaints of one kind come no closer than this; the others are counted.
-const REPEAT: Duration = Duration::from_secs(10);
 
 /// How long the interval was that a row speaks of.
 #[derive(Debug, Default)]
@@ -60,23 +57,7 @@ pub(crate) struct CsvPacer {
     pacer: Classic,
     clock: RowClock,
     sampled_at: Option<Instant>,
-    complaints: HashMap<Trouble, Complaint>,
-    /// Something was wrong at the last look that found anything.
-    troubled: bool,
-}
-
-/// A kind of trouble with a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Trouble {
-    Reading(io::ErrorKind),
-    Line(Discriminant<CsvError>),
-}
-
-/// What was last said of it.
-#[derive(Debug)]
-struct Complaint {
-    at: Instant,
-    kept_quiet: u64,
+    complaints: Complaints,
 }
 
 /// What a look at the file found.
@@ -99,21 +80,18 @@ impl CsvPacer {
             pacer: Classic::new(range),
             clock: RowClock::default(),
             sampled_at: None,
-            complaints: HashMap::new(),
-            troubled: false,
+            complaints: Complaints::default(),
         }
     }
 
     /// The same, with a first look, and whether there is a file. One that cannot be used is the caller's mistake.
     pub(crate) fn start(path: &Path, range: TpsRange) -> Result<(Self, bool), UsageError> {
         let mut pacer = Self::new(path, range);
-        let unusable = || format!("--csv {}: cannot be used", path.display());
-        let look = pacer.look().map_err(|error| UsageError::because(unusable(), error))?;
+        let look = pacer.look().map_err(|error| {
+            UsageError::because(format!("--csv {}: cannot be read", path.display()), error)
+        })?;
         match look.wrong {
-            Some(wrong) => Err(UsageError::new(format!(
-                "{}: {wrong}; mend or remove that line, or give another file",
-                unusable()
-            ))),
+            Some(wrong) => Err(unusable(path, &wrong)),
             None => Ok((pacer, look.present)),
         }
     }
@@ -134,19 +112,27 @@ impl CsvPacer {
 
     /// Takes in what has come since the last look; whether that was any row. What is wrong with the file is logged.
     pub(crate) fn keep_up(&mut self) -> bool {
-        let look = match self.look() {
-            Ok(look) => look,
+        let now = Instant::now();
+        let news = match self.look() {
+            Ok(look) => {
+                if let Some(wrong) = look.wrong {
+                    let trouble = Trouble::of(&wrong);
+                    self.complaints.add(trouble, format!("{wrong}; left out"), now);
+                } else if look.news && self.complaints.good_again() {
+                    tracing::info!("{}: is read again", self.path.display());
+                }
+                look.news
+            }
             Err(error) => {
-                self.complain(Trouble::Reading(error.kind()), &format!("cannot be read: {error}"));
-                return false;
+                let trouble = Trouble::Reading(error.kind());
+                self.complaints.add(trouble, format!("cannot be read: {error}"), now);
+                false
             }
         };
-        if let Some(wrong) = look.wrong {
-            self.complain(Trouble::Line(discriminant(&wrong)), &format!("{wrong}; left out"));
-        } else if look.news && std::mem::take(&mut self.troubled) {
-            tracing::info!("{}: is read again", self.path.display());
+        for what in self.complaints.due(now) {
+            tracing::warn!("{}: {what}", self.path.display());
         }
-        look.news
+        news
     }
 
     /// The hint as of the last row; its age is for the caller to tell.
@@ -158,22 +144,6 @@ impl CsvPacer {
     /// machine was started.
     pub(crate) fn sampled_at(&self) -> Option<Instant> {
         self.sampled_at
-    }
-
-    fn complain(&mut self, trouble: Trouble, what: &str) {
-        self.troubled = true;
-        let path = self.path.display();
-        match self.complaints.get_mut(&trouble) {
-            Some(before) if before.at.elapsed() < REPEAT => {
-                before.kept_quiet += 1;
-                return;
-            }
-            Some(Complaint { kept_quiet: more @ 1.., .. }) => {
-                tracing::warn!("{path}: {what} (and {more} such complaints before)");
-            }
-            _ => tracing::warn!("{path}: {what}"),
-        }
-        self.complaints.insert(trouble, Complaint { at: Instant::now(), kept_quiet: 0 });
     }
 }
 

@@ -155,8 +155,15 @@ impl Open {
     fn at(path: &Path) -> io::Result<Option<Self>> {
         // Asked before opening: to open a pipe is to wait for its writer.
         match fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() => {
+                let kind = io::ErrorKind::IsADirectory;
+                return Err(io::Error::new(
+                    kind,
+                    "a directory and not a file; give the file's path",
+                ));
+            }
             Ok(metadata) if !metadata.is_file() => {
-                return Err(io::Error::other("not a regular file"));
+                return Err(io::Error::other("not a regular file; give the path of one"));
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

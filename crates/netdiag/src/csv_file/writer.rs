@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use netdiag_telemetry::{Row, csv};
 use rustix::fs::{Gid, Uid, fchown};
 
-use super::lock;
+use super::{lock, unusable};
 use crate::failure::{UsageError, chain};
 
 /// Rows beyond `--max-samples` before the file is rewritten: an eighth, so that each row is copied about eight times in
@@ -39,6 +39,9 @@ impl CsvWriter {
     ///
     /// A file of another kind, or one that another process writes, is a mistake of the caller's.
     pub(crate) fn open(path: &Path, max_rows: Option<u64>) -> anyhow::Result<Self> {
+        if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(not_regular(path).into());
+        }
         let file = lock::open_alone(path)?;
         let mut writer = Self {
             // Behind links: rotation must replace the file and not the link to it.
@@ -51,7 +54,9 @@ impl CsvWriter {
         };
         // Left by a writer that was killed while rotating; we have the lock, so it is nobody's.
         let _ = fs::remove_file(temporary(&writer.path));
-        writer.repair()?;
+        let stock = take_stock(&writer.path, &writer.file)?;
+        stock.check_end(path, &writer.file)?;
+        writer.repair(&stock)?;
         Ok(writer)
     }
 
@@ -71,9 +76,9 @@ impl CsvWriter {
         Ok(())
     }
 
-    /// Takes stock of the file, cuts off a torn line, and writes the header of a new one.
-    fn repair(&mut self) -> anyhow::Result<()> {
-        (self.length, self.rows) = take_stock(&self.path, &self.file)?;
+    /// Cuts off a torn line, and writes the header of a new file.
+    fn repair(&mut self, stock: &Stock) -> anyhow::Result<()> {
+        (self.length, self.rows) = (stock.length, stock.rows);
         let metadata = self.file.metadata().with_context(|| cannot("examine", &self.path))?;
         if self.length < metadata.len() {
             tracing::warn!("{} ended in a torn line, which was cut off", self.path.display());
@@ -95,7 +100,9 @@ impl CsvWriter {
                 .map_err(|error| anyhow::anyhow!(chain(&error)))?;
         } else if self.file.metadata().is_ok_and(|metadata| metadata.len() != self.length) {
             tracing::warn!("{path} was changed by another program; rows go to its end");
-            self.repair().map_err(|error| anyhow::anyhow!(chain(&error)))?;
+            take_stock(&self.path, &self.file)
+                .and_then(|stock| self.repair(&stock))
+                .map_err(|error| anyhow::anyhow!(chain(&error)))?;
         }
         Ok(())
     }
@@ -104,9 +111,10 @@ impl CsvWriter {
         if let Err(error) = self.file.write_all(line.as_bytes()) {
             // Part of the line may be there. If this fails too, the next call or the next writer repairs it.
             let _ = self.file.set_len(self.length);
+            let kept = if self.rows > 0 { " (the rows so far are kept)" } else { "" };
             let path = self.path.display();
             return Err(error).with_context(|| {
-                format!("cannot write to {path}: what was written is kept; free some space or choose another --csv")
+                format!("cannot write to {path}{kept}; free some space or choose another --csv")
             });
         }
         self.length += line.len() as u64;
@@ -173,11 +181,44 @@ fn cannot(what: &str, path: &Path) -> String {
     format!("cannot {what} {}", path.display())
 }
 
-/// How many bytes of the file are complete lines, and how many of them are rows. Refuses a file that is not ours.
-fn take_stock(path: &Path, file: &File) -> anyhow::Result<(u64, u64)> {
+fn not_regular(path: &Path) -> UsageError {
+    UsageError::new(format!(
+        "--csv {}: not a regular file; give the path of one, or `-` to write rows to standard output",
+        path.display()
+    ))
+}
+
+/// What a file holds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stock {
+    /// Bytes of complete lines.
+    length: u64,
+    /// Complete lines below the header.
+    rows: u64,
+    /// Bytes of the last of them.
+    last: u64,
+}
+
+impl Stock {
+    /// Refuses a file that does not end in a row: whatever wrote there, it was not we.
+    fn check_end(&self, path: &Path, file: &File) -> anyhow::Result<()> {
+        if self.rows == 0 {
+            return Ok(());
+        }
+        // One byte more than a line may have is enough to see that it is too long.
+        let length = self.last.min(csv::LONGEST_LINE as u64 + 1);
+        let mut line = vec![0; length as usize];
+        file.read_exact_at(&mut line, self.length - self.last)
+            .with_context(|| cannot("read", path))?;
+        csv::check_row(&line, self.rows + 1).map_err(|wrong| unusable(path, &wrong).into())
+    }
+}
+
+/// Takes stock of a file. Refuses one that is not ours.
+fn take_stock(path: &Path, file: &File) -> anyhow::Result<Stock> {
     let unreadable = || cannot("read", path);
     if !file.metadata().with_context(unreadable)?.is_file() {
-        return Err(UsageError::new(format!("--csv {}: not a regular file", path.display())).into());
+        return Err(not_regular(path).into());
     }
     let mut reader = BufReader::new(file);
     reader.seek(SeekFrom::Start(0)).with_context(unreadable)?;
@@ -189,24 +230,26 @@ fn take_stock(path: &Path, file: &File) -> anyhow::Result<(u64, u64)> {
         .read_until(b'\n', &mut header)
         .with_context(unreadable)?;
     if !header.ends_with(b"\n") && ours.as_bytes().starts_with(header.trim_ascii_end()) {
-        return Ok((0, 0)); // empty, or killed while writing its first line
+        return Ok(Stock::default()); // empty, or killed while writing its first line
     }
     csv::check_header(&String::from_utf8_lossy(&header)).map_err(|error| {
         let message = format!("--csv {}: not written by this version of netdiag", path.display());
         UsageError::because(message, format!("{error}; move it away or choose another file"))
     })?;
-    let (mut length, mut rows, mut last) = (header.len() as u64, 0, 0);
+    let mut stock = Stock { length: header.len() as u64, rows: 0, last: 0 };
+    let mut before = stock;
     loop {
         // Not `read_until`: a line may be as long as the disk is large.
         let line = reader.skip_until(b'\n').with_context(unreadable)? as u64;
         if line == 0 {
             break;
         }
-        (length, rows, last) = (length + line, rows + 1, line);
+        before = stock;
+        stock = Stock { length: stock.length + line, rows: stock.rows + 1, last: line };
     }
     let mut end = [0];
-    file.read_exact_at(&mut end, length - 1).with_context(unreadable)?;
-    Ok(if end == *b"\n" { (length, rows) } else { (length - last, rows - 1) })
+    file.read_exact_at(&mut end, stock.length - 1).with_context(unreadable)?;
+    Ok(if end == *b"\n" { stock } else { before })
 }
 
 #[cfg(test)]

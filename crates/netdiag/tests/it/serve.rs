@@ -110,9 +110,16 @@ fn a_malformed_file_is_refused_at_the_start_and_passed_over_later() {
             assert!(complaint(&output).contains(told), "no `{told}` in {}", complaint(&output));
         }
     };
-    check(b"timestamp,label\n1,2\n", &["net_data.csv", "line 1", "`avg_rtt_us`"]);
+    check(
+        b"timestamp,label\n1,2\n",
+        &["net_data.csv", "line 1", "`avg_rtt_us`", "; give another file"],
+    );
     let bad = format!("{HEADER}1,2,3,0\n2,fast,3,0\n");
-    check(bad.as_bytes(), &["net_data.csv", "line 3", "`avg_rtt_us`", "`fast`"]);
+    let told = ["net_data.csv", "line 3", "`avg_rtt_us`", "`fast`", "; mend or remove that line"];
+    check(bad.as_bytes(), &told);
+    // No newline, so no line ever ends.
+    check("x".repeat(3 << 20).as_bytes(), &["net_data.csv", "line 1: longer than 65536 bytes"]);
+    check((HEADER.to_owned() + &"7".repeat(3 << 20)).as_bytes(), &["line 2: longer than"]);
     check(b"\xff\xfe\n", &["net_data.csv", "line 1"]);
 
     std::fs::write(&path, HEADER.to_owned() + &recording(20, 0.0)).expect("file");
@@ -122,6 +129,17 @@ fn a_malformed_file_is_refused_at_the_start_and_passed_over_later() {
     running.line_with("line 22");
     append(&path, &recording(500, -10.0));
     wait_for(address, "a slow link", |hint| hint["state"] == "constrained");
+    // Each other cause is told at once, however soon after the first; and so is the end of it.
+    append(&path, &"7".repeat(100_000));
+    running.line_with("line 43: longer than");
+    std::fs::write(&path, "timestamp,label\n").expect("file");
+    running.line_with("column `avg_rtt_us` is missing");
+    std::fs::remove_file(&path).expect("deletes");
+    std::fs::create_dir(&path).expect("a folder");
+    running.line_with("cannot be read: a directory");
+    std::fs::remove_dir(&path).expect("deletes");
+    std::fs::write(&path, HEADER.to_owned() + &recording(20, -20.0)).expect("file");
+    running.line_with("is read again");
 }
 
 #[test]

@@ -176,9 +176,9 @@ fn what_is_no_file_is_refused_without_waiting() {
     let pipe = folder.path().join("pipe");
     let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs");
     assert!(made.success());
-    for path in [&pipe, folder.path()] {
+    for (path, told) in [(&*pipe, "not a regular file"), (folder.path(), "a directory")] {
         let error = CsvTail::new(path).poll().expect_err("refused");
-        assert_eq!(error.to_string(), "not a regular file");
+        assert!(error.to_string().starts_with(told), "{error}");
     }
 }
 

@@ -131,13 +131,39 @@ fn foreign_files_and_second_writers_are_refused() {
     if let Some(holder) = error.split("(process ").nth(1) {
         assert!(holder.starts_with(&format!("{})", std::process::id())), "{error}");
     }
-    assert!(refused(&folder.path().join("no/such/folder.csv")).contains("no/such/folder.csv"));
-    assert!(refused(Path::new("/dev/null")).contains("not a regular file"));
+    let error = refused(&folder.path().join("no/such/folder.csv"));
+    assert!(error.contains("no/such does not exist; make it"), "{error}");
+    for not_regular in [Path::new("/dev/null"), folder.path()] {
+        let error = refused(not_regular);
+        assert!(error.contains("not a regular file") && error.contains("`-`"), "{error}");
+    }
     // A failed rotation leaves a file of its own, which is gone with the next writer.
     let left = temporary(&folder.path().join("new.csv"));
     fs::write(&left, "half a").expect("file");
     CsvWriter::open(&folder.path().join("new.csv"), None).expect("opens");
     assert!(!left.exists());
+}
+
+#[test]
+fn a_file_that_does_not_end_in_a_row_is_refused() {
+    let (_folder, path) = folder();
+    let check = |end: &str, told: &str| {
+        let text = csv::header() + &csv::format_row(&row(1)) + end;
+        fs::write(&path, &text).expect("file");
+        let error = CsvWriter::open(&path, None).expect_err("refused");
+        assert!(error.is::<UsageError>());
+        let error = chain(&error);
+        assert!(error.contains(told) && error.contains("; mend or remove that line"), "{error}");
+        assert_eq!(fs::read_to_string(&path).expect("file"), text, "untouched");
+    };
+    check("garbage\n", "net_data.csv: cannot be used: line 3: 1 cells, expected 18");
+    check("garbage\n170", "line 3: 1 cells");
+    check(&("x".repeat(100_000) + "\n"), "line 3: longer than");
+    check(&csv::header(), "line 3: column `timestamp`: `timestamp` is not a time");
+    // A blank line is no row and no harm.
+    fs::write(&path, csv::header() + &csv::format_row(&row(1)) + "\n").expect("file");
+    CsvWriter::open(&path, None).expect("opens").append(&row(2)).expect("writes");
+    assert_eq!(seconds(&path), [1, 2]);
 }
 
 #[test]
