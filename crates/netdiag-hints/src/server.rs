@@ -7,7 +7,7 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -17,6 +17,9 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+
+/// A complaint that stays true is repeated this often.
+const REPEAT: Duration = Duration::from_secs(60);
 
 /// What one server allows.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +74,7 @@ pub async fn serve(
         .max_buf_size(limits.head_bytes)
         .max_headers(limits.headers);
     let mut shutdown = pin!(shutdown);
+    let mut complained = None;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -79,7 +83,7 @@ pub async fn serve(
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                pause_after(&error).await;
+                pause_after(&error, &mut complained).await;
                 continue;
             }
         };
@@ -102,14 +106,17 @@ pub async fn serve(
 }
 
 /// Running out of descriptors passes when connections close; everything else concerns the one client.
-async fn pause_after(error: &io::Error) {
+async fn pause_after(error: &io::Error, complained: &mut Option<Instant>) {
     let per_connection = [
         io::ErrorKind::ConnectionAborted,
         io::ErrorKind::ConnectionReset,
         io::ErrorKind::Interrupted,
     ];
     if !per_connection.contains(&error.kind()) {
-        tracing::warn!(%error, "cannot accept connections; trying again in a second");
+        if complained.is_none_or(|at| at.elapsed() >= REPEAT) {
+            *complained = Some(Instant::now());
+            tracing::warn!(%error, "cannot accept connections; trying again every second");
+        }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }

@@ -59,15 +59,15 @@ impl ProbeError {
 
     /// A failed load or attach; a refusal for lack of privilege is told apart, because its remedy is another.
     pub(crate) fn load(what: &str, error: &(dyn Error + 'static)) -> Self {
-        let cause = chain(error);
         let mut link = Some(error);
         while let Some(error) = link {
             let io = error.downcast_ref::<io::Error>();
-            if io.is_some_and(|io| io.kind() == io::ErrorKind::PermissionDenied) {
-                return Self::NotPermitted(format!("{what}: {cause}"));
+            if let Some(io) = io.filter(|io| io.kind() == io::ErrorKind::PermissionDenied) {
+                // What was refused (a map, a program) says nothing: without privilege everything is.
+                return Self::NotPermitted(io.to_string());
             }
             link = error.source();
         }
-        Self::Load { what: what.to_owned(), cause }
+        Self::Load { what: what.to_owned(), cause: chain(error) }
     }
 }
