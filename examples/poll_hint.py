@@ -9,6 +9,7 @@ the standard library otherwise. If the server does not answer, the loop goes on 
 
 import argparse
 import json
+import os
 import sys
 import time
 
@@ -34,12 +35,15 @@ def main():
     parser.add_argument("--url", default="http://127.0.0.1:9000", help="the hint server (default: %(default)s)")
     parser.add_argument("--text", default="Once upon a time there was a link that carried tokens. ", help="what to print")
     parser.add_argument("--tokens", type=int, default=50, help="how many tokens to print (default: %(default)s)")
-    parser.add_argument("--token-file", help="the server's --auth-token-file, if it asks for a token")
+    parser.add_argument("--token-file", metavar="FILE", help="the server's --auth-token-file, if it asks for a token")
     arguments = parser.parse_args()
     headers = {}
     if arguments.token_file:
-        with open(arguments.token_file, encoding="ascii") as file:
-            headers["Authorization"] = "Bearer " + file.readline().strip()
+        try:
+            with open(arguments.token_file, encoding="ascii") as file:
+                headers["Authorization"] = "Bearer " + file.readline().strip()
+        except (OSError, ValueError) as error:
+            parser.error(f"--token-file {arguments.token_file}: cannot be read: {error}")
 
     words = arguments.text.split() or ["token"]
     sleep_seconds = 0.05
@@ -67,4 +71,5 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         print()
     except BrokenPipeError:
-        sys.stderr.close()  # nobody reads any more; the interpreter would complain of that at its end
+        # Nobody reads any more, and the interpreter would complain of that when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

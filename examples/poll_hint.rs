@@ -1,10 +1,11 @@
 //! An inference loop that lets the network set its pace: the original project's client, in Rust.
 //!
-//! `cargo run --release -p netdiag-hints --example poll_hint -- [URL] [TEXT] [TOKEN_FILE]`
+//! `cargo run --release -p netdiag-hints --example poll_hint -- [URL] [TEXT] [--token-file FILE]`
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // printing is what it is for
 
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -16,20 +17,24 @@ struct Hint {
     hold: bool,
 }
 
-fn main() -> std::io::Result<()> {
+fn main() -> ExitCode {
     match run() {
+        Ok(()) => ExitCode::SUCCESS,
         // Nobody reads any more.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        result => result,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("poll_hint: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
-fn run() -> std::io::Result<()> {
-    let mut arguments = std::env::args().skip(1);
+fn run() -> io::Result<()> {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let secret = take_token(&mut arguments)?;
+    let mut arguments = arguments.into_iter();
     let url = arguments.next().unwrap_or_else(|| "http://127.0.0.1:9000".to_owned());
     let text = arguments.next().unwrap_or_else(|| "Once upon a time there was a link.".to_owned());
-    let secret = arguments.next().map(std::fs::read_to_string).transpose()?;
-    let secret = secret.as_deref().and_then(|text| text.lines().next()).map(str::trim);
     let agent: ureq::Agent =
         ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(1))).build().into();
     let mut sleep = Duration::from_millis(50);
@@ -37,7 +42,7 @@ fn run() -> std::io::Result<()> {
     for token in text.split_inclusive(' ') {
         loop {
             let mut request = agent.get(&url);
-            if let Some(secret) = secret {
+            if let Some(secret) = &secret {
                 request = request.header("authorization", format!("Bearer {secret}"));
             }
             let hint = request.call().and_then(|mut answer| answer.body_mut().read_json::<Hint>());
@@ -63,4 +68,17 @@ fn run() -> std::io::Result<()> {
     }
     println!();
     Ok(())
+}
+
+/// Takes `--token-file FILE` out of `arguments` and reads the token: the first line, as the server does.
+fn take_token(arguments: &mut Vec<String>) -> io::Result<Option<String>> {
+    let Some(flag) = arguments.iter().position(|argument| argument == "--token-file") else {
+        return Ok(None);
+    };
+    let path = arguments.drain(flag..arguments.len().min(flag + 2)).nth(1);
+    let path = path.ok_or_else(|| io::Error::other("--token-file needs the path of a file"))?;
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        io::Error::new(error.kind(), format!("--token-file {path}: cannot be read: {error}"))
+    })?;
+    Ok(text.lines().next().map(|line| line.trim().to_owned()))
 }
