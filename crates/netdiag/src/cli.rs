@@ -3,20 +3,27 @@
 //! Precedence: flag, then `NETDIAG_…` in the environment, then the file, then the default. clap knows the first two;
 //! the file's values are put in as defaults before it parses. Parsing does no work and touches nothing but that file.
 
+mod refusal;
+
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{
     ArgMatches, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
 };
 
 use crate::cmd;
-use crate::config_file::{self, ConfigFile};
-use crate::failure::{self, UsageError};
+use crate::config_file::{self, ConfigFile, alike};
+use crate::failure;
 use crate::place::{PlaceById, Places};
 use crate::terminal::{self, LogLevel};
+pub(crate) use refusal::value_reason;
+use refusal::{Refused, is_text, refused};
+
+/// What the names of our variables begin with.
+const PREFIX: &str = "NETDIAG_";
 
 /// Lets the network set the pace of generation: watches the kernel's TCP state, judges each link and recommends
 /// tokens/s.
@@ -101,17 +108,13 @@ pub(crate) fn main() -> ExitCode {
         Err(Refused::Usage(error)) => return failure::report(&error.into()),
     };
     terminal::init_logging(cli.common.log_level.unwrap_or(cli.command.default_log_level()));
+    if let Some(warning) = unknown_variables(std::env::vars_os().map(|(name, _)| name)) {
+        tracing::warn!("{warning}");
+    }
     match cli.command.run(&places) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::report(&error),
     }
-}
-
-/// Why there is no command to run.
-enum Refused {
-    /// Help or version was asked for, or no command was given: clap's own text, printed as it is.
-    Clap(clap::Error),
-    Usage(UsageError),
 }
 
 fn parse(arguments: &[OsString]) -> Result<(Cli, Places), Refused> {
@@ -159,6 +162,28 @@ fn without_empty_variables(cli: Command) -> Command {
     cli.mut_args(blank).mut_subcommands(move |sub| sub.mut_args(blank))
 }
 
+/// What to say of variables that look like ours and are not: most likely somebody's misspelt setting.
+fn unknown_variables(set: impl Iterator<Item = OsString>) -> Option<String> {
+    let cli = Cli::command();
+    let commands = std::iter::once(&cli).chain(cli.get_subcommands());
+    let known = commands.flat_map(|command| variables(command).into_values());
+    let known: BTreeSet<String> =
+        known.filter_map(|name| Some(name.strip_prefix(PREFIX)?.to_owned())).collect();
+    let set = set.filter_map(|name| Some(name.to_str()?.strip_prefix(PREFIX)?.to_owned()));
+    let mut unknown: Vec<String> = set.filter(|name| !known.contains(name)).collect();
+    unknown.sort();
+    let told: Vec<String> = unknown
+        .iter()
+        .map(|name| match alike(name, known.iter().map(String::as_str)) {
+            Some(meant) => format!("{PREFIX}{name} (did you mean {PREFIX}{meant}?)"),
+            None => format!("{PREFIX}{name}"),
+        })
+        .collect();
+    let remedy = "--help names the variable of each setting";
+    (!told.is_empty())
+        .then(|| format!("the environment sets what is no setting: {}; {remedy}", told.join(", ")))
+}
+
 fn places(mut matches: ArgMatches, file: Option<&ConfigFile>, definition: &Command) -> Places {
     let Some((name, sub)) = matches.remove_subcommand() else {
         return Places::default();
@@ -173,103 +198,6 @@ fn variables(command: &Command) -> PlaceById {
     let variable =
         |arg: &clap::Arg| Some((arg.get_id().to_string(), arg.get_env()?.to_str()?.to_owned()));
     command.get_arguments().filter_map(variable).collect()
-}
-
-/// Whether clap's error is a text that was asked for, or the help that answers an empty command line.
-fn is_text(error: &clap::Error) -> bool {
-    use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
-    matches!(error.kind(), DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand)
-}
-
-/// clap's complaint in our form: one line that names the value, its place and the remedy.
-fn refused(error: clap::Error, arguments: &[OsString], definition: &Command) -> Refused {
-    if is_text(&error) {
-        return Refused::Clap(error);
-    }
-    if error.kind() == ErrorKind::InvalidUtf8 {
-        return Refused::Usage(UsageError::new(not_text(arguments, definition)));
-    }
-    let value = match error.get(ContextKind::InvalidValue) {
-        Some(ContextValue::String(value)) => value.as_str(),
-        _ => "",
-    };
-    let named = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(arg)) => arg.split([' ', '=', '[']).next().unwrap_or_default(),
-        _ => "",
-    };
-    let checked = matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation);
-    if !checked || named.is_empty() || value.is_empty() {
-        return Refused::Usage(UsageError::new(one_line(&error)));
-    }
-    let place = match variable_of(named, definition) {
-        Some(variable)
-            if !is_given(named, arguments)
-                && std::env::var_os(&variable).is_some_and(|set| !set.is_empty()) =>
-        {
-            format!("{variable}={value}")
-        }
-        _ => format!("{named} {value}"),
-    };
-    Refused::Usage(UsageError::new(format!("{place}: {}", value_reason(&error))))
-}
-
-/// clap does not say what was not text, so this looks for it.
-fn not_text(arguments: &[OsString], definition: &Command) -> String {
-    let named = |name: &str, value: &OsString| {
-        format!("{name}{}: not valid UTF-8 text", value.to_string_lossy())
-    };
-    if let Some(argument) = arguments.iter().find(|argument| argument.to_str().is_none()) {
-        return named("argument ", argument);
-    }
-    let commands = std::iter::once(definition).chain(definition.get_subcommands());
-    let variables = commands.flat_map(Command::get_arguments).filter_map(clap::Arg::get_env);
-    let set = variables.filter_map(|name| Some((name.to_str()?, std::env::var_os(name)?)));
-    set.filter(|(_, value)| value.to_str().is_none())
-        .map(|(name, value)| named(&format!("{name}="), &value))
-        .next()
-        .unwrap_or_else(|| "an argument is not valid UTF-8 text".to_owned())
-}
-
-fn is_given(flag: &str, arguments: &[OsString]) -> bool {
-    arguments.iter().any(|argument| {
-        let rest = argument.as_encoded_bytes().strip_prefix(flag.as_bytes());
-        rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'=')
-    })
-}
-
-/// The environment variable of a flag, given as `--name`. Where commands differ, the one that is set.
-fn variable_of(flag: &str, definition: &Command) -> Option<String> {
-    let name = flag.strip_prefix("--")?;
-    std::iter::once(definition)
-        .chain(definition.get_subcommands())
-        .flat_map(Command::get_arguments)
-        .filter(|arg| arg.get_long() == Some(name))
-        .filter_map(|arg| Some(arg.get_env()?.to_str()?.to_owned()))
-        .max_by_key(|variable| std::env::var_os(variable).is_some())
-}
-
-/// Why a value was refused: the value parser's own words, or the list of what is allowed.
-pub(crate) fn value_reason(error: &clap::Error) -> String {
-    if let Some(cause) = std::error::Error::source(error) {
-        return cause.to_string();
-    }
-    match error.get(ContextKind::ValidValue) {
-        Some(ContextValue::Strings(valid)) if !valid.is_empty() => {
-            format!("must be one of {}", valid.join(", "))
-        }
-        _ => one_line(error),
-    }
-}
-
-/// clap's complaint without its usage and its pointer to the help, which take four lines to say nothing about it.
-fn one_line(error: &clap::Error) -> String {
-    let text = error.render().to_string();
-    let told = text.split("\n\nUsage:").next().unwrap_or(&text);
-    let told = told.split("\n\nFor more information").next().unwrap_or(told);
-    let told = told.strip_prefix("error: ").unwrap_or(told);
-    let lines: Vec<&str> = told.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    // A list ("the following arguments were not provided:") goes on; a tip is a sentence of its own.
-    lines.join(" ").replace(" tip: ", "; ")
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::failure::UsageError;
 use crate::place::PlaceById;
+pub(crate) use settings::alike;
 use settings::{Flag, flags_of, nearest};
 
 /// A file whose every key and value has been checked against the command line's definition.

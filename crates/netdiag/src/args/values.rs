@@ -106,9 +106,12 @@ pub(crate) struct NetnsPath(pub(crate) PathBuf);
 
 /// `--netns`. Checked here, because a wrong one would otherwise look like a host without connections.
 pub(crate) fn netns(text: &str) -> Result<NetnsPath, String> {
+    if text.is_empty() {
+        return Err("must be a path, the name of a namespace, or the ID of a process".to_owned());
+    }
     let (path, remedy) = if text.contains('/') {
         (PathBuf::from(text), "give a path such as /run/netns/NAME or /proc/PID/ns/net")
-    } else if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+    } else if text.bytes().all(|byte| byte.is_ascii_digit()) {
         (PathBuf::from(format!("/proc/{text}/ns/net")), "give the ID of a running process")
     } else {
         (PathBuf::from("/run/netns").join(text), "`ip netns list` shows the names there are")

@@ -53,3 +53,18 @@ fn the_file_named_is_found_before_parsing() {
     check(&["netdiag", "pace", "--", "--config", "a.toml"], None, None);
     check(&["netdiag", "up", "--config"], None, None);
 }
+
+#[test]
+fn misspelt_variables_are_told_in_one_line() {
+    let check = |set: &[&str], expected: Option<&str>| {
+        let told = unknown_variables(set.iter().map(OsString::from));
+        let told = told.as_deref().map(|told| told.split("; --help").next().expect("a part"));
+        assert_eq!(told, expected, "{set:?}");
+    };
+    check(&["NETDIAG_MAX_TPS", "NETDIAG_SERVE_PORT", "NETDIAG_CONFIG", "PATH", "netdiag"], None);
+    let head = "the environment sets what is no setting: ";
+    let one = format!("{head}NETDIAG_MAXTPS (did you mean NETDIAG_MAX_TPS?)");
+    check(&["HOME", "NETDIAG_MAXTPS"], Some(&one));
+    let two = format!("{head}NETDIAG_LOGLEVEL (did you mean NETDIAG_LOG_LEVEL?), NETDIAG_QQQ");
+    check(&["NETDIAG_QQQ", "NETDIAG_LOGLEVEL"], Some(&two));
+}

@@ -72,10 +72,17 @@ pub(super) fn common(cli: &Command) -> Vec<Flag> {
 
 /// The end of a complaint about an unknown name: the nearest known one, or all of them.
 pub(super) fn nearest(name: &str, known: &[&str]) -> String {
-    let likeness = |candidate: &&str| strsim::jaro_winkler(name, candidate);
-    let best = known.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    match best {
-        Some(best) if likeness(&best) >= ALIKE => format!("; did you mean `{best}`?"),
-        _ => format!("; known are {}", known.join(", ")),
+    match alike(name, known.iter().copied()) {
+        Some(meant) => format!("; did you mean `{meant}`?"),
+        None => format!("; known are {}", known.join(", ")),
     }
+}
+
+/// The known name that is most like `name`, if one is like it at all.
+pub(crate) fn alike<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
+        .filter(|(likeness, _)| *likeness >= ALIKE)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, candidate)| candidate)
 }

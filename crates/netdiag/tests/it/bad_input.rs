@@ -28,7 +28,8 @@ fn times_out_of_range() {
     for command in ["agent", "up"] {
         for bad in ["0", "-1", "nan", "inf", "-inf", "1e300", "fast", "", "0.5s", "3601"] {
             let flag = format!("--interval={bad}");
-            check(&[command, &flag], &["--interval", bad, "number of seconds from 0.01 to 3600"]);
+            let told = format!("--interval {}: must be a", if bad.is_empty() { "''" } else { bad });
+            check(&[command, &flag], &[&told, "number of seconds from 0.01 to 3600"]);
         }
         check(&[command, "--interval", "-1"], &["--interval -1: must be a number of seconds"]);
         check(&[command, "--window", "-0.5"], &["--window -0.5: must be a number of seconds"]);
@@ -56,6 +57,13 @@ fn times_out_of_range() {
     );
     check(&["agent", "--max-samples", "0"], &["--max-samples 0", "whole number from 1"]);
     check(&["agent", "--max-samples", "1.5"], &["--max-samples 1.5", "whole number"]);
+    let long = "99999999999999999999999";
+    check(&["agent", "--max-samples", long], &[long, "from 1 to 18446744073709551615"]);
+    for bad in ["0", "abc"] {
+        let told =
+            format!("--max-tps {bad}: must be a number of tokens/s from 0.000001 to 1000000");
+        check(&["up", "--max-tps", bad], &[&told]);
+    }
 }
 
 #[test]
@@ -74,7 +82,7 @@ fn flows_that_cannot_be() {
         check(&[command, "--netns", "4294967295"], &["--netns 4294967295", "running process"]);
         check(&[command, "--source", "magic"], &["--source magic", "auto, ebpf, sockdiag"]);
         check(&[command, "--max-flows", "0"], &["--max-flows 0", "from 1 to"]);
-        check(&[command, "--loopback=perhaps"], &["--loopback perhaps"]);
+        check(&[command, "--loopback=perhaps"], &["--loopback perhaps: must be true or false"]);
     }
 }
 
@@ -82,8 +90,13 @@ fn flows_that_cannot_be() {
 fn words_that_mean_nothing() {
     check(&["agnet"], &["agnet", "agent"]);
     check(&["agent", "--intervall", "1"], &["--intervall", "--interval"]);
-    check(&["agent", "--interval"], &["--interval"]);
-    check(&["agent", "surplus"], &["surplus"]);
+    check(&["frobnicate"], &["'frobnicate'", "; see `netdiag --help`"]);
+    check(&["up", "--foo"], &["'--foo'", "; see `netdiag up --help`"]);
+    check(&["agent", "--interval"], &["--interval: needs a value; see `netdiag agent --help`"]);
+    check(&["agent", "--source="], &["--source: must be one of auto, ebpf"]);
+    check(&["agent", "surplus"], &["'surplus'", "; see `netdiag agent --help`"]);
+    check(&["pace", "once", "upon", "a", "time"], &["'upon'", "; put the text in quotes"]);
+    check(&["pace"], &["<TEXT>", "; see `netdiag pace --help`"]);
     check(
         &["agent", "--log-level", "loud"],
         &["--log-level loud", "error, warn, info, debug, trace"],
