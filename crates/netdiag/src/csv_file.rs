@@ -5,11 +5,12 @@
 mod complaints;
 mod lock;
 mod pacer;
+mod sink;
 mod tail;
 mod writer;
 
 pub(crate) use pacer::{CsvPacer, POLL, RowClock, STALE_AFTER};
-pub(crate) use writer::CsvWriter;
+pub(crate) use sink::{CsvSink, is_closed, is_stdout};
 
 use std::path::Path;
 

@@ -9,6 +9,7 @@ mod config_file;
 mod csv_file;
 mod failure;
 mod hint_server;
+mod output;
 mod pacing;
 mod place;
 mod plot;

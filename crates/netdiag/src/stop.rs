@@ -1,4 +1,5 @@
-//! The wish to end: asked for by SIGINT, SIGTERM or SIGHUP (the terminal is gone), by `--duration`, or by a part that failed; heeded by every thread.
+//! The wish to end: asked for by SIGINT, SIGTERM or SIGHUP (the terminal is gone), by `--duration`, or by a part that
+//! failed; heeded by every thread.
 //!
 //! Works for threads (which wait with a timeout) and for tasks alike. Nothing is killed: whoever holds data writes it
 //! first. Only a second signal, a while after the first, ends the process at once, for the person whose disk hangs.

@@ -4,14 +4,18 @@
 //! Invariant: without a terminal there is no status line and no colour.
 
 use std::io::{self, IsTerminal as _, Write};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
+use rustix::termios::tcgetwinsize;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::csv_file::is_stdout;
 
 /// The one status line of the process, once there is one.
 static STATUS: OnceLock<ProgressBar> = OnceLock::new();
@@ -95,9 +99,10 @@ pub(crate) fn say(line: &str) {
 pub(crate) struct StatusLine(Option<ProgressBar>);
 
 impl StatusLine {
-    /// A status line if stderr is a terminal.
-    pub(crate) fn start() -> Self {
-        if !io::stderr().is_terminal() {
+    /// A status line if stderr is a terminal, unless rows for `csv` are printed to a terminal as well.
+    pub(crate) fn start_beside(csv: Option<&Path>) -> Self {
+        let crowded = csv.is_some_and(is_stdout) && io::stdout().is_terminal();
+        if crowded || !io::stderr().is_terminal() {
             return Self(None);
         }
         let status = STATUS.get_or_init(|| {
@@ -115,10 +120,13 @@ impl StatusLine {
         self.0.is_some()
     }
 
-    /// Replaces the text; cut off at the terminal's width.
+    /// Replaces the text; cut off after the last word that the terminal has room for.
     pub(crate) fn set(&self, text: String) {
         if let Some(bar) = &self.0 {
-            bar.set_message(text);
+            let size = tcgetwinsize(io::stderr()).ok().map(|size| size.ws_col);
+            // 0 is what terminals without a size say.
+            let columns = size.filter(|&columns| columns > 0).unwrap_or(u16::MAX);
+            bar.set_message(fitting(&text, columns.into()).to_owned());
         }
     }
 
@@ -127,5 +135,34 @@ impl StatusLine {
         if let Some(bar) = &self.0 {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// The first words of `text` that fit into `columns`, at least as much of the first one. Every character of ours is one
+/// column wide.
+pub(crate) fn fitting(text: &str, columns: usize) -> &str {
+    let Some((end, next)) = text.char_indices().nth(columns) else { return text };
+    let fitting = &text[..end];
+    let whole = if next == ' ' { Some(end) } else { fitting.rfind(' ') };
+    let words = whole.map_or(fitting, |end| &fitting[..end]);
+    words.trim_end_matches([' ', '│', '(', ','])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn narrow_terminals_cut_between_words() {
+        let check = |columns: usize, expected: &str| {
+            assert_eq!(fitting("60.0 tok/s │ 2 flows", columns), expected, "{columns}");
+        };
+        check(20, "60.0 tok/s │ 2 flows");
+        check(19, "60.0 tok/s │ 2");
+        check(12, "60.0 tok/s");
+        check(10, "60.0 tok/s");
+        check(9, "60.0");
+        check(2, "60");
+        check(0, "");
     }
 }

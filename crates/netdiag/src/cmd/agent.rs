@@ -1,14 +1,14 @@
 //! `netdiag agent`: telemetry to `net_data.csv`, and to a person's eyes if there is a terminal.
 //!
 //! Invariant: whatever ends the command, every interval measured until then is in the file or the failure to write it
-//! is the exit code.
+//! is the exit code. Only on standard output rows may be lost, to a reader who has left or stopped reading.
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::args::{FlowArgs, RowsArgs, SamplingArgs, values};
-use crate::csv_file::CsvWriter;
+use crate::csv_file::{CsvSink, is_closed};
 use crate::place::Places;
 use crate::rows;
 use crate::sampler::{Interval, Sampler, Start};
@@ -30,9 +30,10 @@ pub(crate) struct Args {
     #[command(flatten)]
     flows: FlowArgs,
 
-    /// Append rows to this file.
+    /// Append rows to this file, or print them with `-`.
     ///
-    /// Made if absent. A file with other columns is refused, with the first one that differs.
+    /// Made if absent. A file with other columns is refused, with the first one that differs. `-` prints header and
+    /// rows to standard output, for another program to read; --max-samples says nothing about that.
     #[arg(
         long,
         value_name = "FILE",
@@ -49,15 +50,22 @@ pub(crate) struct Args {
     duration: Option<Duration>,
 }
 
-/// Runs until a signal, for `--duration`, or until the file cannot be written.
+/// Runs until a signal, for `--duration`, or until the rows cannot be written.
 pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
+    match record(args, places) {
+        Err(error) if is_closed(&error) => Ok(()),
+        result => result,
+    }
+}
+
+fn record(args: Args, places: &Places) -> anyhow::Result<()> {
     let settings = args.sampling.validate(&args.flows, places)?;
     let stop = Stop::on_signals()?;
-    let mut csv = CsvWriter::open(&args.csv, Some(args.rows.max_samples.get()))?;
+    let mut csv = CsvSink::open(&args.csv, args.rows.max_samples.get(), &stop)?;
     let failed = stop.clone();
     let (mut sender, writer) = rows::start(move |row| csv.append(row), move |_| failed.ask())?;
     let written = writer.written();
-    let status = StatusLine::start();
+    let status = StatusLine::start_beside(Some(&args.csv));
     let shown = status.clone();
     let on_tick = move |interval: &Interval<'_>| {
         sender.send(&interval.tick.host);

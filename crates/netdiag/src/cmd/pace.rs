@@ -7,18 +7,17 @@
 mod footer;
 mod tokens;
 
-use std::io::{self, ErrorKind, Write as _};
+use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use netdiag_pacer::{Hint, State, TokenBucket, TpsRange};
 use netdiag_telemetry::Scope;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::args::{RateArgs, StaleArgs};
 use crate::csv_file::{CsvPacer, POLL, STALE_AFTER};
+use crate::output::{Output, Written};
 use crate::place::Places;
 use crate::stop::Stop;
 use crate::terminal::say;
@@ -102,7 +101,7 @@ fn print(
                 return Ok(());
             }
         }
-        if !output.write(&token, stop)? {
+        if output.write(&token, stop)? != Written::Whole {
             break;
         }
     }
@@ -217,61 +216,4 @@ impl Display {
 
 fn rate_text(hint: &Hint) -> String {
     if hint.hold { "holding".to_owned() } else { format!("{:.1} tok/s", hint.current_tps.get()) }
-}
-
-/// stdout, as somebody reads it or not.
-#[derive(Default)]
-struct Output {
-    /// Something was printed, and no newline after it.
-    mid_line: bool,
-    closed: bool,
-}
-
-impl Output {
-    /// Prints a token at once; false if nobody is there to read it, or the wish to end came while nobody read.
-    fn write(&mut self, token: &str, stop: &Stop) -> anyhow::Result<bool> {
-        /// How soon the wish to end is heard while the reader is busy.
-        const PATIENCE: Duration = Duration::from_millis(100);
-        while !self.has_room(PATIENCE) {
-            if stop.wait(Duration::ZERO) {
-                return Ok(false);
-            }
-        }
-        let mut stdout = io::stdout().lock();
-        match stdout.write_all(token.as_bytes()).and_then(|()| stdout.flush()) {
-            Ok(()) => {
-                self.mid_line = !token.ends_with('\n');
-                Ok(true)
-            }
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-                self.closed = true;
-                Ok(false)
-            }
-            Err(error) => {
-                self.closed = true;
-                Err(error).context("cannot write to stdout")
-            }
-        }
-    }
-
-    fn end_line(&mut self) {
-        if self.mid_line && !self.closed && self.has_room(Duration::ZERO) {
-            // There is nothing to do about a reader that leaves in this moment.
-            let mut stdout = io::stdout().lock();
-            let _ = stdout.write_all(b"\n").and_then(|()| stdout.flush());
-        }
-    }
-
-    /// Waits until stdout takes a token without blocking; a pipe does so if it has room for a page, and no token is
-    /// longer.
-    fn has_room(&self, timeout: Duration) -> bool {
-        let stdout = io::stdout();
-        let timeout = Timespec::try_from(timeout).ok();
-        match poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], timeout.as_ref()) {
-            Ok(ready) => ready > 0,
-            Err(rustix::io::Errno::INTR) => false,
-            // The write will say what is wrong.
-            Err(_) => true,
-        }
-    }
 }

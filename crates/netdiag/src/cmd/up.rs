@@ -12,7 +12,7 @@ use netdiag_probe::Losses;
 use tokio::sync::watch;
 
 use crate::args::{FlowArgs, RateArgs, RowsArgs, SamplingArgs, ServerArgs, StaleArgs};
-use crate::csv_file::CsvWriter;
+use crate::csv_file::CsvSink;
 use crate::failure::UsageError;
 use crate::hint_server::HintServer;
 use crate::pacing::Pacers;
@@ -52,7 +52,7 @@ pub(crate) struct Args {
 
     /// Append one row per interval to this file, too.
     ///
-    /// As `netdiag agent` does. If it cannot be written any more (disk full), an error is logged and hints go on
+    /// As `netdiag agent` does, or to standard output with `-`. If it cannot be written any more (disk full), an error is logged and hints go on
     /// without it. Default: no file.
     #[arg(long, value_name = "FILE", env = "NETDIAG_CSV", help_heading = "Output")]
     csv: Option<PathBuf>,
@@ -76,10 +76,10 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     // Whoever asks for hints is no stream to give hints for, unless that is what is asked.
     let filter = &mut settings.probe.filter;
     filter.except_port = Some(server.port()).filter(|port| !filter.ports.contains(port));
-    let mut csv = Csv::open(&args)?;
+    let mut csv = Csv::open(&args, &stop)?;
     let mut pacers = Pacers::new(range);
     let (boards, newest) = watch::channel(Arc::new(pacers.empty_board()));
-    let status = StatusLine::start();
+    let status = StatusLine::start_beside(args.csv.as_deref());
     let shown = status.clone();
     let (mut rows, written) = (csv.sender.take(), csv.written.clone());
     let on_tick = move |interval: &Interval<'_>| {
@@ -122,11 +122,11 @@ struct Csv {
 }
 
 impl Csv {
-    fn open(args: &Args) -> anyhow::Result<Self> {
+    fn open(args: &Args, stop: &Stop) -> anyhow::Result<Self> {
         let Some(path) = &args.csv else {
             return Ok(Self { sender: None, writer: None, written: None });
         };
-        let mut file = CsvWriter::open(path, Some(args.rows.max_samples.get()))?;
+        let mut file = CsvSink::open(path, args.rows.max_samples.get(), stop)?;
         let (sender, writer) = rows::start(
             move |row| file.append(row),
             |error| tracing::error!("{error:#}; hints go on without the file until a restart"),

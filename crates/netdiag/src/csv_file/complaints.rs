@@ -34,7 +34,8 @@ impl Trouble {
         if wrong.line() == 1 { Self::Header(kind) } else { Self::Line(kind) }
     }
 
-    fn concerns_all(self) -> bool {
+    /// Whether nothing of the file can be used.
+    pub(super) fn concerns_all(self) -> bool {
         !matches!(self, Self::Line(_))
     }
 }

@@ -117,7 +117,12 @@ impl CsvPacer {
             Ok(look) => {
                 if let Some(wrong) = look.wrong {
                     let trouble = Trouble::of(&wrong);
-                    self.complaints.add(trouble, format!("{wrong}; left out"), now);
+                    let loss = if trouble.concerns_all() {
+                        "none of its rows can be read"
+                    } else {
+                        "left out"
+                    };
+                    self.complaints.add(trouble, format!("{wrong}; {loss}"), now);
                 } else if look.news && self.complaints.good_again() {
                     tracing::info!("{}: is read again", self.path.display());
                 }

@@ -7,6 +7,8 @@ use std::io::{self, IsTerminal as _, Write};
 
 use rustix::termios::tcgetwinsize;
 
+use crate::terminal::fitting;
+
 /// Fewer rows leave too little for the text.
 const LEAST_ROWS: u16 = 3;
 
@@ -26,7 +28,7 @@ impl Footer {
         Some(Self { size, text: String::new() })
     }
 
-    /// Shows `text`, cut off at the terminal's width.
+    /// Shows as many words of `text` as the terminal has room for.
     pub(super) fn set(&mut self, text: &str) {
         let resized = size().filter(|&size| size.0 >= LEAST_ROWS && size != self.size);
         if let Some(size) = resized {
@@ -61,7 +63,7 @@ fn set_up((rows, _): (u16, u16)) -> String {
 }
 
 fn draw((rows, columns): (u16, u16), text: &str) -> String {
-    let shown: String = text.chars().take(columns.into()).collect();
+    let shown = fitting(text, columns.into());
     format!("\x1b7\x1b[{rows};1H\x1b[2K{shown}\x1b8")
 }
 
