@@ -200,7 +200,7 @@ impl StoredTraining {
 fn other_format(format: String) -> ModelError {
     let is_ours = |version: &str| version.parse::<u64>().is_ok_and(|version| version > 1);
     match format.strip_prefix("netdiag-model/").is_some_and(is_ours) {
-        true => ModelError::Future(format),
+        true => ModelError::Future(shortened(&format)),
         false => ModelError::Foreign(shortened(&format)),
     }
 }
@@ -215,11 +215,20 @@ fn place(error: &serde_json::Error) -> String {
     }
 }
 
-/// A piece of a hostile file, short enough for a terminal.
+/// A piece of a hostile file, short enough for a terminal and without anything that would steer it.
 fn shortened(text: &str) -> String {
     const LONGEST: usize = 120;
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
+    let mut shown = String::new();
+    for c in text.chars() {
+        if shown.len() >= LONGEST {
+            shown.push('…');
+            break;
+        }
+        match c {
+            // serde_json's messages quote with these, and have escaped what is between.
+            '"' | '\'' | '\\' => shown.push(c),
+            _ => shown.extend(c.escape_debug()),
+        }
     }
+    shown
 }

@@ -127,6 +127,25 @@ fn what_is_wrong_with_a_file_is_said_with_place_and_remedy() {
 }
 
 #[test]
+fn what_a_message_repeats_of_a_file_is_short_and_steers_no_terminal() {
+    let long = |text: &str| text.repeat(1000);
+    let named = |name: &str| format!("\"constant_features\":[\"{name}\"");
+    for error in [
+        refusal("netdiag-model/1", "\\u001b[2J\\n"),
+        refusal("netdiag-model/1", &format!("netdiag-model/{}2", long("0"))),
+        refusal("netdiag-model/1", &long("x")),
+        refusal("rtt_slope", &long("\\u0007")),
+        refusal("\"constant_features\":[", &named("\\u202egpj\\u009b")),
+        refusal("\"calibration\":{", "\"calibration\":{\"\\u001b]0;\":1,"),
+        refusal("\"calibration\":{", &format!("\"calibration\":{{\"{}\":1,", long("y"))),
+    ] {
+        assert!(error.len() < 400, "{} bytes", error.len());
+        let steers = |c: char| c.is_control() || c == '\u{202e}';
+        assert!(!error.contains(steers), "{error:?}");
+    }
+}
+
+#[test]
 fn scaler_and_forest_must_fit_the_features() {
     let text = model().render();
     let mut json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
