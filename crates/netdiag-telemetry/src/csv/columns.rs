@@ -98,8 +98,12 @@ impl Column {
     pub(super) fn write(&self, row: &Row, line: &mut String) {
         // Writing to a String cannot fail.
         let _ = match (self.value)(row) {
-            // Milliseconds: intervals are no shorter than ten of them.
-            Time(time) => write!(line, "{}.{:03}", time.as_secs(), time.subsec_millis()),
+            // Milliseconds: intervals are no shorter than ten of them. The nearest one, because a time that was read is a float
+            // and may lie just before the one that was written.
+            Time(time) => {
+                let ms = time.saturating_add(Duration::from_micros(500)).as_millis();
+                write!(line, "{}.{:03}", ms / 1000, ms % 1000)
+            }
             // A tenth of a microsecond is the least that can be told apart from 0, which readers take for "none".
             Micros(Some(time)) => write!(line, "{}", tenths(time.as_secs_f64() * 1e6).max(0.1)),
             Count(Some(count)) => write!(line, "{count}"),

@@ -243,15 +243,16 @@ impl Cells<'_> {
     fn number(&self, column: &'static str) -> Result<Option<f64>, CsvError> {
         let Some(cell) = self.get(column) else { return Ok(None) };
         match cell.parse::<f64>() {
-            Ok(value) if (0.0..=LARGEST).contains(&value) => Ok(Some(value)),
+            // Without the sign of `-0`.
+            Ok(value) if (0.0..=LARGEST).contains(&value) => Ok(Some(value.abs())),
             _ => Err(self.wrong(column, "a finite number, 0 or above")),
         }
     }
 
-    /// A time. Empty and 0 both mean that nothing was measured.
+    /// A time. Empty and 0 both mean that nothing was measured, and so does what a [`Duration`] cannot tell from 0.
     fn micros(&self, column: &'static str) -> Result<Option<Duration>, CsvError> {
-        let us = self.number(column)?.filter(|&us| us > 0.0);
-        Ok(us.map(|us| Duration::from_secs_f64(us / 1e6)))
+        let time = self.number(column)?.map(|us| Duration::from_secs_f64(us / 1e6));
+        Ok(time.filter(|time| !time.is_zero()))
     }
 
     /// A count; files of the original family write some of them as `3.0`.

@@ -237,6 +237,18 @@ fn what_is_no_number_is_not_written() {
 }
 
 #[test]
+fn numbers_at_the_edge_of_nothing_are_read_as_what_is_written() {
+    // Less than half a nanosecond is no time, and a zero has no sign.
+    let found = decode([&file(&[
+        "timestamp,avg_rtt_us,p95_rtt_us,retrans_count,srtt_us,throughput_bps",
+        "-0,0.0004,5e-324,-0.0,0.0006,-0",
+    ])[..]]);
+    let [Ok(found)] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((found.sample.rtt, found.sample.srtt), (None, Some(Duration::from_nanos(1))));
+    assert_eq!(format_row(found), "0.000,,,,,0,0.1,0,,,0,,,,0,,,\n");
+}
+
+#[test]
 fn every_column_is_declared_once_and_described() {
     for (index, column) in COLUMNS.iter().enumerate() {
         assert!(!column.holds.is_empty());
@@ -316,6 +328,8 @@ proptest! {
         let read = read_rows((header() + &format_row(&written)).as_bytes()).expect("reads")[0];
         let near = |a: Duration, b: Duration| a.abs_diff(b) <= Duration::from_nanos(500_000);
         prop_assert!(near(read.sample.timestamp, written.sample.timestamp));
+        // A file that is read and written again and again must not drift.
+        prop_assert_eq!(format_row(&read), format_row(&written));
         prop_assert_eq!(read.sample.rtt, written.sample.rtt);
         prop_assert_eq!(read.sample.retrans_segs, retrans_segs);
         prop_assert_eq!((read.sample.segs_out, read.sample.flows), (segs_out, flows));
