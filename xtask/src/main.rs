@@ -9,6 +9,7 @@
 mod bench;
 mod bpf;
 mod command;
+mod fuzz;
 mod test;
 mod tidy;
 
@@ -40,6 +41,14 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Looks for input that breaks what reads it; exits 1 if there is some
+    Fuzz {
+        /// Only this target; all of them if none is named
+        target: Option<fuzz::Target>,
+        /// How long each is fuzzed, in seconds
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+        seconds: u32,
+    },
     /// Measures and compares; exits 1 if a bar is missed
     Bench {
         /// Which bench
@@ -54,6 +63,7 @@ fn main() -> ExitCode {
         Task::Test { steps } => test::run(&steps),
         Task::Tidy => tidy::run(),
         Task::Bpf { check } => bpf::run(check),
+        Task::Fuzz { target, seconds } => fuzz::run(target, seconds),
         Task::Bench { name, options } => bench::run(name, &options),
     };
     match result {

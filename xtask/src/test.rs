@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::ValueEnum;
 
-use crate::{bpf, command, tidy};
+use crate::{bpf, command, fuzz, tidy};
 
 /// A part of the test run; in a full run they come in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -26,6 +26,8 @@ pub(crate) enum Step {
     Clippy,
     /// Licences, sources and banned crates among the dependencies
     Deny,
+    /// That the fuzz targets compile and pass their seeds; `cargo xtask fuzz` goes on from there
+    Fuzz,
     /// Documentation tests
     Doc,
     /// Unit, property, command-line and privileged tests
@@ -57,25 +59,40 @@ pub(crate) fn run(steps: &[Step]) -> anyhow::Result<()> {
 
 fn perform(step: Step) -> anyhow::Result<()> {
     match step {
-        Step::Fmt => command::run("cargo", &["fmt", "--all", "--check"]),
+        Step::Fmt => {
+            command::run("cargo", &["fmt", "--all", "--check"])?;
+            command::run("cargo", &["fmt", "--check", "--manifest-path", fuzz::MANIFEST])
+        }
         Step::Tidy => tidy::run(),
         Step::Bpf => bpf::run(true),
-        Step::Clippy => command::run(
-            "cargo",
-            &["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"],
-        ),
+        Step::Clippy => {
+            clippy(&["--workspace"])?;
+            clippy(&[fuzz::WITHOUT_LIBFUZZER, "--manifest-path", fuzz::MANIFEST])
+        }
         Step::Deny => {
             command::ensure_cargo_tool("deny", CARGO_DENY)?;
-            // Advisories need their database, which not every network reaches; public CI checks them.
-            command::run(
-                "cargo",
-                &["deny", "--log-level", "error", "check", "bans", "licenses", "sources"],
-            )
+            for manifest in ["Cargo.toml", fuzz::MANIFEST] {
+                deny(manifest)?;
+            }
+            Ok(())
         }
+        Step::Fuzz => fuzz::check(),
         Step::Doc => command::run("cargo", &["test", "--quiet", "--workspace", "--doc"]),
         Step::Nextest => {
             command::ensure_cargo_tool("nextest", CARGO_NEXTEST)?;
             nextest::run()
         }
     }
+}
+
+fn clippy(what: &[&str]) -> anyhow::Result<()> {
+    let arguments = [&["clippy", "--quiet", "--all-targets"], what, &["--", "--deny", "warnings"]];
+    command::run("cargo", &arguments.concat())
+}
+
+/// Advisories need their database, which not every network reaches; public CI checks them.
+fn deny(manifest: &str) -> anyhow::Result<()> {
+    let place = ["deny", "--log-level", "error", "--manifest-path", manifest];
+    let checks = ["check", "--config", "deny.toml", "bans", "licenses", "sources"];
+    command::run("cargo", &[&place[..], &checks].concat())
 }

@@ -1,0 +1,49 @@
+//! Every target over its committed seeds, and whether these still are what their names say.
+
+use std::fs;
+use std::path::Path;
+
+use netdiag_health::Model;
+use netdiag_telemetry::csv;
+
+use super::*;
+
+/// The seeds of a target, by name. None at all would test nothing.
+fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
+    let mut seeds = Vec::new();
+    for file in fs::read_dir(&folder).expect("a folder of seeds") {
+        let path = file.expect("a seed").path();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        seeds.push((name, fs::read(&path).expect("a seed")));
+    }
+    assert!(seeds.len() >= 3, "{}: {} seeds", folder.display(), seeds.len());
+    seeds
+}
+
+#[test]
+fn model_seeds_pass_and_are_what_they_are_called() {
+    for (name, input) in seeds("model_load") {
+        model_load(&input);
+        let parsed = Model::parse(model_load::parts(&input).0);
+        // Without a model among its seeds the fuzzer would hardly ever get past the tag.
+        assert_eq!(parsed.is_ok(), name.starts_with("model"), "{name}: {parsed:?}");
+    }
+}
+
+#[test]
+fn csv_seeds_pass_and_are_what_they_are_called() {
+    for (name, input) in seeds("csv_rows") {
+        csv_rows(&input);
+        let read = csv::read_rows(&input);
+        let has_rows = read.as_ref().is_ok_and(|rows| !rows.is_empty());
+        assert_eq!(has_rows, name.starts_with("rows"), "{name}: {read:?}");
+    }
+}
+
+#[test]
+fn recipes_pass_and_are_models() {
+    for (_, input) in seeds("model_judge") {
+        model_judge(&input);
+    }
+}
