@@ -17,6 +17,10 @@ use crate::training::TrainingSet;
 /// Fewest rows to train from: one in twenty of them is then five.
 const FEWEST_ROWS: usize = 100;
 
+/// Most trees: a hundred times as many as scores take to settle. The envelope asks all of them some hundred times, which has to
+/// end soon after a model is loaded.
+const MOST_TREES: usize = 10_000;
+
 /// Least distance from the median score to the 5th percentile, for links whose rows are all alike: a score moves by so much
 /// when a row is isolated a tenth of the average depth earlier.
 const LEAST_SPREAD: f64 = 0.03;
@@ -73,6 +77,9 @@ pub enum TrainError {
         /// Rows given.
         rows: usize,
     },
+    /// More than a model file may have.
+    #[error("n_estimators {0} is more than {MOST_TREES}: 100 to 500 trees will do")]
+    TooManyTrees(usize),
     /// The forest refused.
     #[error(transparent)]
     Fit(#[from] FitError),
@@ -84,11 +91,15 @@ impl TrainingSet {
     ///
     /// # Errors
     ///
-    /// Fewer than 100 rows, rows that are all alike, or parameters outside their range; see [`TrainError`].
+    /// Fewer than 100 rows, rows that are all alike, more than 10,000 trees, or parameters outside their range; see
+    /// [`TrainError`].
     pub fn train(&self, params: &Params) -> Result<Model, TrainError> {
         let rows = self.rows().len();
         if rows < FEWEST_ROWS {
             return Err(TrainError::TooFewRows { rows });
+        }
+        if params.n_estimators > MOST_TREES {
+            return Err(TrainError::TooManyTrees(params.n_estimators));
         }
         let columns = columns(self.rows());
         let is_constant = |column: &Vec<f64>| column.first() == column.last();

@@ -14,14 +14,15 @@
 use netdiag_iforest::{IsolationForest, Params, StandardScaler};
 use serde::{Deserialize, Serialize};
 
-use super::{Calibration, Model, Training};
+use super::{Calibration, MOST_TREES, Model, Training};
 use crate::features::{FEATURE_NAMES, FEATURES};
 
 /// The tag of the format that this version writes and reads.
 const FORMAT: &str = "netdiag-model/1";
 
-/// Largest file that is read, bytes: sixty times a forest of 500 trees.
-const LARGEST: usize = 64 << 20;
+/// Largest file that is read, bytes: half as much again as [`MOST_TREES`] of 256 rows each take. What is built from it on the
+/// way takes up to nine times as much.
+const LARGEST: usize = 32 << 20;
 
 /// Why a model file is none. Each message names the place and the remedy.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -59,6 +60,16 @@ pub enum ModelError {
         /// Features of that part.
         found: usize,
     },
+    /// More trees than are ever trained.
+    #[error(
+        "model file, forest.trees: {0} trees are more than {MOST_TREES}: train again with fewer"
+    )]
+    TooManyTrees(usize),
+    /// What is said to be constant is no feature, or is said twice.
+    #[error(
+        "model file, training.constant_features: `{0}` is no feature, or is there twice: train again"
+    )]
+    ConstantFeature(String),
     /// A figure outside its range.
     #[error("model file, {field}: {value} is not {range}: train again")]
     Range {
@@ -158,6 +169,9 @@ impl Stored {
                 return Err(ModelError::Width { part, found });
             }
         }
+        if self.forest.n_estimators() > MOST_TREES {
+            return Err(ModelError::TooManyTrees(self.forest.n_estimators()));
+        }
         let training = self.training.into_training()?;
         Ok(Model::new(self.scaler, self.forest, self.calibration.into_calibration()?, training))
     }
@@ -185,14 +199,14 @@ impl StoredCalibration {
 
 impl StoredTraining {
     fn into_training(self) -> Result<Training, ModelError> {
-        let known = |name: &String| FEATURE_NAMES.into_iter().find(|known| known == name);
-        let constant_features = self.constant_features.iter().map(|name| {
-            known(name).ok_or_else(|| ModelError::Features {
-                found: shortened(name),
-                expected: FEATURE_NAMES.join(", "),
-            })
-        });
-        let constant_features = constant_features.collect::<Result<_, _>>()?;
+        let mut constant_features = Vec::new();
+        for name in &self.constant_features {
+            let known = FEATURE_NAMES.into_iter().find(|known| known == name);
+            match known.filter(|known| !constant_features.contains(known)) {
+                Some(known) => constant_features.push(known),
+                None => return Err(ModelError::ConstantFeature(shortened(name))),
+            }
+        }
         Ok(Training { rows: self.rows, constant_features, params: self.params })
     }
 }

@@ -76,6 +76,8 @@ fn what_cannot_be_trained_on_is_named() {
     check(rows(99), &params(), "99 rows with telemetry are too few");
     check(vec![[0.0; FEATURES]; 200], &params(), "all 200 rows are alike");
     check(rows(200), &Params { n_estimators: 0, ..params() }, "n_estimators is 0");
+    let too_many = Params { n_estimators: MOST_TREES + 1, ..params() };
+    check(rows(200), &too_many, "n_estimators 10001 is more than 10000");
 }
 
 #[test]
@@ -120,7 +122,9 @@ fn what_is_wrong_with_a_file_is_said_with_place_and_remedy() {
     check("\"score_p5\":-0.", "\"score_p5\":-0.00", "calibration.score_p5");
     check("\"usual_badness\":", "\"usual_badness\":-1", "calibration.usual_badness");
     check("\"calibration\":{", "\"calibration\":{\"more\":1,", "unknown field `more`");
-    check("\"constant_features\":[", "\"constant_features\":[\"x\"", "`x` instead of");
+    check("\"constant_features\":[", "\"constant_features\":[\"x\"", "`x` is no feature");
+    let twice = "\"constant_features\":[\"rtt_slope\",\"rtt_slope\"";
+    check("\"constant_features\":[", twice, "`rtt_slope` is no feature, or is there twice");
     check("\"format\"", "\"former\"", "missing field `format`");
     check("\"training\":", "\"trained\":", "line 1, column");
     check("{", "[", "line 1, column");
@@ -157,11 +161,24 @@ fn scaler_and_forest_must_fit_the_features() {
 #[test]
 fn a_file_of_the_wrong_size_is_refused() {
     assert!(matches!(Model::parse(b""), Err(ModelError::Json(_))));
-    let huge = vec![b' '; (64 << 20) + 1];
+    let huge = vec![b' '; (32 << 20) + 1];
     assert!(matches!(Model::parse(&huge), Err(ModelError::TooLarge(_))));
     // Deep nesting must not exhaust the stack.
     let deep = [b"{\"format\":".to_vec(), vec![b'['; 1 << 20]].concat();
     assert!(matches!(Model::parse(&deep), Err(ModelError::Json(_))));
+}
+
+/// Two million trees of one leaf fit into a file that is small enough, and would be asked for every interval.
+#[test]
+fn a_file_with_more_trees_than_are_trained_is_refused() {
+    let parse = |trees: usize| {
+        let mut json: serde_json::Value = serde_json::from_str(&model().render()).expect("JSON");
+        let tree = serde_json::json!({"nodes": [-256], "thresholds": []});
+        json["forest"]["trees"] = vec![tree; trees].into();
+        Model::parse(json.to_string().as_bytes()).map(drop)
+    };
+    assert_eq!(parse(MOST_TREES), Ok(()));
+    assert_eq!(parse(MOST_TREES + 1), Err(ModelError::TooManyTrees(MOST_TREES + 1)));
 }
 
 #[test]
