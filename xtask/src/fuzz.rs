@@ -6,7 +6,6 @@
 //! from there. Invariant: a run that passed has executed inputs, and of one that failed there is a file that repeats it.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
@@ -120,17 +119,15 @@ struct Seen {
     coverage_at_first: u64,
     /// Those that are reached now.
     coverage: u64,
-    /// The file with the input that failed, from the root if it is below.
+    /// The file with the input that failed, from the root.
     reproducer: Option<String>,
 }
 
 impl Seen {
-    /// Takes in a line such as `#778535	DONE   cov: 2687 ft: 7539 corp: 1735/946Kb …`.
+    /// Takes in a line such as `#778535 DONE   cov: 2687 ft: 7539 corp: 1735/946Kb …`.
     fn read(&mut self, line: &str) {
         if let Some((_, path)) = line.split_once("Test unit written to ") {
-            let path = Path::new(path);
-            let path = path.strip_prefix(crate::root()).unwrap_or(path);
-            self.reproducer = Some(path.display().to_string());
+            self.reproducer = Some(path.to_owned());
         }
         let mut words = line.split_whitespace();
         let count = words.next().and_then(|word| word.strip_prefix('#'));
@@ -151,7 +148,8 @@ impl Seen {
 fn is_chatter(line: &str) -> bool {
     let event = line.split_whitespace().nth(1);
     let is_event = line.starts_with('#') && matches!(event, Some("NEW" | "REDUCE" | "RELOAD"));
-    is_event || line.contains(" # Uses: ") || line.starts_with("###### ")
+    let is_other = line.starts_with("###### ") || line.starts_with("\tNEW_FUNC[");
+    is_event || is_other || line.contains(" # Uses: ")
 }
 
 #[cfg(test)]
@@ -175,9 +173,9 @@ mod tests {
         let done =
             Seen { executions: 778_535, coverage_at_first: 1208, coverage: 2687, reproducer: None };
         assert_eq!(seen, done);
-        let folder = crate::root().join("fuzz/artifacts/x");
-        let prefix = format!("artifact_prefix='{}/'; ", folder.display());
-        seen.read(&format!("{prefix}Test unit written to {}/crash-1", folder.display()));
+        seen.read(
+            "artifact_prefix='fuzz/artifacts/x/'; Test unit written to fuzz/artifacts/x/crash-1",
+        );
         assert_eq!(seen.reproducer.as_deref(), Some("fuzz/artifacts/x/crash-1"));
     }
 
@@ -188,6 +186,7 @@ mod tests {
         check("#778338\tNEW    cov: 2687 ft: 7539 corp: 1735/946Kb", true);
         check("\"\\000\\000\" # Uses: 56", true);
         check("###### Recommended dictionary. ######", true);
+        check("\tNEW_FUNC[1/5]: 0x55aedcbba741", true);
         check("#778535\tDONE   cov: 2687 ft: 7539 corp: 1735/946Kb", false);
         check("thread '<unnamed>' panicked at fuzz/src/csv_rows.rs:62:5:", false);
     }
