@@ -11,13 +11,11 @@ use netdiag_iforest::{Contamination, MaxSamples, Params};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/seeds");
 
-/// Retransmission rates that are all 0, as on a link in good order.
-const NO_LOSS: f32 = 0.0;
-
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let one = train(1, 2, 0.004)?.render();
     let three = train(3, 8, 0.004)?.render();
-    let five = train(5, 16, NO_LOSS)?.render();
+    // Without any loss, so that a feature is constant.
+    let five = train(5, 16, 0.0)?.render();
     let judged = [three.as_bytes(), b"\0", &bytes(96, 37)].concat();
     // Files that are models begin with `model`; a test looks at that.
     write("model_load/model-1-tree.json", &one)?;
@@ -47,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Of a link that wanders by a tenth, and loses something now and then.
+/// Of a link that wanders by a tenth, and loses this share of its segments now and then.
 fn train(
     n_estimators: usize,
     max_samples: usize,

@@ -8,7 +8,7 @@ use netdiag_telemetry::csv;
 
 use super::*;
 
-/// The seeds of a target, by name. None at all would test nothing.
+/// The seeds of a target, by name. There are some, or nothing would be tested.
 fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
     let mut seeds = Vec::new();
@@ -17,7 +17,7 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
         seeds.push((name, fs::read(&path).expect("a seed")));
     }
-    assert!(seeds.len() >= 3, "{}: {} seeds", folder.display(), seeds.len());
+    assert!(!seeds.is_empty(), "no seeds in {}", folder.display());
     seeds
 }
 

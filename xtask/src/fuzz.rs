@@ -1,9 +1,12 @@
 //! `cargo xtask fuzz`: each fuzz target under libFuzzer for a while, by cargo-fuzz.
 //!
-//! Without a sanitizer, and so on the stable toolchain, which alone knows how to count coverage: what is fuzzed has no
-//! `unsafe`, and a sanitizer would find nothing that a panic, a limit on memory or one on time does not. The seeds in
-//! `fuzz/seeds/` are only read; what grows from them stays in `fuzz/corpus/`, which git ignores, and the next run goes on
-//! from there. Invariant: a run that passed has executed inputs, and of one that failed there is a file that repeats it.
+//! On the stable toolchain: it can count the branches that an input reaches, which is all that libFuzzer needs, and only
+//! sanitizers ask for a nightly one. What is fuzzed has no `unsafe` of its own, so a sanitizer would add little to panics and
+//! to limits on time and memory.
+//!
+//! The seeds in `fuzz/seeds/` are only read; what grows from them stays in `fuzz/corpus/`, which git ignores, and the next run
+//! goes on from there. Invariant: a run that passed has executed inputs, and of one that failed there is a file that repeats
+//! it.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -25,7 +28,7 @@ pub(crate) enum Target {
     CsvRows,
 }
 
-/// A crate of its own, see there.
+/// Where the targets are built: outside the workspace, for the reason given there.
 pub(crate) const MANIFEST: &str = "fuzz/Cargo.toml";
 
 /// The feature that compiles libFuzzer is a default one.
@@ -34,8 +37,8 @@ pub(crate) const WITHOUT_LIBFUZZER: &str = "--no-default-features";
 /// The series that was current when this was written.
 const CARGO_FUZZ: &str = "^0.13";
 
-/// What an input may take, in seconds and in megabytes: inputs have a few kilobytes, and are read in less than a thousandth
-/// of either.
+/// What an input may take, in seconds and in megabytes. Inputs have a few kilobytes and take about a millisecond, and the
+/// fuzzer itself some 40 MB.
 const LIMITS: [&str; 2] = ["-timeout=5", "-rss_limit_mb=512"];
 
 /// Fuzzes one target, or all, for so many seconds each. All are run, whatever the first of them finds.
