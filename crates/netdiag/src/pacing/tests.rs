@@ -34,7 +34,7 @@ fn flow(client: u32, rtt: Duration) -> FlowSnapshot {
 
 /// Runs ticks of half a second, each with the flows given.
 fn boards(ticks: impl IntoIterator<Item = Vec<FlowSnapshot>>) -> (Pacers, Board) {
-    let mut pacers = Pacers::new(range());
+    let mut pacers = Pacers::new(range(), Models::new(None));
     let mut table = FlowTable::new(Duration::from_secs(60), Source::Ebpf);
     let mut board = pacers.empty_board();
     for (number, flows) in ticks.into_iter().enumerate() {
@@ -47,14 +47,17 @@ fn boards(ticks: impl IntoIterator<Item = Vec<FlowSnapshot>>) -> (Pacers, Board)
 
 #[test]
 fn each_peer_has_its_own_rate() {
-    let (near, far) = (Duration::from_millis(20), Duration::from_millis(400));
-    let (_, board) = boards((0..20).map(|_| vec![flow(1, near), flow(2, far)]));
-    let rate = |client| {
-        let hint = &board.peers[&flow(client, near).key.peer.ip()];
-        (hint.current_tps.get(), hint.state)
-    };
-    assert!(rate(1).0 > 72.0 && rate(1).1 == State::Clear, "{:?}", rate(1));
-    assert!(rate(2).0 < 40.0 && rate(2).1 == State::Constrained, "{:?}", rate(2));
+    let (near, far) = (Duration::from_millis(20), Duration::from_millis(200));
+    // The first is far away and always was; the second's path gets as long.
+    let crowd = |tick| vec![flow(1, far), flow(2, if tick < 60 { near } else { far })];
+    let (_, board) = boards((0..70).map(crowd));
+    let hint = |client| &board.peers[&flow(client, near).key.peer.ip()];
+    let (steady, worse) = (hint(1), hint(2));
+    assert!(steady.current_tps.get() > 72.0 && steady.state == State::Clear, "{steady:?}");
+    assert!(worse.current_tps.get() < 10.0 && worse.state == State::Constrained, "{worse:?}");
+    assert!(worse.anomaly && !steady.anomaly && worse.anomaly_score > 0.5, "{worse:?}");
+    let told = worse.reason.starts_with("path: p95 RTT ");
+    assert!(told && worse.reason.contains("usually 20 ms"), "{worse:?}");
     assert_eq!(board.streams().len(), 2);
 }
 
