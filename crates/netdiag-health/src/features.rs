@@ -38,8 +38,12 @@ const RECENT: Duration = Duration::from_secs(3);
 /// Fewest intervals that count as recent, however long they are: of three, one is outvoted.
 const FEWEST: usize = 3;
 
-/// Shorter intervals are joined up to this length, so that the recent ones are at most thirty.
+/// Shorter intervals are joined up to this length. Any two neighbours are then longer than it, so that the recent ones are some
+/// sixty at most,
 const SHORTEST: Duration = Duration::from_millis(100);
+
+/// and never more than this.
+const MOST: usize = 64;
 
 /// What the baseline is taken from. Long enough that a disturbance of minutes does not become the norm, short enough that a
 /// path that has moved for good is accepted within an answer or two.
@@ -226,7 +230,7 @@ impl FeatureTracker {
         }
         while let Some(oldest) = self.recent.front()
             && self.recent.len() > FEWEST
-            && self.now.saturating_sub(oldest.end) >= RECENT
+            && (self.now.saturating_sub(oldest.end) >= RECENT || self.recent.len() > MOST)
         {
             self.recent.pop_front();
         }
@@ -270,7 +274,8 @@ impl FeatureTracker {
 }
 
 fn slot(seen: &Observation, end: Duration, elapsed: Duration) -> Slot {
-    let ln = |rtt: Duration| rtt.saturating_add(RTT_FLOOR).as_secs_f64().ln();
+    // In the precision in which the baseline is kept, so that a link at its baseline is exactly that.
+    let ln = |rtt: Duration| f64::from(rtt.saturating_add(RTT_FLOOR).as_secs_f64().ln() as f32);
     Slot {
         end,
         length: elapsed,
@@ -291,10 +296,14 @@ fn rtt_of(ln: f64) -> Option<Duration> {
 
 /// The lower median; of fewer than three values as if zeros stood in for the missing ones, so that one value alone is outvoted.
 fn lower_median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.resize(values.len().max(FEWEST), 0.0);
-    values.sort_by(f64::total_cmp);
-    values[(values.len() - 1) / 2]
+    let mut kept = [0.0; MOST];
+    let mut count = 0;
+    for (place, value) in kept.iter_mut().zip(values) {
+        *place = value;
+        count += 1;
+    }
+    let count = count.max(FEWEST);
+    *kept[..count].select_nth_unstable_by((count - 1) / 2, f64::total_cmp).1
 }
 
 /// Pooled over all intervals but the one with the most retransmissions.
@@ -311,16 +320,16 @@ fn retrans_rate<'a>(slots: impl Iterator<Item = &'a Slot> + Clone) -> f64 {
 
 /// Median of the slopes between all pairs of intervals (Theil 1950, Sen 1968), which a single spike does not move.
 fn theil_sen(slots: &VecDeque<Slot>) -> f64 {
-    let points: Vec<(f64, f64)> =
-        slots.iter().filter_map(|slot| Some((slot.end.as_secs_f64(), slot.rtt?.0))).collect();
+    let mut points = Vec::with_capacity(slots.len());
+    points.extend(slots.iter().filter_map(|slot| Some((slot.end.as_secs_f64(), slot.rtt?.0))));
     if points.len() < SLOPE_POINTS {
         return 0.0;
     }
-    let pairs = points.iter().enumerate().flat_map(|(i, a)| {
-        points[i + 1..].iter().map(move |b| (b.1 - a.1) / (b.0 - a.0).max(f64::EPSILON))
-    });
-    let mut slopes: Vec<f64> = pairs.collect();
-    slopes.sort_by(f64::total_cmp);
+    let mut slopes = Vec::with_capacity(points.len() * (points.len() - 1) / 2);
+    for (i, a) in points.iter().enumerate() {
+        slopes.extend(points[i + 1..].iter().map(|b| (b.1 - a.1) / (b.0 - a.0).max(f64::EPSILON)));
+    }
+    slopes.sort_unstable_by(f64::total_cmp);
     quantile_of_sorted(&slopes, 0.5).unwrap_or(0.0)
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The two know nothing of each other; this is where what one says becomes what the other sees.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +10,11 @@ use netdiag_health::{Health, Model, TrainingSet};
 use netdiag_pacer::{Classic, Hint, Judgement, TpsRange};
 use netdiag_telemetry::{LinkSample, Scope};
 
+/// Room for a reason. There is one per connection and interval, and to grow it is what costs most in writing it.
+const REASON: usize = 96;
+
 /// The memory of one scope.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct PacedLink {
     health: Health,
     pacer: Classic,
@@ -46,12 +50,15 @@ impl PacedLink {
         let Waiting { stalled, hold, reader_limited } = waiting;
         let seen = netdiag_health::Observation { stalled, ..sample.into() };
         let judged = self.health.observe(&seen, elapsed);
+        let mut reason = String::with_capacity(REASON);
+        // Writing to a String cannot fail.
+        let _ = write!(reason, "{judged}");
         let seen = netdiag_pacer::Observation {
             link: Judgement {
                 health: judged.health,
                 anomaly: judged.anomaly,
                 anomaly_score: judged.anomaly_score,
-                reason: judged.to_string(),
+                reason,
             },
             round_trip: sample.rtt.is_some(),
             idle: judged.idle,

@@ -1,5 +1,8 @@
 //! From a tick to hints: one pacer per scope, kept as long as its flows are there.
 //!
+//! A peer with a single connection is that connection, and is judged once. With a second one, or the next, it gets a memory of
+//! its own, which begins as the first one's.
+//!
 //! Invariant: memory follows the flows of the last tick and nothing else; a scope whose flows are gone is forgotten,
 //! and presumed healthy if it comes back.
 
@@ -30,12 +33,13 @@ pub(crate) struct Pacers {
     range: TpsRange,
     models: Models,
     host: PacedLink,
+    /// Those that had more than one connection.
     peers: HashMap<IpAddr, Paced>,
     streams: HashMap<FlowKey, Paced>,
     tick: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Paced {
     link: PacedLink,
     seen_in: u64,
@@ -77,37 +81,58 @@ impl Pacers {
         }
         self.host.observe(&tick.host.sample, load.waiting(&tick.host.sample), elapsed);
         let unknown = || Paced { link: PacedLink::new(models.scope(), range), seen_in: now };
-        let peers = tick.peers.iter().map(|(peer, sample)| {
+        for stream in &tick.streams {
+            let peer = stream.key.peer.ip();
+            if peer_loads.get(&peer).is_some_and(|load| load.flows > 1)
+                && !self.peers.contains_key(&peer)
+                && let Some(past) = self.streams.get(&stream.key)
+            {
+                self.peers.insert(peer, past.clone());
+            }
+        }
+        let mut hints = BTreeMap::new();
+        for (peer, sample) in &tick.peers {
+            let load = peer_loads.remove(peer).unwrap_or_default();
+            if load.flows == 1 && !self.peers.contains_key(peer) {
+                continue;
+            }
             let paced = self.peers.entry(*peer).or_insert_with(unknown);
             paced.seen_in = now;
-            let load = peer_loads.get(peer).unwrap_or(&Load::default()).waiting(sample);
-            paced.link.observe(sample, load, elapsed);
-            (*peer, paced.link.hint(&Scope::Peer(*peer)))
-        });
-        let peers = peers.collect();
-        let open = tick.streams.iter().filter(|stream| !stream.closed);
-        let streams = open.map(|stream| {
+            paced.link.observe(sample, load.waiting(sample), elapsed);
+            hints.insert(*peer, paced.link.hint(&Scope::Peer(*peer)));
+        }
+        let mut streams = Vec::with_capacity(tick.streams.len());
+        for stream in &tick.streams {
             let paced = self.streams.entry(stream.key).or_insert_with(unknown);
             paced.seen_in = now;
             paced.link.observe(&stream.sample, of_stream(stream), elapsed);
-            StreamEntry {
+            let peer = stream.key.peer.ip();
+            hints.entry(peer).or_insert_with(|| paced.link.hint(&Scope::Peer(peer)));
+            if stream.closed {
+                if let Some(past) = self.streams.remove(&stream.key) {
+                    self.peers.entry(peer).or_insert(past);
+                }
+                continue;
+            }
+            streams.push(StreamEntry {
                 key: stream.key,
                 hint: paced.link.hint(&Scope::Stream(stream.key)),
                 sample: stream.sample,
                 liveness: stream.liveness,
                 waiting: stream.waiting,
-            }
-        });
-        let streams = streams.collect();
+            });
+        }
         self.peers.retain(|_, paced| paced.seen_in == now);
         self.streams.retain(|_, paced| paced.seen_in == now);
-        Board::new(self.host.hint(&Scope::Host), peers, streams, Some(Instant::now()))
+        Board::new(self.host.hint(&Scope::Host), hints, streams, Some(Instant::now()))
     }
 }
 
 /// What the flows of one scope have to say beyond their common sample.
 #[derive(Debug, Default)]
 struct Load {
+    /// All flows.
+    flows: u32,
     /// Open flows.
     open: u32,
     /// Those of them that stall.
@@ -122,6 +147,7 @@ struct Load {
 
 impl Load {
     fn add(&mut self, stream: &StreamSample) {
+        self.flows += 1;
         if stream.closed {
             return;
         }

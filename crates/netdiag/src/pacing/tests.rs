@@ -66,13 +66,35 @@ fn scopes_that_are_gone_are_forgotten() {
     let rtt = Duration::from_millis(20);
     let crowd: Vec<_> = (0..100).map(|client| flow(client, rtt)).collect();
     let (pacers, board) = boards([crowd, vec![flow(7, rtt)]]);
-    assert_eq!((pacers.peers.len(), pacers.streams.len()), (1, 1));
+    // A peer with one connection has no memory of its own.
+    assert_eq!((pacers.peers.len(), pacers.streams.len()), (0, 1));
     assert_eq!((board.peers.len(), board.streams().len()), (1, 1));
     let mut last = flow(7, rtt);
     last.closed = true;
     let (pacers, board) = boards([vec![flow(7, rtt)], vec![last], vec![]]);
     assert_eq!((pacers.peers.len(), pacers.streams.len()), (0, 0));
     assert!(board.streams().is_empty());
+}
+
+#[test]
+fn a_peer_with_more_than_one_connection_remembers_what_its_first_was_like() {
+    let (near, far) = (Duration::from_millis(20), Duration::from_millis(200));
+    let port = |port, rtt| {
+        let mut flow = flow(1, rtt);
+        flow.key = FlowKey::new(1, flow.key.local, SocketAddr::new(flow.key.peer.ip(), port));
+        flow
+    };
+    let peer = flow(1, near).key.peer.ip();
+    let last = FlowSnapshot { closed: true, ..port(4000, near) };
+    let alone = || (0..60).map(|_| vec![port(4000, near)]);
+    // Twice the path gets worse just when a second connection is there: beside the first, or after it.
+    let beside = (0..5).map(|_| vec![port(4000, far), port(4001, far)]);
+    let after = std::iter::once(vec![last]).chain((0..5).map(|_| vec![port(4001, far)]));
+    for (_, board) in [boards(alone().chain(beside)), boards(alone().chain(after))] {
+        let hint = &board.peers[&peer];
+        assert!(hint.reason.contains("usually 20 ms") && hint.anomaly, "{hint:?}");
+        assert_eq!(hint.scope, "peer 10.0.0.1");
+    }
 }
 
 /// A flow that sends nothing.
