@@ -38,8 +38,12 @@ const RECENT: Duration = Duration::from_secs(3);
 /// Fewest intervals that count as recent, however long they are: of three, one is outvoted.
 const FEWEST: usize = 3;
 
-/// Shorter intervals are joined up to this length, so that the recent ones are at most thirty.
+/// Shorter intervals are joined up to this length. Any two neighbours are then longer than it, so that the recent ones are some
+/// sixty at most,
 const SHORTEST: Duration = Duration::from_millis(100);
+
+/// and never more than this.
+const MOST: usize = 64;
 
 /// What the baseline is taken from. Long enough that a disturbance of minutes does not become the norm, short enough that a
 /// path that has moved for good is accepted within an answer or two.
@@ -130,14 +134,26 @@ impl Features {
     }
 }
 
+/// The recent intervals in plain figures, for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Recent {
+    /// Lower median of their p95 RTT; `None` before the first round trip.
+    pub p95_rtt: Option<Duration>,
+    /// The p95 RTT that this link has when it is well; `None` before the first round trip.
+    pub usual_rtt: Option<Duration>,
+    /// Segments retransmitted.
+    pub retrans_segs: u64,
+    /// Segments sent; `None` if they are not counted.
+    pub segs_out: Option<u64>,
+}
+
 /// What the tracker says after an interval.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct View {
     pub(crate) features: Features,
     /// Width of the link's usual range above its baseline, in `rtt_ratio`'s unit.
     pub(crate) usual: f64,
-    /// The baseline itself; `None` before the first round trip.
-    pub(crate) baseline: Option<Duration>,
+    pub(crate) recent: Recent,
     /// Share of flows that stall, lower median of the recent intervals.
     pub(crate) stalled: f64,
     /// Whether the last interval showed nothing.
@@ -161,15 +177,15 @@ struct Slot {
     length: Duration,
     /// ln of p95 RTT, and of it over the smallest, both with their floor.
     rtt: Option<(f64, f64)>,
-    retrans: f64,
-    segs: f64,
+    retrans_segs: u64,
+    segs_out: Option<u64>,
     stalled: f64,
 }
 
 impl Slot {
     /// Nothing to judge the path by: no round trip, no loss, and nobody waits.
     fn is_idle(&self) -> bool {
-        self.rtt.is_none() && self.retrans <= 0.0 && self.stalled <= 0.0
+        self.rtt.is_none() && self.retrans_segs == 0 && self.stalled <= 0.0
     }
 
     fn join(&mut self, later: &Slot) {
@@ -179,8 +195,9 @@ impl Slot {
             (Some(a), Some(b)) => Some((a.0.max(b.0), a.1.max(b.1))),
             (a, b) => a.or(b),
         };
-        self.retrans += later.retrans;
-        self.segs += later.segs;
+        self.retrans_segs = self.retrans_segs.saturating_add(later.retrans_segs);
+        let segs = self.segs_out.zip(later.segs_out);
+        self.segs_out = segs.map(|(before, after)| before.saturating_add(after));
         self.stalled = self.stalled.max(later.stalled);
     }
 }
@@ -213,7 +230,7 @@ impl FeatureTracker {
         }
         while let Some(oldest) = self.recent.front()
             && self.recent.len() > FEWEST
-            && self.now.saturating_sub(oldest.end) >= RECENT
+            && (self.now.saturating_sub(oldest.end) >= RECENT || self.recent.len() > MOST)
         {
             self.recent.pop_front();
         }
@@ -231,30 +248,34 @@ impl FeatureTracker {
             (Some(high), Some(low)) => high - low,
             _ => 0.0,
         };
-        let rtts = || self.recent.iter().filter_map(|slot| slot.rtt);
+        let slots = || self.recent.iter();
+        let rtts = || slots().filter_map(|slot| slot.rtt);
         let base = baseline.unwrap_or(0.0);
+        let rtt_ratio = lower_median(rtts().map(|(p95, _)| p95 - base));
         View {
             features: Features {
-                rtt_ratio: lower_median(rtts().map(|(p95, _)| p95 - base)),
+                rtt_ratio,
                 rtt_spread: lower_median(rtts().map(|(_, spread)| spread)),
-                retrans_rate: retrans_rate(self.recent.iter()),
+                retrans_rate: retrans_rate(slots()),
                 rtt_slope: theil_sen(&self.recent),
             },
             usual,
-            baseline: baseline
-                .and_then(|ln| Duration::try_from_secs_f64(ln.exp()).ok())
-                .map(|rtt| rtt.saturating_sub(RTT_FLOOR)),
-            stalled: lower_median(self.recent.iter().map(|slot| slot.stalled)),
+            recent: Recent {
+                p95_rtt: baseline.and_then(|_| rtt_of(base + rtt_ratio)),
+                usual_rtt: baseline.and_then(rtt_of),
+                retrans_segs: slots().fold(0, |segs, slot| segs.saturating_add(slot.retrans_segs)),
+                segs_out: slots()
+                    .try_fold(0, |segs: u64, slot| Some(segs.saturating_add(slot.segs_out?))),
+            },
+            stalled: lower_median(slots().map(|slot| slot.stalled)),
             idle: !self.idle_for.is_zero() || self.recent.is_empty(),
         }
     }
 }
 
 fn slot(seen: &Observation, end: Duration, elapsed: Duration) -> Slot {
-    let ln = |rtt: Duration| rtt.saturating_add(RTT_FLOOR).as_secs_f64().ln();
-    let retrans = seen.retrans_segs as f64;
-    let assumed = ASSUMED_SEGMENTS_PER_SECOND * elapsed.as_secs_f64();
-    let segs = seen.segs_out.map_or(assumed, |segs| segs as f64);
+    // In the precision in which the baseline is kept, so that a link at its baseline is exactly that.
+    let ln = |rtt: Duration| f64::from(rtt.saturating_add(RTT_FLOOR).as_secs_f64().ln() as f32);
     Slot {
         end,
         length: elapsed,
@@ -262,40 +283,53 @@ fn slot(seen: &Observation, end: Duration, elapsed: Duration) -> Slot {
             let p95 = ln(rtt.p95.max(rtt.min));
             (p95, p95 - ln(rtt.min))
         }),
-        retrans,
-        segs,
+        retrans_segs: seen.retrans_segs,
+        segs_out: seen.segs_out,
         stalled: if seen.stalled.is_nan() { 0.0 } else { seen.stalled.clamp(0.0, 1.0) },
     }
 }
 
+/// The inverse of what a [`Slot`] keeps of a round trip.
+fn rtt_of(ln: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(ln.exp()).ok().map(|rtt| rtt.saturating_sub(RTT_FLOOR))
+}
+
 /// The lower median; of fewer than three values as if zeros stood in for the missing ones, so that one value alone is outvoted.
 fn lower_median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.resize(values.len().max(FEWEST), 0.0);
-    values.sort_by(f64::total_cmp);
-    values[(values.len() - 1) / 2]
+    let mut kept = [0.0; MOST];
+    let mut count = 0;
+    for (place, value) in kept.iter_mut().zip(values) {
+        *place = value;
+        count += 1;
+    }
+    let count = count.max(FEWEST);
+    *kept[..count].select_nth_unstable_by((count - 1) / 2, f64::total_cmp).1
 }
 
 /// Pooled over all intervals but the one with the most retransmissions.
 fn retrans_rate<'a>(slots: impl Iterator<Item = &'a Slot> + Clone) -> f64 {
-    let worst = slots.clone().map(|slot| slot.retrans).fold(0.0, f64::max);
-    let retrans = slots.clone().map(|slot| slot.retrans).sum::<f64>() - worst;
+    let retrans = || slots.clone().map(|slot| slot.retrans_segs as f64);
+    let segs = slots.clone().map(|slot| match slot.segs_out {
+        Some(segs) => segs as f64,
+        None => ASSUMED_SEGMENTS_PER_SECOND * slot.length.as_secs_f64(),
+    });
+    let counted = retrans().sum::<f64>() - retrans().fold(0.0, f64::max);
     // Counts that two sources took at different moments may disagree.
-    (retrans / (slots.map(|slot| slot.segs).sum::<f64>() + PRIOR_SEGMENTS)).min(1.0)
+    (counted / (segs.sum::<f64>() + PRIOR_SEGMENTS)).min(1.0)
 }
 
 /// Median of the slopes between all pairs of intervals (Theil 1950, Sen 1968), which a single spike does not move.
 fn theil_sen(slots: &VecDeque<Slot>) -> f64 {
-    let points: Vec<(f64, f64)> =
-        slots.iter().filter_map(|slot| Some((slot.end.as_secs_f64(), slot.rtt?.0))).collect();
+    let mut points = Vec::with_capacity(slots.len());
+    points.extend(slots.iter().filter_map(|slot| Some((slot.end.as_secs_f64(), slot.rtt?.0))));
     if points.len() < SLOPE_POINTS {
         return 0.0;
     }
-    let pairs = points.iter().enumerate().flat_map(|(i, a)| {
-        points[i + 1..].iter().map(move |b| (b.1 - a.1) / (b.0 - a.0).max(f64::EPSILON))
-    });
-    let mut slopes: Vec<f64> = pairs.collect();
-    slopes.sort_by(f64::total_cmp);
+    let mut slopes = Vec::with_capacity(points.len() * (points.len() - 1) / 2);
+    for (i, a) in points.iter().enumerate() {
+        slopes.extend(points[i + 1..].iter().map(|b| (b.1 - a.1) / (b.0 - a.0).max(f64::EPSILON)));
+    }
+    slopes.sort_unstable_by(f64::total_cmp);
     quantile_of_sorted(&slopes, 0.5).unwrap_or(0.0)
 }
 

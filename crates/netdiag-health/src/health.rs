@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::change::ChangeDetector;
-use crate::features::{FeatureTracker, Features, Observation};
+use crate::features::{FeatureTracker, Features, Observation, Recent};
 use crate::model::Model;
 use crate::score::{self, Flag, ForestPart, Scores};
 use crate::training::{Reservoir, TrainingSet};
@@ -47,8 +47,8 @@ pub struct Assessment {
     pub surprise: f64,
     /// What the judgement was made from.
     pub features: Features,
-    /// The p95 RTT that the ratio is taken to; `None` before the first round trip.
-    pub baseline: Option<Duration>,
+    /// The same for people.
+    pub recent: Recent,
     /// Share of flows that stall, 0..=1, lately.
     pub stalled: f64,
     /// The interval showed nothing to judge by; the judgement is the last one, and after some seconds a clean sheet.
@@ -100,7 +100,7 @@ impl Health {
             anomaly_score,
             surprise,
             features: view.features,
-            baseline: view.baseline,
+            recent: view.recent,
             stalled: view.stalled,
             idle: view.idle,
             basis: if self.model.is_some() { Basis::Model } else { Basis::Quantiles },
@@ -124,24 +124,39 @@ impl Health {
 }
 
 impl fmt::Display for Assessment {
-    /// The reason, for people: `p95 RTT 3.1 times its usual 20 ms, 1.2 % retransmitted (no model yet)`.
+    /// The reason, for people: `p95 RTT 62 ms, usually 20 ms, 1.2 % retransmitted, no model yet`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.baseline {
-            Some(baseline) => {
-                let (ratio, ms) = (self.features.rtt_ratio.exp(), baseline.as_secs_f64() * 1e3);
-                let digits = usize::from(ms < 10.0);
-                write!(f, "p95 RTT {ratio:.1} times its usual {ms:.digits$} ms")?;
-            }
+        let Recent { p95_rtt, usual_rtt, retrans_segs, segs_out } = self.recent;
+        match p95_rtt.zip(usual_rtt) {
+            Some((now, usual)) => write!(f, "p95 RTT {}, usually {}", Millis(now), Millis(usual))?,
             None => f.write_str("no round trip was measured")?,
         }
-        write!(f, ", {:.1} % retransmitted", self.features.retrans_rate * 100.0)?;
+        match segs_out {
+            // Counts that two sources took at different moments may disagree.
+            Some(sent) => {
+                let share = retrans_segs as f64 / sent.max(retrans_segs).max(1) as f64;
+                write!(f, ", {:.1} % retransmitted", share * 100.0)?;
+            }
+            None if retrans_segs == 1 => f.write_str(", 1 segment retransmitted")?,
+            None => write!(f, ", {retrans_segs} segments retransmitted")?,
+        }
         if self.stalled > 0.0 {
             write!(f, ", {:.0} % of flows stalled", self.stalled * 100.0)?;
         }
         match self.basis {
-            Basis::Quantiles => f.write_str(" (no model yet)"),
+            Basis::Quantiles => f.write_str(", no model yet"),
             Basis::Model => Ok(()),
         }
+    }
+}
+
+/// Whole milliseconds, or tenths where those would round most of the value away.
+struct Millis(Duration);
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.0.as_secs_f64() * 1e3;
+        write!(f, "{ms:.*} ms", usize::from(ms < 10.0))
     }
 }
 

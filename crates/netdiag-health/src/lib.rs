@@ -22,7 +22,7 @@ mod score;
 mod training;
 
 pub use change::ChangeDetector;
-pub use features::{FEATURE_NAMES, FEATURES, Features, Observation, RttRange};
+pub use features::{FEATURE_NAMES, FEATURES, Features, Observation, Recent, RttRange};
 pub use health::{Assessment, Basis, Health};
 pub use model::{Model, ModelError, TrainError, Training};
 pub use training::TrainingSet;

@@ -3,7 +3,8 @@
 //! A link's baseline must follow a jump of the path and forget what left the window. P² (Jain & Chlamtac, CACM 28(10), 1985)
 //! has constant memory but never forgets, and its markers crawl after a jump; DDSketch (Masson et al., VLDB 2019) rounds to
 //! one relative accuracy and needs every value again to take it back. With at most [`CAPACITY`] values kept, a sorted copy
-//! beside the ring is both exact and cheap: a binary search and a move of two kilobytes.
+//! beside the ring is both exact and cheap: a binary search and a move of half a kilobyte. There is one per connection, so values
+//! are kept in single precision: of the logarithm of a round trip that is a millionth.
 //!
 //! Invariant: the sorted copy holds the values of the ring, no more and no fewer, and all are finite.
 
@@ -16,13 +17,14 @@ const CAPACITY: u32 = 256;
 /// The newest values, in order of arrival and in order of size.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SortedRing {
-    arrived: VecDeque<f64>,
-    sorted: Vec<f64>,
+    arrived: VecDeque<f32>,
+    sorted: Vec<f32>,
 }
 
 impl SortedRing {
     /// Takes in a finite value; anything else is left out.
     pub(crate) fn push(&mut self, value: f64) -> bool {
+        let value = value as f32;
         if !value.is_finite() {
             return false;
         }
@@ -51,11 +53,12 @@ impl SortedRing {
 }
 
 /// The `q`-quantile (0..=1) of ascending values, interpolated linearly (Hyndman & Fan 1996, type 7).
-pub(crate) fn quantile_of_sorted(sorted: &[f64], q: f64) -> Option<f64> {
+pub(crate) fn quantile_of_sorted<T: Copy + Into<f64>>(sorted: &[T], q: f64) -> Option<f64> {
     let last = sorted.len().checked_sub(1)?;
     let position = q.clamp(0.0, 1.0) * last as f64;
     let below = position.floor() as usize;
-    let (low, high) = (sorted[below.min(last)], sorted[(below + 1).min(last)]);
+    let at = |index: usize| sorted[index.min(last)].into();
+    let (low, high): (f64, f64) = (at(below), at(below + 1));
     Some(low + (high - low) * (position - below as f64))
 }
 
@@ -66,7 +69,8 @@ pub(crate) fn quantile_of_sorted(sorted: &[f64], q: f64) -> Option<f64> {
 #[derive(Clone, Debug)]
 pub(crate) struct RollingQuantile {
     span: Duration,
-    times: VecDeque<Duration>,
+    /// Milliseconds, which run over after 49 days; only differences count.
+    times: VecDeque<u32>,
     values: SortedRing,
 }
 
@@ -77,12 +81,14 @@ impl RollingQuantile {
 
     /// Takes in a value seen at `now`, which does not run backwards.
     pub(crate) fn push(&mut self, now: Duration, value: f64) {
-        while self.times.front().is_some_and(|&oldest| now.saturating_sub(oldest) >= self.span) {
+        let now = now.as_millis() as u32;
+        let age = |time: &u32| Duration::from_millis(now.wrapping_sub(*time).into());
+        while self.times.front().is_some_and(|oldest| age(oldest) >= self.span) {
             self.times.pop_front();
             self.values.pop();
         }
         let spacing = self.span / CAPACITY;
-        let too_soon = self.times.back().is_some_and(|&last| now.saturating_sub(last) < spacing);
+        let too_soon = self.times.back().is_some_and(|last| age(last) < spacing);
         if !too_soon && self.values.push(value) {
             self.times.push_back(now);
         }
@@ -151,6 +157,7 @@ mod tests {
             for (step, value) in steps {
                 now += Duration::from_millis(step);
                 rolling.push(now, value);
+                let value = f64::from(value as f32);
                 if kept.last().is_none_or(|&(at, _)| now - at >= SPAN / CAPACITY) {
                     kept.push((now, value));
                 }

@@ -3,8 +3,8 @@
 //! Pure: no I/O, no async, no clock. Time comes in as an argument, so that a whole day of pacing runs in a test within
 //! a second.
 //!
-//! - [`Classic`] maps RTT and retransmissions to a rate: the original project's policy, for input that knows no more
-//!   than a CSV row does.
+//! - [`Classic`] maps a link's health to a rate: the original project's policy, for input that knows no more than a CSV
+//!   row does.
 //! - [`TokenBucket`] spaces tokens at whatever rate a policy gives.
 //! - [`Hint`] is the recommendation in its published form.
 
@@ -15,5 +15,5 @@ mod classic;
 mod hint;
 
 pub use bucket::TokenBucket;
-pub use classic::{Classic, Observation};
+pub use classic::{Classic, Judgement, Observation};
 pub use hint::{Hint, InvalidRange, State, TpsRange, WhenStale};

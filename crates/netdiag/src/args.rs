@@ -5,12 +5,16 @@
 
 pub(crate) mod values;
 
+use std::fs::File;
+use std::io::Read as _;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use ipnet::IpNet;
+use netdiag_health::Model;
 use netdiag_pacer::{TpsRange, WhenStale};
 use netdiag_probe::{DEFAULT_MAX_FLOWS, FlowFilter, ProbeConfig, SourceChoice};
 use netdiag_telemetry::Tps;
@@ -176,6 +180,35 @@ impl RateArgs {
                 places.named("max_tps", self.max_tps),
             ))
         })
+    }
+}
+
+/// What links are judged by.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Health")]
+pub(crate) struct ModelArgs {
+    /// Judge links by the model in this file, too.
+    ///
+    /// As `netdiag train` writes it. It tells which combinations of round trip and loss this host never shows; rolling
+    /// quantiles of the link itself are used with and without it. Default: no file; a model is trained from the host's own
+    /// traffic after 300 seconds of activity, and anew from time to time.
+    #[arg(long, value_name = "FILE", env = "NETDIAG_MODEL")]
+    model: Option<PathBuf>,
+}
+
+impl ModelArgs {
+    /// The file's model, if a file is given.
+    pub(crate) fn load(&self, places: &Places) -> Result<Option<Arc<Model>>, UsageError> {
+        let Some(path) = &self.model else { return Ok(None) };
+        let unusable = || format!("{}: cannot be used", places.named("model", path.display()));
+        let mut bytes = Vec::new();
+        // A byte more than a model may have is enough to see that it is none.
+        let most = Model::LARGEST_FILE as u64 + 1;
+        File::open(path)
+            .and_then(|file| file.take(most).read_to_end(&mut bytes))
+            .map_err(|error| UsageError::because(unusable(), error))?;
+        let model = Model::parse(&bytes).map_err(|error| UsageError::because(unusable(), error))?;
+        Ok(Some(Arc::new(model)))
     }
 }
 

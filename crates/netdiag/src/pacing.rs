@@ -1,17 +1,23 @@
 //! From a tick to hints: one pacer per scope, kept as long as its flows are there.
 //!
+//! A peer with a single connection is that connection, and is judged once. With a second one, or the next, it gets a memory of
+//! its own, which begins as the first one's.
+//!
 //! Invariant: memory follows the flows of the last tick and nothing else; a scope whose flows are gone is forgotten,
 //! and presumed healthy if it comes back.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::Hash;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use netdiag_hints::{Board, StreamEntry};
-use netdiag_pacer::{Classic, Observation, TpsRange};
+use netdiag_pacer::TpsRange;
 use netdiag_telemetry::{Bytes, FlowKey, LinkSample, Liveness, Scope, StreamSample, Tick};
 use tokio::time::Instant;
+
+use crate::models::Models;
+use crate::paced_link::{PacedLink, Waiting};
 
 /// Share of an interval with a full receive window from which on the reader is the one to name: beyond half, it held
 /// the stream back for longer than anything else did.
@@ -25,24 +31,27 @@ const LOST_AFTER: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Pacers {
     range: TpsRange,
-    host: Classic,
+    models: Models,
+    host: PacedLink,
+    /// Those that had more than one connection.
     peers: HashMap<IpAddr, Paced>,
     streams: HashMap<FlowKey, Paced>,
     tick: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Paced {
-    pacer: Classic,
+    link: PacedLink,
     seen_in: u64,
 }
 
 impl Pacers {
-    /// Pacers that recommend rates within `range`.
-    pub(crate) fn new(range: TpsRange) -> Self {
+    /// Pacers that recommend rates within `range`, for links judged by `models`.
+    pub(crate) fn new(range: TpsRange, models: Models) -> Self {
         Self {
             range,
-            host: Classic::new(range),
+            host: PacedLink::new(models.host(), range),
+            models,
             peers: HashMap::new(),
             streams: HashMap::new(),
             tick: 0,
@@ -51,7 +60,7 @@ impl Pacers {
 
     /// What there is to show before the first tick.
     pub(crate) fn empty_board(&self) -> Board {
-        let host = self.host.hint(&Scope::Host, Duration::ZERO);
+        let host = self.host.hint(&Scope::Host);
         Board::new(host, BTreeMap::new(), Vec::new(), None)
     }
 
@@ -59,56 +68,71 @@ impl Pacers {
     /// server to tell.
     pub(crate) fn observe(&mut self, tick: &Tick, elapsed: Duration) -> Board {
         self.tick += 1;
-        let (range, now) = (self.range, self.tick);
+        if let Some(model) = self.models.keep_up(&mut self.host) {
+            let scopes = self.peers.values_mut().chain(self.streams.values_mut());
+            scopes.for_each(|paced| paced.link.set_model(Arc::clone(&model)));
+        }
+        let (range, models, now) = (self.range, &self.models, self.tick);
         let mut load = Load::default();
         let mut peer_loads: HashMap<IpAddr, Load> = HashMap::new();
         for stream in &tick.streams {
             load.add(stream);
             peer_loads.entry(stream.key.peer.ip()).or_default().add(stream);
         }
-        self.host.observe(&load.observation(&tick.host.sample), elapsed);
-        let peers = tick.peers.iter().map(|(peer, sample)| {
-            let pacer = pacer(&mut self.peers, *peer, range, now);
-            let load = peer_loads.get(peer).unwrap_or(&Load::default()).observation(sample);
-            pacer.observe(&load, elapsed);
-            (*peer, pacer.hint(&Scope::Peer(*peer), Duration::ZERO))
-        });
-        let peers = peers.collect();
-        let open = tick.streams.iter().filter(|stream| !stream.closed);
-        let streams = open.map(|stream| {
-            let pacer = pacer(&mut self.streams, stream.key, range, now);
-            pacer.observe(&of_stream(stream), elapsed);
-            StreamEntry {
+        self.host.observe(&tick.host.sample, load.waiting(&tick.host.sample), elapsed);
+        let unknown = || Paced { link: PacedLink::new(models.scope(), range), seen_in: now };
+        for stream in &tick.streams {
+            let peer = stream.key.peer.ip();
+            if peer_loads.get(&peer).is_some_and(|load| load.flows > 1)
+                && !self.peers.contains_key(&peer)
+                && let Some(past) = self.streams.get(&stream.key)
+            {
+                self.peers.insert(peer, past.clone());
+            }
+        }
+        let mut hints = BTreeMap::new();
+        for (peer, sample) in &tick.peers {
+            let load = peer_loads.remove(peer).unwrap_or_default();
+            if load.flows == 1 && !self.peers.contains_key(peer) {
+                continue;
+            }
+            let paced = self.peers.entry(*peer).or_insert_with(unknown);
+            paced.seen_in = now;
+            paced.link.observe(sample, load.waiting(sample), elapsed);
+            hints.insert(*peer, paced.link.hint(&Scope::Peer(*peer)));
+        }
+        let mut streams = Vec::with_capacity(tick.streams.len());
+        for stream in &tick.streams {
+            let paced = self.streams.entry(stream.key).or_insert_with(unknown);
+            paced.seen_in = now;
+            paced.link.observe(&stream.sample, of_stream(stream), elapsed);
+            let peer = stream.key.peer.ip();
+            hints.entry(peer).or_insert_with(|| paced.link.hint(&Scope::Peer(peer)));
+            if stream.closed {
+                if let Some(past) = self.streams.remove(&stream.key) {
+                    self.peers.entry(peer).or_insert(past);
+                }
+                continue;
+            }
+            streams.push(StreamEntry {
                 key: stream.key,
-                hint: pacer.hint(&Scope::Stream(stream.key), Duration::ZERO),
+                hint: paced.link.hint(&Scope::Stream(stream.key)),
                 sample: stream.sample,
                 liveness: stream.liveness,
                 waiting: stream.waiting,
-            }
-        });
-        let streams = streams.collect();
+            });
+        }
         self.peers.retain(|_, paced| paced.seen_in == now);
         self.streams.retain(|_, paced| paced.seen_in == now);
-        let host = self.host.hint(&Scope::Host, Duration::ZERO);
-        Board::new(host, peers, streams, Some(Instant::now()))
+        Board::new(self.host.hint(&Scope::Host), hints, streams, Some(Instant::now()))
     }
-}
-
-fn pacer<K: Eq + Hash>(
-    pacers: &mut HashMap<K, Paced>,
-    key: K,
-    range: TpsRange,
-    now: u64,
-) -> &mut Classic {
-    let paced =
-        pacers.entry(key).or_insert_with(|| Paced { pacer: Classic::new(range), seen_in: now });
-    paced.seen_in = now;
-    &mut paced.pacer
 }
 
 /// What the flows of one scope have to say beyond their common sample.
 #[derive(Debug, Default)]
 struct Load {
+    /// All flows.
+    flows: u32,
     /// Open flows.
     open: u32,
     /// Those of them that stall.
@@ -123,6 +147,7 @@ struct Load {
 
 impl Load {
     fn add(&mut self, stream: &StreamSample) {
+        self.flows += 1;
         if stream.closed {
             return;
         }
@@ -141,15 +166,14 @@ impl Load {
 
     /// The scope's interval. Connections that sleep have no say in how many of the others stall, but a stall of the others
     /// is no reason to hold what they may yet want.
-    fn observation(&self, sample: &LinkSample) -> Observation {
+    fn waiting(&self, sample: &LinkSample) -> Waiting {
         let all = self.stuck > 0 && self.stuck == self.open;
         let share = f64::from(self.stalled) / f64::from(self.active.max(1));
-        Observation {
+        Waiting {
             stalled: if all { 1.0 } else { share },
             hold: all,
             // Several flows together are the readers' to move only if none of them moves.
             reader_limited: self.held && sample.rtt.is_none(),
-            ..Observation::from(sample)
         }
     }
 }
@@ -162,8 +186,8 @@ fn held_by_reader(stream: &StreamSample) -> bool {
     stream.rwnd_limited >= READER_SHARE || shut
 }
 
-fn of_stream(stream: &StreamSample) -> Observation {
-    Observation { reader_limited: held_by_reader(stream), ..Observation::from(&stream.sample) }
+fn of_stream(stream: &StreamSample) -> Waiting {
+    Waiting { reader_limited: held_by_reader(stream), ..Waiting::in_sample(&stream.sample) }
 }
 
 #[cfg(test)]

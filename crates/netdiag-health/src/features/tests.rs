@@ -26,7 +26,7 @@ fn a_long_clean_path_is_its_own_measure() {
     for ms in [0.2, 20.0, 250.0] {
         let view = after(&mut FeatureTracker::new(), &link(ms, 0, 20), 100, TICK);
         assert!(view.features.rtt_ratio.abs() < 1e-9, "{view:?}");
-        let baseline = view.baseline.expect("measured").as_secs_f64() * 1e3;
+        let baseline = view.recent.usual_rtt.expect("measured").as_secs_f64() * 1e3;
         assert!((baseline - ms).abs() < 1e-3, "{baseline}");
     }
 }
@@ -76,7 +76,7 @@ fn silence_keeps_the_features_and_then_forgets_them() {
     assert_eq!((view.features, view.idle), (bad.features, true));
     let view = after(&mut tracker, &idle, 2, TICK);
     assert_eq!((view.features, view.idle), (Features::default(), true));
-    assert!(view.baseline.is_some(), "the baseline does not age in silence");
+    assert!(view.recent.usual_rtt.is_some(), "the baseline does not age in silence");
 }
 
 #[test]

@@ -100,8 +100,30 @@ fn a_stray_loss_now_and_then_is_no_anomaly() {
 fn without_a_model_it_says_so() {
     let assessment = Health::new(1).observe(&link(20.0, 0, 20), TICK);
     assert_eq!(assessment.basis, Basis::Quantiles);
-    let expected = "p95 RTT 1.0 times its usual 20 ms, 0.0 % retransmitted (no model yet)";
+    let expected = "p95 RTT 20 ms, usually 20 ms, 0.0 % retransmitted, no model yet";
     assert_eq!(assessment.to_string(), expected);
+}
+
+#[test]
+fn the_reason_is_one_sentence_of_numbers() {
+    let reason = |past_ms: f64, seen: Observation| {
+        let mut health = calm(past_ms, 200, TICK);
+        let told = (0..6).map(|_| health.observe(&seen, TICK).to_string()).last();
+        told.expect("six").replace(", no model yet", "")
+    };
+    let lossy = reason(20.0, link(204.0, 20, 400));
+    assert_eq!(lossy, "p95 RTT 204 ms, usually 20 ms, 5.0 % retransmitted");
+    assert_eq!(
+        reason(3.0, link(3.12, 0, 400)),
+        "p95 RTT 3.1 ms, usually 3.0 ms, 0.0 % retransmitted"
+    );
+    let stalled = reason(20.0, Observation { stalled: 0.25, ..link(20.0, 0, 400) });
+    assert!(stalled.ends_with(", 0.0 % retransmitted, 25 % of flows stalled"), "{stalled}");
+    // Files of the original family count no segments.
+    let row = |retrans_segs| Observation { segs_out: None, ..link(20.0, retrans_segs, 0) };
+    assert!(reason(20.0, row(2)).ends_with(", 12 segments retransmitted"));
+    // More than was sent: two sources counted at different moments.
+    assert!(reason(20.0, link(20.0, 9, 3)).ends_with(", 100.0 % retransmitted"));
 }
 
 #[test]

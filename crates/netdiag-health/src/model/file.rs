@@ -20,10 +20,6 @@ use crate::features::{FEATURE_NAMES, FEATURES};
 /// The tag of the format that this version writes and reads.
 const FORMAT: &str = "netdiag-model/1";
 
-/// Largest file that is read, bytes: half as much again as [`MOST_TREES`] of 256 rows each take. What is built from it on the
-/// way takes up to nine times as much.
-const LARGEST: usize = 32 << 20;
-
 /// Why a model file is none. Each message names the place and the remedy.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -32,8 +28,8 @@ pub enum ModelError {
     #[error("model file, {0}: restore it from a copy, or train again with `netdiag train`")]
     Json(String),
     /// Larger than any model.
-    #[error("model file has {0} bytes, more than {LARGEST}: this is no model of netdiag")]
-    TooLarge(usize),
+    #[error("model file has more than {} bytes: this is no model of netdiag", Model::LARGEST_FILE)]
+    TooLarge,
     /// JSON of something else.
     #[error("model file has format `{0}`, not `{FORMAT}`: train a model with `netdiag train`")]
     Foreign(String),
@@ -116,14 +112,18 @@ struct StoredTraining {
 }
 
 impl Model {
+    /// Largest file that is read, bytes: half as much again as the most trees there may be take if each has 256 rows. What
+    /// is built from a file on the way takes up to nine times as much.
+    pub const LARGEST_FILE: usize = 32 << 20;
+
     /// Reads a model file.
     ///
     /// # Errors
     ///
     /// Anything that is not a complete and valid `netdiag-model/1`; see [`ModelError`].
     pub fn parse(bytes: &[u8]) -> Result<Self, ModelError> {
-        if bytes.len() > LARGEST {
-            return Err(ModelError::TooLarge(bytes.len()));
+        if bytes.len() > Self::LARGEST_FILE {
+            return Err(ModelError::TooLarge);
         }
         let json = |error: serde_json::Error| ModelError::Json(place(&error));
         let Tag { format } = serde_json::from_slice(bytes).map_err(json)?;

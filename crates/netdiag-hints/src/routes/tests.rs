@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::body::Body;
 use http_body_util::BodyExt;
-use netdiag_pacer::{Classic, Observation};
+use netdiag_pacer::{Classic, Judgement, Observation};
 use netdiag_telemetry::{FlowKey, LinkSample, Source, Tps};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -19,17 +19,17 @@ fn range() -> TpsRange {
     TpsRange::try_new(tps(5.0), tps(80.0)).expect("valid")
 }
 
-/// A hint from real observations of a link with this p95 RTT.
-fn observed(scope: Scope, p95_ms: u64) -> Hint {
+/// A hint from the real policy for a link of this health.
+fn observed(scope: Scope, health: f64) -> Hint {
     let mut pacer = Classic::new(range());
     let observation = Observation {
-        p95_rtt: Some(Duration::from_millis(p95_ms)),
-        segs_out: Some(50),
+        link: Judgement { health, ..Judgement::default() },
+        round_trip: true,
         source: Some(Source::Ebpf),
         ..Observation::default()
     };
     for _ in 0..20 {
-        pacer.observe(&observation, Duration::from_millis(500));
+        pacer.observe(observation.clone(), Duration::from_millis(500));
     }
     pacer.hint(&scope, Duration::ZERO)
 }
@@ -51,12 +51,12 @@ fn board(sampled_at: Option<Instant>) -> Arc<Board> {
             stalled_flows: Some(0),
             source: Some(Source::Ebpf),
         };
-        let hint = observed(Scope::Stream(key), 20);
+        let hint = observed(Scope::Stream(key), 1.0);
         StreamEntry { key, hint, sample, liveness: None, waiting: Duration::ZERO }
     };
-    let peers = BTreeMap::from([(peer, observed(Scope::Peer(peer), 300))]);
+    let peers = BTreeMap::from([(peer, observed(Scope::Peer(peer), 0.1))]);
     let streams = vec![stream(4002), stream(4001)];
-    Arc::new(Board::new(observed(Scope::Host, 20), peers, streams, sampled_at))
+    Arc::new(Board::new(observed(Scope::Host, 1.0), peers, streams, sampled_at))
 }
 
 fn options(listen: &str, token: Option<Token>) -> Options {
@@ -259,7 +259,7 @@ async fn metrics_are_lines_of_the_text_format() {
         assert!(line.starts_with("# ") || sample, "{line}");
     }
     for expected in [
-        "netdiag_hint_current_tokens_per_second 7",
+        "netdiag_hint_current_tokens_per_second 80.0",
         "netdiag_hint_state{state=\"clear\"} 1",
         "netdiag_hint_state{state=\"stalled\"} 0",
         "netdiag_flows 2.0",
@@ -352,7 +352,7 @@ proptest! {
 
 #[tokio::test]
 async fn telemetry_of_the_host_alone_speaks_for_every_peer() {
-    let board = Board::of_host(observed(Scope::Host, 300), Some(Instant::now()));
+    let board = Board::of_host(observed(Scope::Host, 0.1), Some(Instant::now()));
     let boards = watch::Sender::new(Arc::new(board));
     let server = router(boards.subscribe(), options("127.0.0.1:9000", None));
     let (_, host) = get(&server, "/v1/hint").await;

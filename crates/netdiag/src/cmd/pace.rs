@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 use netdiag_pacer::{Hint, State, TokenBucket, TpsRange};
 use netdiag_telemetry::Scope;
 
-use crate::args::{RateArgs, StaleArgs};
+use crate::args::{ModelArgs, RateArgs, StaleArgs};
 use crate::csv_file::{CsvPacer, POLL, STALE_AFTER};
+use crate::models::Models;
 use crate::output::{Output, Written};
 use crate::place::Places;
 use crate::stop::Stop;
@@ -62,13 +63,16 @@ pub(crate) struct Args {
     rates: RateArgs,
     #[command(flatten)]
     stale: StaleArgs,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 /// Runs until the text ends, nobody reads it any more, or a signal comes.
 pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let range = args.rates.validate(places)?;
+    let models = Models::new(args.model.load(places)?);
     let stop = Stop::on_signals()?;
-    let mut pace = Pace::start(&args, range)?;
+    let mut pace = Pace::start(&args, range, models)?;
     let tokens = if args.text == "-" {
         tokens::read(io::stdin(), args.mode)
     } else {
@@ -120,10 +124,10 @@ struct Pace {
 }
 
 impl Pace {
-    fn start(args: &Args, range: TpsRange) -> anyhow::Result<Self> {
+    fn start(args: &Args, range: TpsRange, models: Models) -> anyhow::Result<Self> {
         let (source, present) = match &args.csv {
             Some(path) => {
-                CsvPacer::start(path, range).map(|(pacer, there)| (Some(pacer), there))?
+                CsvPacer::start(path, range, models).map(|(pacer, there)| (Some(pacer), there))?
             }
             None => (None, false),
         };

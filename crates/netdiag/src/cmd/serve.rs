@@ -10,9 +10,10 @@ use anyhow::Context as _;
 use netdiag_hints::Board;
 use tokio::sync::watch;
 
-use crate::args::{RateArgs, ServerArgs, StaleArgs};
+use crate::args::{ModelArgs, RateArgs, ServerArgs, StaleArgs};
 use crate::csv_file::{CsvPacer, POLL, STALE_AFTER};
 use crate::hint_server::HintServer;
+use crate::models::Models;
 use crate::place::Places;
 use crate::stop::Stop;
 use crate::terminal::say;
@@ -49,14 +50,17 @@ pub(crate) struct Args {
     rates: RateArgs,
     #[command(flatten)]
     stale: StaleArgs,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 /// Runs until a signal.
 pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let range = args.rates.validate(places)?;
+    let models = Models::new(args.model.load(places)?);
     let stop = Stop::on_signals()?;
     let server = HintServer::bind(&args.server, args.port)?;
-    let (mut pacer, present) = CsvPacer::start(&args.csv, range)?;
+    let (mut pacer, present) = CsvPacer::start(&args.csv, range, models)?;
     let (boards, newest) = watch::channel(Arc::new(board(&pacer)));
     let waiting = if present { "" } else { " (not there yet)" };
     say(&format!(

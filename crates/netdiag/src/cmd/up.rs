@@ -11,10 +11,11 @@ use std::time::Duration;
 use netdiag_probe::Losses;
 use tokio::sync::watch;
 
-use crate::args::{FlowArgs, RateArgs, RowsArgs, SamplingArgs, ServerArgs, StaleArgs};
+use crate::args::{FlowArgs, ModelArgs, RateArgs, RowsArgs, SamplingArgs, ServerArgs, StaleArgs};
 use crate::csv_file::CsvSink;
 use crate::failure::UsageError;
 use crate::hint_server::HintServer;
+use crate::models::Models;
 use crate::pacing::Pacers;
 use crate::place::Places;
 use crate::rows::{self, RowSender, RowWriter};
@@ -43,6 +44,8 @@ pub(crate) struct Args {
     rates: RateArgs,
     #[command(flatten)]
     stale: StaleArgs,
+    #[command(flatten)]
+    model: ModelArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
@@ -76,8 +79,9 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     // Whoever asks for hints is no stream to give hints for, unless that is what is asked.
     let filter = &mut settings.probe.filter;
     filter.except_port = Some(server.port()).filter(|port| !filter.ports.contains(port));
+    let models = Models::new(args.model.load(places)?);
     let mut csv = Csv::open(&args, &stop)?;
-    let mut pacers = Pacers::new(range);
+    let mut pacers = Pacers::new(range, models);
     let (boards, newest) = watch::channel(Arc::new(pacers.empty_board()));
     let status = StatusLine::start_beside(args.csv.as_deref());
     let shown = status.clone();

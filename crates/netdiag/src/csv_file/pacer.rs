@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use netdiag_pacer::{Classic, Hint, Observation, TpsRange};
+use netdiag_pacer::{Hint, TpsRange};
 use netdiag_telemetry::csv::CsvError;
 use netdiag_telemetry::{Row, Scope};
 
@@ -18,6 +18,8 @@ use super::complaints::{Complaints, Trouble};
 use super::tail::CsvTail;
 use super::unusable;
 use crate::failure::UsageError;
+use crate::models::Models;
+use crate::paced_link::{PacedLink, Waiting};
 
 /// How often a file is worth looking at: at twice the usual pace of rows, none waits for longer than it took to measure.
 pub(crate) const POLL: Duration = Duration::from_millis(250);
@@ -54,7 +56,8 @@ impl RowClock {
 pub(crate) struct CsvPacer {
     path: PathBuf,
     tail: CsvTail,
-    pacer: Classic,
+    models: Models,
+    link: PacedLink,
     clock: RowClock,
     sampled_at: Option<Instant>,
     complaints: Complaints,
@@ -72,12 +75,13 @@ struct Look {
 }
 
 impl CsvPacer {
-    /// Follows `path`, which need not exist yet, and recommends rates within `range`.
-    fn new(path: &Path, range: TpsRange) -> Self {
+    /// Follows `path`, which need not exist yet, and recommends rates within `range` for what `models` judge.
+    fn new(path: &Path, range: TpsRange, models: Models) -> Self {
         Self {
             path: path.to_owned(),
             tail: CsvTail::new(path),
-            pacer: Classic::new(range),
+            link: PacedLink::new(models.host(), range),
+            models,
             clock: RowClock::default(),
             sampled_at: None,
             complaints: Complaints::default(),
@@ -85,8 +89,12 @@ impl CsvPacer {
     }
 
     /// The same, with a first look, and whether there is a file. One that cannot be used is the caller's mistake.
-    pub(crate) fn start(path: &Path, range: TpsRange) -> Result<(Self, bool), UsageError> {
-        let mut pacer = Self::new(path, range);
+    pub(crate) fn start(
+        path: &Path,
+        range: TpsRange,
+        models: Models,
+    ) -> Result<(Self, bool), UsageError> {
+        let mut pacer = Self::new(path, range, models);
         let look = pacer.look().map_err(|error| {
             UsageError::because(format!("--csv {}: cannot be read", path.display()), error)
         })?;
@@ -101,8 +109,9 @@ impl CsvPacer {
         let poll = self.tail.poll()?;
         for row in &poll.rows {
             let elapsed = self.clock.elapsed(row);
-            self.pacer.observe(&Observation::from(&row.sample), elapsed);
+            self.link.observe(&row.sample, Waiting::in_sample(&row.sample), elapsed);
         }
+        self.models.keep_up(&mut self.link);
         if let Some(newest) = poll.rows.last() {
             let age = if poll.backlog { wall_age(newest.sample.timestamp) } else { Duration::ZERO };
             self.sampled_at = Instant::now().checked_sub(age);
@@ -142,7 +151,7 @@ impl CsvPacer {
 
     /// The hint as of the last row; its age is for the caller to tell.
     pub(crate) fn hint(&self) -> Hint {
-        self.pacer.hint(&Scope::Host, Duration::ZERO)
+        self.link.hint(&Scope::Host)
     }
 
     /// When the last row was written, as far as we can tell; `None` before the first, and for one from before this
@@ -170,7 +179,8 @@ mod tests {
 
     fn follow(path: &Path) -> CsvPacer {
         let tps = |n| Tps::try_new(n).expect("valid");
-        CsvPacer::new(path, TpsRange::try_new(tps(5.0), tps(80.0)).expect("valid"))
+        let range = TpsRange::try_new(tps(5.0), tps(80.0)).expect("valid");
+        CsvPacer::new(path, range, Models::new(None))
     }
 
     fn age(pacer: &CsvPacer) -> Option<Duration> {
@@ -188,8 +198,8 @@ mod tests {
         // What was there before is as old as it says.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
         let row = |age: f64, p95: u32| format!("{},20000,{p95},0\n", now - age);
-        fs::write(&path, HEADER.to_owned() + &row(31.0, 25_000) + &row(30.0, 25_000))
-            .expect("file");
+        let calm: String = (30..90).rev().map(|age| row(age.into(), 25_000)).collect();
+        fs::write(&path, HEADER.to_owned() + &calm).expect("file");
         assert!(pacer.look().expect("looks").news);
         assert!(age(&pacer).is_none_or(|age| age >= Duration::from_secs(29)));
         assert_eq!(pacer.hint().state, State::Clear);

@@ -34,7 +34,7 @@ fn flow(client: u32, rtt: Duration) -> FlowSnapshot {
 
 /// Runs ticks of half a second, each with the flows given.
 fn boards(ticks: impl IntoIterator<Item = Vec<FlowSnapshot>>) -> (Pacers, Board) {
-    let mut pacers = Pacers::new(range());
+    let mut pacers = Pacers::new(range(), Models::new(None));
     let mut table = FlowTable::new(Duration::from_secs(60), Source::Ebpf);
     let mut board = pacers.empty_board();
     for (number, flows) in ticks.into_iter().enumerate() {
@@ -47,14 +47,17 @@ fn boards(ticks: impl IntoIterator<Item = Vec<FlowSnapshot>>) -> (Pacers, Board)
 
 #[test]
 fn each_peer_has_its_own_rate() {
-    let (near, far) = (Duration::from_millis(20), Duration::from_millis(400));
-    let (_, board) = boards((0..20).map(|_| vec![flow(1, near), flow(2, far)]));
-    let rate = |client| {
-        let hint = &board.peers[&flow(client, near).key.peer.ip()];
-        (hint.current_tps.get(), hint.state)
-    };
-    assert!(rate(1).0 > 72.0 && rate(1).1 == State::Clear, "{:?}", rate(1));
-    assert!(rate(2).0 < 40.0 && rate(2).1 == State::Constrained, "{:?}", rate(2));
+    let (near, far) = (Duration::from_millis(20), Duration::from_millis(200));
+    // The first is far away and always was; the second's path gets as long.
+    let crowd = |tick| vec![flow(1, far), flow(2, if tick < 60 { near } else { far })];
+    let (_, board) = boards((0..70).map(crowd));
+    let hint = |client| &board.peers[&flow(client, near).key.peer.ip()];
+    let (steady, worse) = (hint(1), hint(2));
+    assert!(steady.current_tps.get() > 72.0 && steady.state == State::Clear, "{steady:?}");
+    assert!(worse.current_tps.get() < 10.0 && worse.state == State::Constrained, "{worse:?}");
+    assert!(worse.anomaly && !steady.anomaly && worse.anomaly_score > 0.5, "{worse:?}");
+    let told = worse.reason.starts_with("path: p95 RTT ");
+    assert!(told && worse.reason.contains("usually 20 ms"), "{worse:?}");
     assert_eq!(board.streams().len(), 2);
 }
 
@@ -63,13 +66,35 @@ fn scopes_that_are_gone_are_forgotten() {
     let rtt = Duration::from_millis(20);
     let crowd: Vec<_> = (0..100).map(|client| flow(client, rtt)).collect();
     let (pacers, board) = boards([crowd, vec![flow(7, rtt)]]);
-    assert_eq!((pacers.peers.len(), pacers.streams.len()), (1, 1));
+    // A peer with one connection has no memory of its own.
+    assert_eq!((pacers.peers.len(), pacers.streams.len()), (0, 1));
     assert_eq!((board.peers.len(), board.streams().len()), (1, 1));
     let mut last = flow(7, rtt);
     last.closed = true;
     let (pacers, board) = boards([vec![flow(7, rtt)], vec![last], vec![]]);
     assert_eq!((pacers.peers.len(), pacers.streams.len()), (0, 0));
     assert!(board.streams().is_empty());
+}
+
+#[test]
+fn a_peer_with_more_than_one_connection_remembers_what_its_first_was_like() {
+    let (near, far) = (Duration::from_millis(20), Duration::from_millis(200));
+    let port = |port, rtt| {
+        let mut flow = flow(1, rtt);
+        flow.key = FlowKey::new(1, flow.key.local, SocketAddr::new(flow.key.peer.ip(), port));
+        flow
+    };
+    let peer = flow(1, near).key.peer.ip();
+    let last = FlowSnapshot { closed: true, ..port(4000, near) };
+    let alone = || (0..60).map(|_| vec![port(4000, near)]);
+    // Twice the path gets worse just when a second connection is there: beside the first, or after it.
+    let beside = (0..5).map(|_| vec![port(4000, far), port(4001, far)]);
+    let after = std::iter::once(vec![last]).chain((0..5).map(|_| vec![port(4001, far)]));
+    for (_, board) in [boards(alone().chain(beside)), boards(alone().chain(after))] {
+        let hint = &board.peers[&peer];
+        assert!(hint.reason.contains("usually 20 ms") && hint.anomaly, "{hint:?}");
+        assert_eq!(hint.scope, "peer 10.0.0.1");
+    }
 }
 
 /// A flow that sends nothing.

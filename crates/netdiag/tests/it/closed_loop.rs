@@ -87,6 +87,43 @@ fn closes_with(source: &str) {
     running.end_by(Signal::TERM);
 }
 
+fn the_light_follows_the_loss(source: &str) {
+    let good = link(Duration::from_millis(20));
+    let bad = good.with_loss(0.08).expect("a possible link");
+    let lab = Lab::start(good, ServerSide::default()).expect("a lab");
+    let _stream = Stream::start(&lab);
+    let mut command = netdiag(["up", "--listen", "127.0.0.1:0", "--source", source, "--netns"]);
+    command.arg(lab.server_netns());
+    let mut running = Running::start(command);
+    let address = running.address();
+    let reach = |what: &str, reached: &dyn Fn(&serde_json::Value) -> bool| {
+        let asked = Instant::now();
+        let hint = until(what, || Some(hint(address, "")).filter(reached));
+        (hint, asked.elapsed())
+    };
+    // A few seconds of what is usual, so that what comes is not.
+    let settled = Instant::now();
+    reach("a good link", &|hint| {
+        assert_eq!(hint["anomaly"], false, "{hint}");
+        hint["state"] == "clear" && settled.elapsed() > Duration::from_secs(5)
+    });
+    lab.set(bad).expect("the link loses");
+    let (lit, raised) = reach("the light", &|hint| hint["anomaly"] == true);
+    let (score, health) = (lit["anomaly_score"].as_f64(), lit["health"].as_f64());
+    assert!(score.is_some_and(|score| score >= 0.5), "{lit}");
+    assert!(health.is_some_and(|health| health <= 0.5), "{lit}");
+    assert!(lit["reason"].as_str().is_some_and(|told| told.contains("% retransmitted")), "{lit}");
+    assert!(raised <= Duration::from_secs(5), "{source}: raised after {raised:?}");
+    lab.set(good).expect("the link heals");
+    let (_, cleared) = reach("the light to go out", &|hint| hint["anomaly"] == false);
+    assert!(cleared <= Duration::from_secs(10), "{source}: cleared after {cleared:?}");
+    let (_, calm) = reach("health", &|hint| hint["health"].as_f64().is_some_and(|h| h > 0.9));
+    assert!(cleared + calm <= Duration::from_secs(15), "{source}: healthy after {calm:?} more");
+    // For whoever runs this with --nocapture.
+    let _ = writeln!(std::io::stderr(), "{source}: lit after {raised:?}, out after {cleared:?}");
+    running.end_by(Signal::TERM);
+}
+
 #[test]
 fn silence_holds_the_stream_until_the_link_is_back() {
     if !root("closed_loop::silence_holds_the_stream_until_the_link_is_back") {
@@ -171,6 +208,20 @@ fn a_reader_that_stops_is_named_by_ebpf() {
 #[test]
 fn a_reader_that_stops_is_named_by_sock_diag() {
     a_reader_that_stops_is_named("sockdiag");
+}
+
+#[test]
+fn the_anomaly_light_follows_the_loss_by_ebpf() {
+    if root("closed_loop::the_anomaly_light_follows_the_loss_by_ebpf") {
+        the_light_follows_the_loss("ebpf");
+    }
+}
+
+#[test]
+fn the_anomaly_light_follows_the_loss_by_sock_diag() {
+    if root("closed_loop::the_anomaly_light_follows_the_loss_by_sock_diag") {
+        the_light_follows_the_loss("sockdiag");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod agent;
 mod bad_input;
 mod closed_loop;
 mod doctor;
+mod model;
 mod pace;
 mod plot;
 mod precedence;
