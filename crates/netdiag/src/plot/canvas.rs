@@ -1,8 +1,5 @@
 //! The surface that charts are drawn on, and what they have in common: font, colours, axes, units.
 
-use std::io::Write as _;
-use std::path::Path;
-
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -59,8 +56,8 @@ impl Canvas {
         Ok(())
     }
 
-    /// Writes the picture as PNG, whole or not at all.
-    pub(super) fn save(&self, path: &Path) -> std::io::Result<()> {
+    /// The picture as PNG.
+    pub(super) fn encode(&self) -> Result<Vec<u8>, png::EncodingError> {
         let mut png = Vec::new();
         let mut encoder = png::Encoder::new(&mut png, self.width, self.height);
         encoder.set_color(png::ColorType::Rgb);
@@ -68,7 +65,7 @@ impl Canvas {
         let mut writer = encoder.write_header()?;
         writer.write_image_data(&self.reduced())?;
         writer.finish()?;
-        crate::replace::replace(path, |file| file.write_all(&png))
+        Ok(png)
     }
 
     /// The picture at the size it is shown: each pixel the mean of those it stands for.
