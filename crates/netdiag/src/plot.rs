@@ -1,12 +1,14 @@
-//! Charts of a recording, as PNG: what a person looks at to see whether the link was well.
+//! Charts of a recording and of a model, as PNG: what a person looks at to see whether the link was well, and what a training
+//! made of it.
 //!
 //! Drawn at twice the size and reduced, because the drawing library does not smooth lines; the font is built in, so a
 //! machine without fonts draws the same picture. Invariant: a chart of any recording can be drawn, also of one without a
-//! single round trip, and the file is replaced whole or not at all.
+//! single round trip.
 
 mod axis;
 mod canvas;
 mod distributions;
+mod model;
 mod time;
 mod timeline;
 
@@ -15,7 +17,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use netdiag_telemetry::Row;
 
+use crate::figures::span;
 use canvas::{Area, Canvas, Drawn};
+pub(crate) use model::{ChartRow, ModelChart, ScoreChart};
 
 /// Width and height of the picture, pixels.
 const SIZE: (u32, u32) = (1600, 1000);
@@ -48,6 +52,11 @@ pub(crate) fn draw(recording: &Recording) -> anyhow::Result<Vec<u8>> {
     })
 }
 
+/// A trained model's scores and judgement, as PNG.
+pub(crate) fn draw_model(chart: &ModelChart) -> anyhow::Result<Vec<u8>> {
+    picture(&chart.title, |body| model::draw(chart, body))
+}
+
 /// A picture under a title.
 fn picture(title: &str, draw: impl FnOnce(&Area<'_>) -> Drawn) -> anyhow::Result<Vec<u8>> {
     let mut canvas = Canvas::new(SIZE);
@@ -67,7 +76,7 @@ fn headline(recording: &Recording) -> String {
     format!(
         "{}: {intervals} intervals, {}, {:.1} % anomalous",
         recording.name,
-        canvas::span(recording.seconds().fold(0.0, f64::max)),
+        span(recording.seconds().fold(0.0, f64::max)),
         100.0 * flagged as f64 / intervals.max(1) as f64,
     )
 }

@@ -110,15 +110,6 @@ pub(super) fn title(area: &Area<'_>, line: &str) -> Drawn {
     Ok(())
 }
 
-/// A length of time for a person.
-pub(super) fn span(seconds: f64) -> String {
-    match seconds {
-        s if s < 120.0 => format!("{s:.0} s"),
-        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
-        s => format!("{:.1} h", s / 3600.0),
-    }
-}
-
 /// What one panel shows, beyond its series.
 pub(super) struct Panel<'p> {
     pub(super) title: Option<&'p str>,

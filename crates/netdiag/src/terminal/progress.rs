@@ -1,4 +1,6 @@
 //! How far a command has come that ends by itself: a bar on a terminal, and nothing elsewhere.
+//!
+//! Invariant: whatever is told after the command has ended or failed stands on a screen without a bar.
 
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
