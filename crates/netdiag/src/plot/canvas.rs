@@ -163,7 +163,10 @@ pub(super) fn draw_line(
     style: ShapeStyle,
     name: Option<String>,
 ) -> Drawn {
-    let series = chart.draw_series(LineSeries::new(points, style))?;
+    let points: Vec<(f64, f64)> = points.into_iter().collect();
+    // Piece by piece: through a sharp bend the library draws a line with a point many times as long as the line is wide.
+    let pieces = points.windows(2).map(|piece| PathElement::new(piece.to_vec(), style));
+    let series = chart.draw_series(pieces)?;
     if let Some(name) = name {
         series
             .label(name)

@@ -116,34 +116,49 @@ fn scores(scores: &ScoreChart, area: &Area<'_>) -> Drawn {
     canvas::legend(&mut chart)
 }
 
-/// What is flagged, by the two features that people think in.
+/// What is flagged, by the two features that people think in. Rows without a retransmission, which is most of them, would cover
+/// each other on a line; they are spread out below it.
 fn rows(rows: &[ChartRow], area: &Area<'_>) -> Drawn {
-    let used = || rows.iter().filter(|row| row.used);
-    // From half the usual to three times it at least, so that a calm link looks calm.
-    let ratios = used().map(|row| row.rtt_ratio).chain([0.75, 2.0]);
+    let used = || rows.iter().enumerate().filter(|(_, row)| row.used);
+    let highest = used().map(|(_, row)| row.retrans_percent).fold(0.0, f64::max);
+    // Without any, the space is theirs.
+    let (top, depth) = if highest > 0.0 { (highest, 0.6 * highest) } else { (0.2, 1.0) };
     let panel = Panel {
         title: Some("Which rows it flags"),
-        x: Axis::log(ratios),
-        y: Axis::from_zero(used().map(|row| row.retrans_percent)).with_headroom(0.3),
+        // From three quarters of the usual to twice that at least, so that a calm link looks calm.
+        x: Axis::log(used().map(|(_, row)| row.rtt_ratio).chain([0.75, 2.0])),
+        // The legend stands above the points.
+        y: Axis::linear(-1.05 * depth..top, 0.0).labelled_from(0.0).with_headroom(0.3),
         x_name: Some("p95 RTT, times its usual".to_owned()),
         y_name: "retransmitted, %",
     };
     let mut chart = panel.chart(area)?;
+    let place = |(number, row): (usize, &ChartRow)| {
+        let below = -depth * spread_out(number);
+        (row.rtt_ratio, if row.retrans_percent > 0.0 { row.retrans_percent } else { below })
+    };
     for (flagged, colour, name) in [(false, BLUE, "inliers"), (true, VERMILLION, "flagged")] {
-        let points = used().filter(|row| row.flagged == flagged);
-        let points = apart(&chart, points.map(|row| (row.rtt_ratio, row.retrans_percent)));
+        let points = used().filter(|(_, row)| row.flagged == flagged).map(place);
+        let points = apart(&chart, points).into_iter();
         let style = colour.mix(0.6).filled();
         chart
-            .draw_series(
-                points.into_iter().map(|at| Circle::new(at, canvas::scaled(POINT), style)),
-            )?
+            .draw_series(points.map(|at| Circle::new(at, canvas::scaled(POINT), style)))?
             .label(name)
             .legend(move |(x, y)| {
                 let middle = (x + canvas::scaled(9) as i32, y);
                 Circle::new(middle, canvas::scaled(2 * POINT), colour.filled())
             });
     }
+    let corner = (panel.x.bounds().start * 1.02, -0.08 * depth);
+    let none = Text::new("none, spread out", corner, canvas::text(17));
+    chart.draw_series(std::iter::once(none))?;
     canvas::legend(&mut chart)
+}
+
+/// A place for the row of this number, 0.05..1: multiples of the golden ratio never come close to each other (Weyl's sequence).
+fn spread_out(number: usize) -> f64 {
+    const GOLDEN: f64 = 0.618_033_988_749_895;
+    0.05 + 0.95 * (number as f64 * GOLDEN).fract()
 }
 
 /// One of the points where several would cover each other, so that a million rows are drawn as soon as a thousand.
@@ -170,9 +185,14 @@ fn timeline(rows: &[ChartRow], held_out: Option<usize>, area: &Area<'_>) -> Draw
     let mut chart = panel.chart(&rtt)?;
     time.shade(&mut chart, &lit, &panel.y, Some("anomaly light on"))?;
     time.draw(&mut chart, &p95, canvas::line(BLUE, 1), "95th percentile of the interval")?;
+    if p95.iter().all(Option::is_none) {
+        let at = (0.45 * panel.x.bounds().end, 10.0);
+        let none = Text::new("none measured", at, canvas::text(19));
+        chart.draw_series(std::iter::once(none))?;
+    }
     canvas::legend(&mut chart)?;
 
-    let panel = time.panel(Axis::linear(0.0..1.0, 0.0).with_headroom(0.4), "0 to 1", true);
+    let panel = time.panel(Axis::linear(0.0..1.0, 0.0).with_headroom(0.6), "health, score", true);
     let mut chart = panel.chart(&judgement)?;
     time.shade(&mut chart, &lit, &panel.y, None)?;
     let health = values(|row| Some(row.health));

@@ -24,8 +24,8 @@ pub(super) fn draw(recording: &Recording, area: &Area<'_>) -> Drawn {
     let mut chart = panel.chart(&throughput)?;
     time.shade(&mut chart, lit, &panel.y, None)?;
     for run in time.runs(&mbit) {
-        let area = AreaSeries::new(run, 0.0, GREEN.mix(0.25));
-        chart.draw_series(area.border_style(canvas::line(GREEN, 1)))?;
+        chart.draw_series(AreaSeries::new(run.iter().copied(), 0.0, GREEN.mix(0.25)))?;
+        draw_line(&mut chart, run, canvas::line(GREEN, 1), None)?;
     }
 
     let segments = values(&|row| Some(row.sample.retrans_segs as f64));
