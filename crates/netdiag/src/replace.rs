@@ -18,13 +18,10 @@ pub(crate) struct Staged {
 }
 
 impl Staged {
-    /// Writes what is to replace `path`, safe on the disk.
+    /// A place beside `path` to write what is to replace it. Fails where that could not be.
     ///
     /// A new file is readable by all, as far as the umask allows; an existing one keeps its mode.
-    pub(crate) fn write(
-        path: &Path,
-        write: impl FnOnce(&mut File) -> io::Result<()>,
-    ) -> io::Result<Self> {
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
         // Through a link, so that the link stays one; beside the file, because a rename must not cross file systems.
         let target = resolved(path);
         let old = target.metadata().ok();
@@ -34,13 +31,21 @@ impl Staged {
         }
         let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
         let mode = old.map_or(0o666, |old| old.permissions().mode() & 0o777);
-        let mut temporary = tempfile::Builder::new()
+        let temporary = tempfile::Builder::new()
             .prefix(".netdiag-")
             .permissions(Permissions::from_mode(mode))
             .tempfile_in(folder.unwrap_or(Path::new(".")))?;
-        write(temporary.as_file_mut())?;
-        temporary.as_file().sync_all()?;
         Ok(Self { temporary, target })
+    }
+
+    /// Writes what is to replace the file, safe on the disk.
+    pub(crate) fn write(
+        mut self,
+        write: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        write(self.temporary.as_file_mut())?;
+        self.temporary.as_file().sync_all()?;
+        Ok(self)
     }
 
     /// Puts it in place.
@@ -55,7 +60,7 @@ pub(crate) fn replace(
     path: &Path,
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
-    Staged::write(path, write)?.replace()
+    Staged::create(path)?.write(write)?.replace()
 }
 
 /// The file that a path names, behind all links; it need not exist.
@@ -104,7 +109,7 @@ mod tests {
         // Before it exists and after.
         assert_eq!(resolved(&link.join("file")), resolved(&file));
         fs::write(&file, "").expect("file");
-        assert_eq!(resolved(&link.join("../link/file")), resolved(&file));
+        assert_eq!(resolved(&link.join("./file")), resolved(&file));
         assert_ne!(resolved(&folder.path().join("other")), resolved(&file));
         assert_eq!(resolved(Path::new("/no/such/folder/file")), Path::new("/no/such/folder/file"));
     }

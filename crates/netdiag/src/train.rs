@@ -123,7 +123,7 @@ fn notes(model: &Model, training: &Scored, params: &Params) -> Vec<String> {
     let constant = &model.training().constant_features;
     if !constant.is_empty() {
         let names = constant.join(", ");
-        notes.push(format!("{names}: the same in all rows, so the forest was trained around it"));
+        notes.push(format!("trained around {names}: the same in all rows"));
     }
     if let Contamination::Fraction(share) = params.contamination {
         let wanted = share * training.used_rows as f64;

@@ -132,8 +132,11 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
     let progress = Progress::start();
     let recording = Recording::read("--data", &args.data, &progress)?;
     let validation = args.validate.as_deref();
-    let validation =
-        validation.map(|path| Recording::read("--validate", path, &progress)).transpose()?;
+    let validation = validation.map(|path| read_validation(path, &progress)).transpose()?;
+    // Nobody should wait for a training whose result has no place.
+    for path in [&args.model, &args.plot, &args.metrics] {
+        Staged::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+    }
     let params = Params {
         n_estimators: args.estimators,
         contamination: args.contamination,
@@ -152,6 +155,16 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
         (args.model.display(), args.plot.display(), args.metrics.display());
     say(&format!("netdiag: model written to {model}, picture to {plot}, figures to {metrics}"));
     Ok(())
+}
+
+fn read_validation(path: &Path, progress: &Progress) -> Result<Recording, UsageError> {
+    let recording = Recording::read("--validate", path, progress)?;
+    if recording.is_idle() {
+        let message = "shows nothing to judge: no round trip, retransmission or stalled flow";
+        let remedy = "give a recording of traffic";
+        return Err(UsageError::new(format!("--validate {} {message}; {remedy}", path.display())));
+    }
+    Ok(recording)
 }
 
 /// Refuses two names of one file: an output would replace an input, or another output.
@@ -182,7 +195,8 @@ fn write(args: &Args, outcome: &Outcome, png: &[u8]) -> anyhow::Result<()> {
     // From here on a signal waits, so that it comes before all three files or after them.
     let stop = Stop::on_signals()?;
     let stage = |(path, content): (&PathBuf, &[u8])| {
-        Staged::write(path, |file| file.write_all(content))
+        Staged::create(path)
+            .and_then(|staged| staged.write(|file| file.write_all(content)))
             .with_context(|| format!("cannot write {}", path.display()))
     };
     let staged: Vec<Staged> = contents.into_iter().map(stage).collect::<Result<_, _>>()?;

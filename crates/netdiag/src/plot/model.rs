@@ -1,7 +1,7 @@
 //! A trained model at a glance: how its scores are distributed on rows it has seen and rows it has not, which rows it flags, and
 //! the live judgement with it over time.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 
 use plotters::prelude::*;
 
@@ -133,16 +133,17 @@ fn rows(rows: &[ChartRow], area: &Area<'_>) -> Drawn {
         y_name: "retransmitted, %",
     };
     let mut chart = panel.chart(area)?;
-    let place = |(number, row): (usize, &ChartRow)| {
+    let place = |number: usize, row: &ChartRow| {
         let below = -depth * spread_out(number);
         (row.rtt_ratio, if row.retrans_percent > 0.0 { row.retrans_percent } else { below })
     };
+    let points = used().map(|(number, row)| (place(number, row), row.flagged));
+    let points = by_majority(&chart, points);
     for (flagged, colour, name) in [(false, BLUE, "inliers"), (true, VERMILLION, "flagged")] {
-        let points = used().filter(|(_, row)| row.flagged == flagged).map(place);
-        let points = apart(&chart, points).into_iter();
         let style = colour.mix(0.6).filled();
+        let points = points.iter().filter(|point| point.1 == flagged);
         chart
-            .draw_series(points.map(|at| Circle::new(at, canvas::scaled(POINT), style)))?
+            .draw_series(points.map(|point| Circle::new(point.0, canvas::scaled(POINT), style)))?
             .label(name)
             .legend(move |(x, y)| {
                 let middle = (x + canvas::scaled(9) as i32, y);
@@ -161,14 +162,20 @@ fn spread_out(number: usize) -> f64 {
     0.05 + 0.95 * (number as f64 * GOLDEN).fract()
 }
 
-/// One of the points where several would cover each other, so that a million rows are drawn as soon as a thousand.
-fn apart(chart: &Chart<'_, '_>, points: impl Iterator<Item = (f64, f64)>) -> Vec<(f64, f64)> {
-    let mut taken = HashSet::new();
-    let cell = |point: &(f64, f64)| {
-        let (x, y) = chart.backend_coord(point);
-        (x / POINT as i32, y / POINT as i32)
-    };
-    points.filter(|point| taken.insert(cell(point))).collect()
+/// Points, and whether each is flagged: one where several would cover each other, flagged if most of them are. So a million rows are
+/// drawn as soon as a thousand, and as truly.
+fn by_majority(
+    chart: &Chart<'_, '_>,
+    points: impl Iterator<Item = ((f64, f64), bool)>,
+) -> Vec<((f64, f64), bool)> {
+    // In the order of the cells, so that the same rows give the same picture.
+    let mut cells = BTreeMap::new();
+    for (point, flagged) in points {
+        let (x, y) = chart.backend_coord(&point);
+        let cell = cells.entry((x / POINT as i32, y / POINT as i32)).or_insert((point, 0_i64));
+        cell.1 += if flagged { 1 } else { -1 };
+    }
+    cells.into_values().map(|(point, excess)| (point, excess > 0)).collect()
 }
 
 /// The live judgement.

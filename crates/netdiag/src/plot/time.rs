@@ -82,15 +82,16 @@ impl Time {
         Ok(())
     }
 
-    /// A row speaks for the time since the one before.
+    /// A row speaks for the time since the one before, as far as that is no pause.
     fn spans(&self, lit: &[bool]) -> Vec<(f64, f64)> {
         let mut spans: Vec<(f64, f64)> = Vec::new();
         for (row, _) in lit.iter().enumerate().filter(|(_, lit)| **lit) {
             let to = self.at[row];
-            let from = if row > 0 { self.at[row - 1] } else { 0.0 };
+            let before = if row > 0 { self.at[row - 1] } else { 0.0 };
+            let from = before.max(to - GAP * self.usual);
             match spans.last_mut() {
                 Some(last) if last.1 >= from => last.1 = to,
-                _ => spans.push((from.max(to - GAP * self.usual), to)),
+                _ => spans.push((from, to)),
             }
         }
         spans

@@ -76,6 +76,11 @@ impl Recording {
         Ok(recording)
     }
 
+    /// Whether no interval showed anything.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.used().next().is_none()
+    }
+
     /// From the first row to the last; nothing if they go back in time.
     pub(super) fn span(&self) -> Duration {
         span(&self.intervals)
