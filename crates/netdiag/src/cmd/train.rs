@@ -64,8 +64,8 @@ pub(crate) struct Args {
 
     /// Grow this many trees.
     ///
-    /// From 1 to 10000. Scores settle before 100; size of the file and time of a judgement grow with it, some 2 KB and 10 ns
-    /// per tree.
+    /// From 1 to 10000. Scores settle before 100; size of the file and time of a judgement grow with it, up to 2 KB and some
+    /// 12 ns per tree.
     #[arg(
         long,
         value_name = "N",

@@ -42,7 +42,7 @@ impl Recording {
             let noise = (state >> 33) % 4000;
             let bad = (60..60 + self.bad).contains(&(row % 100));
             let rtt = if bad { 80_000 + 4 * noise } else { 20_000 + noise };
-            (rtt, u64::from(noise % 17 == 0), bad)
+            (rtt, u64::from(noise.is_multiple_of(17)), bad)
         })
     }
 
@@ -363,7 +363,9 @@ fn no_output_takes_the_place_of_another_file() {
 fn old_files_stay_if_one_of_three_cannot_be_written() {
     let place = Place::with(&Recording::calm(200).text());
     let files = ["isolation_forest.json", "model_result.png", "training_metrics.json"];
-    files.map(|name| fs::write(place.path(name), "old").expect("file"));
+    for name in files {
+        fs::write(place.path(name), "old").expect("file");
+    }
     fs::create_dir(place.path("folder")).expect("folder");
     for flag in ["--model", "--plot", "--metrics"] {
         place.check_refused(&[flag, "no/such/folder/x"], 1, &["cannot write no/such/folder/x"]);
