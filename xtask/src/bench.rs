@@ -6,7 +6,6 @@
 mod health;
 mod iforest;
 mod probe;
-mod ranking;
 
 use std::path::PathBuf;
 

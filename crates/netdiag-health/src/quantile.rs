@@ -52,8 +52,8 @@ impl SortedRing {
     }
 }
 
-/// The `q`-quantile (0..=1) of ascending values, interpolated linearly (Hyndman & Fan 1996, type 7).
-pub(crate) fn quantile_of_sorted<T: Copy + Into<f64>>(sorted: &[T], q: f64) -> Option<f64> {
+/// The `q`-quantile (0..=1) of ascending values, interpolated linearly (Hyndman & Fan 1996, type 7); `None` without values.
+pub fn quantile_of_sorted<T: Copy + Into<f64>>(sorted: &[T], q: f64) -> Option<f64> {
     let last = sorted.len().checked_sub(1)?;
     let position = q.clamp(0.0, 1.0) * last as f64;
     let below = position.floor() as usize;

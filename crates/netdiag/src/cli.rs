@@ -71,6 +71,7 @@ enum Cmd {
     Serve(cmd::serve::Args),
     Pace(cmd::pace::Args),
     Plot(cmd::plot::Args),
+    Train(cmd::train::Args),
     Doctor(cmd::doctor::Args),
 }
 
@@ -78,7 +79,9 @@ impl Cmd {
     fn default_log_level(&self) -> LogLevel {
         match self {
             Cmd::Up(_) | Cmd::Serve(_) => LogLevel::Info,
-            Cmd::Agent(_) | Cmd::Pace(_) | Cmd::Plot(_) | Cmd::Doctor(_) => LogLevel::Warn,
+            Cmd::Agent(_) | Cmd::Pace(_) | Cmd::Plot(_) | Cmd::Train(_) | Cmd::Doctor(_) => {
+                LogLevel::Warn
+            }
         }
     }
 
@@ -89,6 +92,7 @@ impl Cmd {
             Cmd::Pace(args) => cmd::pace::run(args, places),
             Cmd::Agent(args) => cmd::agent::run(args, places),
             Cmd::Plot(args) => cmd::plot::run(&args),
+            Cmd::Train(args) => cmd::train::run(&args, places),
             Cmd::Doctor(args) => cmd::doctor::run(&args),
         }
     }

@@ -5,4 +5,5 @@ pub(crate) mod doctor;
 pub(crate) mod pace;
 pub(crate) mod plot;
 pub(crate) mod serve;
+pub(crate) mod train;
 pub(crate) mod up;

@@ -8,6 +8,7 @@ mod cmd;
 mod config_file;
 mod csv_file;
 mod failure;
+mod figures;
 mod hint_server;
 mod models;
 mod output;
@@ -21,6 +22,7 @@ mod sampler;
 mod status;
 mod stop;
 mod terminal;
+mod train;
 
 fn main() -> std::process::ExitCode {
     cli::main()

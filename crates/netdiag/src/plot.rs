@@ -1,21 +1,25 @@
-//! Charts of a recording, as PNG: what a person looks at to see whether the link was well.
+//! Charts of a recording and of a model, as PNG: what a person looks at to see whether the link was well, and what a training
+//! made of it.
 //!
 //! Drawn at twice the size and reduced, because the drawing library does not smooth lines; the font is built in, so a
 //! machine without fonts draws the same picture. Invariant: a chart of any recording can be drawn, also of one without a
-//! single round trip, and the file is replaced whole or not at all.
+//! single round trip.
 
 mod axis;
 mod canvas;
 mod distributions;
+mod model;
+mod time;
 mod timeline;
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use netdiag_telemetry::Row;
 
-use canvas::Canvas;
+use crate::figures::span;
+use canvas::{Area, Canvas, Drawn};
+pub(crate) use model::{ChartRow, ModelChart, ScoreChart};
 
 /// Width and height of the picture, pixels.
 const SIZE: (u32, u32) = (1600, 1000);
@@ -37,26 +41,33 @@ impl Recording {
         let start = self.rows.first().map_or(Duration::ZERO, |row| row.sample.timestamp);
         self.rows.iter().map(move |row| row.sample.timestamp.saturating_sub(start).as_secs_f64())
     }
-
-    /// Length, seconds; never zero.
-    fn length(&self) -> f64 {
-        self.seconds().fold(0.5, f64::max)
-    }
 }
 
-/// Draws the distributions and the time line of a recording into a PNG file.
-pub(crate) fn draw(recording: &Recording, path: &Path) -> anyhow::Result<()> {
+/// The distributions and the time line of a recording, as PNG.
+pub(crate) fn draw(recording: &Recording) -> anyhow::Result<Vec<u8>> {
+    picture(&headline(recording), |body| {
+        let (above, below) = body.split_vertically(canvas::scaled(330));
+        distributions::draw(recording, &above)?;
+        timeline::draw(recording, &below)
+    })
+}
+
+/// A trained model's scores and judgement, as PNG.
+pub(crate) fn draw_model(chart: &ModelChart) -> anyhow::Result<Vec<u8>> {
+    picture(&chart.title, |body| model::draw(chart, body))
+}
+
+/// A picture under a title.
+fn picture(title: &str, draw: impl FnOnce(&Area<'_>) -> Drawn) -> anyhow::Result<Vec<u8>> {
     let mut canvas = Canvas::new(SIZE);
     canvas
         .paint(|area| {
-            let (title, body) = area.split_vertically(canvas::scaled(54));
-            canvas::title(&title, &headline(recording))?;
-            let (above, below) = body.split_vertically(canvas::scaled(330));
-            distributions::draw(recording, &above)?;
-            timeline::draw(recording, &below)
+            let (above, body) = area.split_vertically(canvas::scaled(54));
+            canvas::title(&above, title)?;
+            draw(&body)
         })
         .map_err(|error| anyhow::anyhow!("cannot draw the chart: {error}"))?;
-    canvas.save(path).with_context(|| format!("cannot write {}", path.display()))
+    canvas.encode().context("cannot encode the chart")
 }
 
 fn headline(recording: &Recording) -> String {
@@ -65,7 +76,7 @@ fn headline(recording: &Recording) -> String {
     format!(
         "{}: {intervals} intervals, {}, {:.1} % anomalous",
         recording.name,
-        canvas::span(recording.length()),
+        span(recording.seconds().fold(0.0, f64::max)),
         100.0 * flagged as f64 / intervals.max(1) as f64,
     )
 }

@@ -1,29 +1,76 @@
-//! Writing a file that others read: a path names the old content or the new one, never half of it.
+//! Writing files that others read: a path names the old content or the new one, never half of it.
+//!
+//! Of several files that belong together, each is [staged](Staged) before the first is put in place, so that one that cannot be
+//! written leaves all of them as they were.
 
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+/// New content beside the file that it is to replace; gone if it is dropped.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    temporary: NamedTempFile,
+    target: PathBuf,
+}
+
+impl Staged {
+    /// A place beside `path` to write what is to replace it. Fails where that could not be.
+    ///
+    /// A new file is readable by all, as far as the umask allows; an existing one keeps its mode.
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+        // Through a link, so that the link stays one; beside the file, because a rename must not cross file systems.
+        let target = resolved(path);
+        let old = target.metadata().ok();
+        if old.as_ref().is_some_and(|old| !old.is_file()) {
+            // A rename would put a file where the device or the socket was.
+            return Err(io::Error::other("not a regular file"));
+        }
+        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let mode = old.map_or(0o666, |old| old.permissions().mode() & 0o777);
+        let temporary = tempfile::Builder::new()
+            .prefix(".netdiag-")
+            .permissions(Permissions::from_mode(mode))
+            .tempfile_in(folder.unwrap_or(Path::new(".")))?;
+        Ok(Self { temporary, target })
+    }
+
+    /// Writes what is to replace the file, safe on the disk.
+    pub(crate) fn write(
+        mut self,
+        write: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        write(self.temporary.as_file_mut())?;
+        self.temporary.as_file().sync_all()?;
+        Ok(self)
+    }
+
+    /// Puts it in place.
+    pub(crate) fn replace(self) -> io::Result<()> {
+        self.temporary.persist(&self.target)?;
+        Ok(())
+    }
+}
 
 /// Replaces `path` by what `write` writes; if that fails, the old file stays as it was.
-///
-/// A new file is readable by all, as far as the umask allows; an existing one keeps its mode.
 pub(crate) fn replace(
     path: &Path,
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
-    // Through a link, so that the link stays one; beside the file, because a rename must not cross file systems.
-    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let mode = target.metadata().map_or(0o666, |metadata| metadata.permissions().mode() & 0o777);
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".netdiag-")
-        .permissions(Permissions::from_mode(mode))
-        .tempfile_in(folder.unwrap_or(Path::new(".")))?;
-    write(temporary.as_file_mut())?;
-    temporary.as_file().sync_all()?;
-    temporary.persist(&target)?;
-    Ok(())
+    Staged::create(path)?.write(write)?.replace()
+}
+
+/// The file that a path names, behind all links; it need not exist.
+pub(crate) fn resolved(path: &Path) -> PathBuf {
+    let absolute = || {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = std::fs::canonicalize(folder.unwrap_or(Path::new("."))).ok()?;
+        Some(folder.join(path.file_name()?))
+    };
+    std::fs::canonicalize(path).ok().or_else(absolute).unwrap_or_else(|| path.to_owned())
 }
 
 #[cfg(test)]
@@ -51,5 +98,19 @@ mod tests {
         assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o640);
         assert!(fs::symlink_metadata(&link).expect("there").is_symlink());
         assert_eq!(fs::read_dir(folder.path()).expect("listed").count(), 2);
+        replace(folder.path(), |file| file.write_all(b"a file")).expect_err("a folder stays one");
+    }
+
+    #[test]
+    fn one_file_has_one_name() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        std::os::unix::fs::symlink(folder.path(), &link).expect("link");
+        // Before it exists and after.
+        assert_eq!(resolved(&link.join("file")), resolved(&file));
+        fs::write(&file, "").expect("file");
+        assert_eq!(resolved(&link.join("./file")), resolved(&file));
+        assert_ne!(resolved(&folder.path().join("other")), resolved(&file));
+        assert_eq!(resolved(Path::new("/no/such/folder/file")), Path::new("/no/such/folder/file"));
     }
 }

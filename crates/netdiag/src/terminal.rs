@@ -3,6 +3,8 @@
 //! Both write to the same screen, so log lines go through [`LogWriter`], which lifts the status line out of the way.
 //! Invariant: without a terminal there is no status line and no colour.
 
+mod progress;
+
 use std::io::{self, IsTerminal as _, Write};
 use std::path::Path;
 use std::sync::OnceLock;
@@ -16,8 +18,9 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::csv_file::is_stdout;
+pub(crate) use progress::{Progress, Unit};
 
-/// The one status line of the process, once there is one.
+/// The one status line or progress bar of the process, once there is one.
 static STATUS: OnceLock<ProgressBar> = OnceLock::new();
 
 /// How much is logged.

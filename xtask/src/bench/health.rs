@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use netdiag_health::ranking::{average_precision, roc_auc};
 use netdiag_health::{Assessment, ChangeDetector, Health, Observation, RttRange};
 use netdiag_iforest::{IsolationForest, Params};
 
-use super::ranking::{average_precision, roc_auc};
 use super::{Bar, Bound, Report};
 
 /// Where the data lie beside a checkout unless a flag or [`VARIABLE`] says otherwise.
@@ -204,8 +204,9 @@ impl Figures {
                 Answer::Alarm(_) => None,
             })
             .collect();
-        let mean = |figure: fn(&[f64], &[bool]) -> f64| {
-            let sum: f64 = scores.iter().map(|(scores, labels)| figure(scores, labels)).sum();
+        let mean = |figure: fn(&[f64], &[bool]) -> Option<f64>| {
+            let figures = scores.iter().map(|(scores, labels)| figure(scores, labels));
+            let sum: f64 = figures.sum::<Option<f64>>()?;
             (!scores.is_empty()).then(|| sum / scores.len() as f64)
         };
         let mut alarms = Alarms::default();

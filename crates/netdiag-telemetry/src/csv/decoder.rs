@@ -17,6 +17,9 @@ use crate::sample::{LinkSample, Rolling, Row, RttSummary, Source};
 /// Columns without which a file says nothing that a rate could follow from.
 pub(super) const REQUIRED: [&str; 4] = ["timestamp", "avg_rtt_us", "p95_rtt_us", "retrans_count"];
 
+/// The column in which people mark rows as bad. It is none of ours: nothing here writes it.
+const LABEL: &str = "label";
+
 /// Largest number accepted: 31 years in microseconds, or a petabit per second. Beyond it something else was written, and
 /// up to it every unit fits its type and every count a float.
 const LARGEST: f64 = 1e15;
@@ -56,12 +59,17 @@ impl RowDecoder {
 
     /// Takes in the next bytes of the file, and calls `each` with the row, or what is wrong with it, of every line that
     /// ends in them. After a header that cannot be used there is one error and nothing else.
-    pub fn push(&mut self, bytes: &[u8], mut each: impl FnMut(Result<Row, CsvError>)) {
-        self.lines(bytes, |decoder, line| {
-            if let Some(row) = decoder.decode(line).transpose() {
-                each(row);
-            }
-        });
+    pub fn push(&mut self, bytes: &[u8], each: impl FnMut(Result<Row, CsvError>)) {
+        self.rows(bytes, |cells| cells.row(), each);
+    }
+
+    /// The same with each row's label, if the file has a column of that name: whether somebody marked the row as bad.
+    pub fn push_labelled(
+        &mut self,
+        bytes: &[u8],
+        each: impl FnMut(Result<(Row, Option<bool>), CsvError>),
+    ) {
+        self.rows(bytes, |cells| Ok((cells.row()?, cells.label()?)), each);
     }
 
     /// Takes in the next bytes of the file without looking at their rows, for a file of which only the end matters. A
@@ -70,7 +78,7 @@ impl RowDecoder {
         let mut result = Ok(());
         self.lines(bytes, |decoder, line| {
             if matches!(decoder.header, Header::Awaited) {
-                result = decoder.decode(line).map(|_| ());
+                result = decoder.decode(line, |_| Ok(())).map(drop);
             }
         });
         result
@@ -79,6 +87,20 @@ impl RowDecoder {
     /// Whether bytes of an unfinished line are waiting for its end.
     pub fn has_partial_line(&self) -> bool {
         self.too_long || !self.pending.is_empty()
+    }
+
+    /// Calls `each` with what `read` makes of every row that ends in `bytes`, or with what is wrong with it.
+    fn rows<T>(
+        &mut self,
+        bytes: &[u8],
+        read: impl Fn(&Cells<'_>) -> Result<T, CsvError>,
+        mut each: impl FnMut(Result<T, CsvError>),
+    ) {
+        self.lines(bytes, |decoder, line| {
+            if let Some(row) = decoder.decode(line, &read).transpose() {
+                each(row);
+            }
+        });
     }
 
     /// Calls `each` with every line that ends in `bytes`, without its newline; with `None` as soon as one is too long.
@@ -115,7 +137,11 @@ impl RowDecoder {
         }
     }
 
-    fn decode(&mut self, line: Option<&[u8]>) -> Result<Option<Row>, CsvError> {
+    fn decode<T>(
+        &mut self,
+        line: Option<&[u8]>,
+        read: impl Fn(&Cells<'_>) -> Result<T, CsvError>,
+    ) -> Result<Option<T>, CsvError> {
         let number = self.line;
         let text = || {
             let line = line.ok_or(CsvError::TooLong { line: number })?;
@@ -135,7 +161,10 @@ impl RowDecoder {
             }
             Header::Read(schema) => {
                 let text = text()?.trim_ascii();
-                if text.is_empty() { Ok(None) } else { schema.row(text, number).map(Some) }
+                if text.is_empty() {
+                    return Ok(None);
+                }
+                schema.cells(text, number).and_then(|cells| read(&cells)).map(Some)
             }
         }
     }
@@ -146,6 +175,7 @@ impl RowDecoder {
 struct Schema {
     width: usize,
     places: [Option<usize>; COLUMNS.len()],
+    label: Option<usize>,
 }
 
 impl Schema {
@@ -164,35 +194,16 @@ impl Schema {
                 return Err(CsvError::MissingColumn(required));
             }
         }
-        Ok(Self { width: names.len(), places })
+        let label = names.iter().position(|name| name == LABEL);
+        Ok(Self { width: names.len(), places, label })
     }
 
-    fn row(&self, text: &str, line: u64) -> Result<Row, CsvError> {
+    fn cells<'a>(&'a self, text: &'a str, line: u64) -> Result<Cells<'a>, CsvError> {
         let cells = cells(text);
         if cells.len() != self.width {
             return Err(CsvError::Width { line, found: cells.len(), expected: self.width });
         }
-        let cells = Cells { schema: self, cells, line };
-        Ok(Row {
-            sample: LinkSample {
-                timestamp: cells.timestamp()?,
-                rtt: cells.rtt()?,
-                srtt: cells.micros("srtt_us")?,
-                retrans_segs: cells.count("retrans_count")?.unwrap_or_default(),
-                segs_out: cells.count("segs_out")?,
-                avg_cwnd: cells.number("avg_cwnd")?,
-                throughput_bps: cells.number("throughput_bps")?,
-                flows: cells.narrow_count("flows")?,
-                stalled_flows: cells.narrow_count("stalled_flows")?,
-                source: cells.source()?,
-            },
-            rolling: Rolling {
-                avg_rtt: cells.micros("rolling_avg_rtt")?,
-                p95_rtt: cells.micros("rolling_p95_rtt")?,
-                std_rtt: cells.micros("rolling_std_rtt")?,
-                retrans_segs: cells.count("rolling_retrans")?.unwrap_or_default(),
-            },
-        })
+        Ok(Cells { schema: self, cells, line })
     }
 }
 
@@ -204,6 +215,40 @@ struct Cells<'a> {
 }
 
 impl Cells<'_> {
+    fn row(&self) -> Result<Row, CsvError> {
+        Ok(Row {
+            sample: LinkSample {
+                timestamp: self.timestamp()?,
+                rtt: self.rtt()?,
+                srtt: self.micros("srtt_us")?,
+                retrans_segs: self.count("retrans_count")?.unwrap_or_default(),
+                segs_out: self.count("segs_out")?,
+                avg_cwnd: self.number("avg_cwnd")?,
+                throughput_bps: self.number("throughput_bps")?,
+                flows: self.narrow_count("flows")?,
+                stalled_flows: self.narrow_count("stalled_flows")?,
+                source: self.source()?,
+            },
+            rolling: Rolling {
+                avg_rtt: self.micros("rolling_avg_rtt")?,
+                p95_rtt: self.micros("rolling_p95_rtt")?,
+                std_rtt: self.micros("rolling_std_rtt")?,
+                retrans_segs: self.count("rolling_retrans")?.unwrap_or_default(),
+            },
+        })
+    }
+
+    /// Whether the row is marked; `None` in a file without the column.
+    fn label(&self) -> Result<Option<bool>, CsvError> {
+        let Some(place) = self.schema.label else { return Ok(None) };
+        let cell = self.cells.get(place).map_or("", AsRef::as_ref);
+        match cell.parse::<f64>() {
+            Ok(0.0) => Ok(Some(false)),
+            Ok(1.0) => Ok(Some(true)),
+            _ => Err(self.wrong_cell(LABEL, cell, "0 or 1")),
+        }
+    }
+
     /// The cell, or `None` if it is empty or the file lacks the column.
     fn get(&self, column: &'static str) -> Option<&str> {
         let place = self.schema.places[position(column)?]?;
@@ -279,8 +324,11 @@ impl Cells<'_> {
     }
 
     fn wrong(&self, column: &'static str, expected: &'static str) -> CsvError {
-        let value = shortened(self.get(column).unwrap_or_default());
-        CsvError::Cell { line: self.line, column, value, expected }
+        self.wrong_cell(column, self.get(column).unwrap_or_default(), expected)
+    }
+
+    fn wrong_cell(&self, column: &'static str, cell: &str, expected: &'static str) -> CsvError {
+        CsvError::Cell { line: self.line, column, value: shortened(cell), expected }
     }
 }
 

@@ -104,6 +104,29 @@ fn the_original_agents_own_file_is_read() {
 }
 
 #[test]
+fn labels_are_read_where_they_are_asked_for() {
+    let labelled = |header: &str, label: &str| {
+        let text =
+            format!("timestamp,avg_rtt_us,p95_rtt_us,retrans_count{header}\n1,2,3,0{label}\n");
+        let mut found = Vec::new();
+        RowDecoder::default().push_labelled(text.as_bytes(), |row| {
+            found.push(row.map(|(_, label)| label).map_err(|error| error.to_string()));
+        });
+        // Whoever does not ask is not told what is wrong with them.
+        assert_eq!(read_rows(text.as_bytes()).expect("reads").len(), 1);
+        found.pop().expect("a row")
+    };
+    assert_eq!(labelled("", ""), Ok(None));
+    assert_eq!(labelled(",label", ",0"), Ok(Some(false)));
+    assert_eq!(labelled(",note,label", ",x, 1"), Ok(Some(true)));
+    assert_eq!(labelled(",label", ",1.0"), Ok(Some(true)));
+    for bad in ["2", "", "yes", "-1", "nan", "0.5"] {
+        let told = format!("line 2: column `label`: `{bad}` is not 0 or 1");
+        assert_eq!(labelled(",label", &format!(",{bad}")), Err(told));
+    }
+}
+
+#[test]
 fn errors_name_the_line_the_column_and_the_value() {
     let head = "timestamp,avg_rtt_us,p95_rtt_us,retrans_count";
     check_error(

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, StringValueParser, TypedValueParser};
 use ipnet::IpNet;
+use netdiag_iforest::Contamination;
 use netdiag_pacer::WhenStale;
 use netdiag_probe::SourceChoice;
 use netdiag_telemetry::Tps;
@@ -27,6 +28,8 @@ const LONGEST_WINDOW: f64 = 86_400.0;
 const LONGEST_RUN: f64 = 3.2e9;
 /// The most flows that the kernel maps are made for, at something over a kilobyte each.
 const MOST_FLOWS: u32 = 1 << 20;
+/// The most trees of a forest: fifty times what scores need to settle, and a third of the largest model file.
+const MOST_TREES: usize = 10_000;
 /// Where hints are served unless told otherwise; the original's port.
 pub(crate) const HINT_PORT: u16 = 9000;
 
@@ -169,6 +172,31 @@ pub(crate) fn max_flows(text: &str) -> Result<u32, String> {
         Ok(flows) if (1..=MOST_FLOWS).contains(&flows) => Ok(flows),
         _ => Err(format!("must be a number of flows from 1 to {MOST_FLOWS}")),
     }
+}
+
+/// `--contamination`.
+pub(crate) fn contamination(text: &str) -> Result<Contamination, String> {
+    let text = text.trim();
+    if text.eq_ignore_ascii_case("auto") {
+        return Ok(Contamination::Auto);
+    }
+    match text.parse() {
+        Ok(share) if share > 0.0 && share <= 0.5 => Ok(Contamination::Fraction(share)),
+        _ => Err("must be a share of the rows above 0 and at most 0.5, or auto".to_owned()),
+    }
+}
+
+/// `--estimators`.
+pub(crate) fn estimators(text: &str) -> Result<usize, String> {
+    match text.trim().parse() {
+        Ok(trees) if (1..=MOST_TREES).contains(&trees) => Ok(trees),
+        _ => Err(format!("must be a number of trees from 1 to {MOST_TREES}")),
+    }
+}
+
+/// `--seed`.
+pub(crate) fn seed(text: &str) -> Result<u64, String> {
+    text.trim().parse().map_err(|_| format!("must be a whole number from 0 to {}", u64::MAX))
 }
 
 /// A number of things, at least one.

@@ -1,14 +1,16 @@
 //! `netdiag plot`: a recording as a picture.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use netdiag_health::Health;
-use netdiag_telemetry::{Row, csv};
+use netdiag_telemetry::Row;
 
-use crate::csv_file::RowClock;
-use crate::failure::UsageError;
+use crate::csv_file::{self, Labels, RowClock};
 use crate::plot::{self, Recording};
-use crate::terminal::say;
+use crate::replace::replace;
+use crate::terminal::{Progress, say};
 
 /// Draw a recording: distributions, time line and anomalies
 ///
@@ -44,11 +46,16 @@ pub(crate) struct Args {
 
 /// Draws the file once.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let rows = read(&args.data)?;
+    let mut rows = Vec::new();
+    let progress = Progress::start();
+    csv_file::read("--data", &args.data, Labels::Ignored, &progress, |row, _| rows.push(*row))?;
+    drop(progress);
     let name = args.data.file_name().unwrap_or(args.data.as_os_str());
     let recording =
         Recording { anomalies: anomalies(&rows), name: name.to_string_lossy().into_owned(), rows };
-    plot::draw(&recording, &args.out)?;
+    let png = plot::draw(&recording)?;
+    replace(&args.out, |file| file.write_all(&png))
+        .with_context(|| format!("cannot write {}", args.out.display()))?;
     say(&format!("netdiag: {} intervals drawn to {}", recording.rows.len(), args.out.display()));
     Ok(())
 }
@@ -58,19 +65,4 @@ fn anomalies(rows: &[Row]) -> Vec<bool> {
     let (mut health, mut clock) = (Health::without_training(), RowClock::default());
     let light = |row: &Row| health.observe(&(&row.sample).into(), clock.elapsed(row)).anomaly;
     rows.iter().map(light).collect()
-}
-
-/// A whole file; nothing to draw is the caller's mistake.
-fn read(path: &std::path::Path) -> Result<Vec<Row>, UsageError> {
-    let unusable = || format!("--data {}: cannot be used", path.display());
-    let bytes = std::fs::read(path).map_err(|error| UsageError::because(unusable(), error))?;
-    let rows = csv::read_rows(&bytes).map_err(|error| {
-        let remedy = "mend or remove that line, or give another file";
-        UsageError::new(format!("{}: {error}; {remedy}", unusable()))
-    })?;
-    if rows.is_empty() {
-        let message = "has no rows yet; record some with `netdiag agent --csv FILE`";
-        return Err(UsageError::new(format!("--data {} {message}", path.display())));
-    }
-    Ok(rows)
 }

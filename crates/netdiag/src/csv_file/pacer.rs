@@ -99,7 +99,7 @@ impl CsvPacer {
             UsageError::because(format!("--csv {}: cannot be read", path.display()), error)
         })?;
         match look.wrong {
-            Some(wrong) => Err(unusable(path, &wrong)),
+            Some(wrong) => Err(unusable("--csv", path, &wrong)),
             None => Ok((pacer, look.present)),
         }
     }

@@ -210,7 +210,7 @@ impl Stock {
         let mut line = vec![0; length as usize];
         file.read_exact_at(&mut line, self.length - self.last)
             .with_context(|| cannot("read", path))?;
-        csv::check_row(&line, self.rows + 1).map_err(|wrong| unusable(path, &wrong).into())
+        csv::check_row(&line, self.rows + 1).map_err(|wrong| unusable("--csv", path, &wrong).into())
     }
 }
 

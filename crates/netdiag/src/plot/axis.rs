@@ -44,6 +44,12 @@ impl Axis {
         self
     }
 
+    /// The same with nothing written beside values below `low`.
+    pub(super) fn labelled_from(mut self, low: f64) -> Self {
+        self.ticks.retain(|&tick| tick >= low);
+        self
+    }
+
     pub(super) fn bounds(&self) -> Range<f64> {
         self.range.clone()
     }
@@ -93,15 +99,19 @@ fn round_numbers(range: &Range<f64>, least: f64) -> Vec<f64> {
     (first..).map(|number| number as f64 * step).take_while(|tick| *tick <= range.end).collect()
 }
 
-/// Numbers 1, 2 and 5 times a power of ten within `range`, or the powers alone where those are enough.
+/// Powers of ten within `range`, or as many round numbers between them as it takes to have a few.
 fn powers(range: &Range<f64>) -> Vec<f64> {
     let decades = range.start.log10().floor() as i32..=range.end.log10().ceil() as i32;
     let with = |steps: &[f64]| -> Vec<f64> {
         let decade = |decade| steps.iter().map(move |step| step * 10f64.powi(decade));
         decades.clone().flat_map(decade).filter(|tick| range.contains(tick)).collect()
     };
-    let powers = with(&[1.0]);
-    if powers.len() > 3 { powers } else { with(&[1.0, 2.0, 5.0]) }
+    let (powers, few) = (with(&[1.0]), with(&[1.0, 2.0, 5.0]));
+    match (powers.len(), few.len()) {
+        (4.., _) => powers,
+        (_, 3..) => few,
+        _ => with(&[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0]),
+    }
 }
 
 /// A number without more digits than it needs.
@@ -128,6 +138,7 @@ mod tests {
         assert_eq!(round_numbers(&(-0.5..1.5), 1.0), [0.0, 1.0]);
         assert_eq!(powers(&(14.0..300.0)), [20.0, 50.0, 100.0, 200.0]);
         assert_eq!(powers(&(0.5..20_000.0)), [1.0, 10.0, 100.0, 1000.0, 10_000.0]);
+        assert_eq!(powers(&(18.0..55.0)), [20.0, 30.0, 40.0, 50.0]);
     }
 
     #[test]

@@ -1,8 +1,5 @@
 //! The surface that charts are drawn on, and what they have in common: font, colours, axes, units.
 
-use std::io::Write as _;
-use std::path::Path;
-
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -59,8 +56,8 @@ impl Canvas {
         Ok(())
     }
 
-    /// Writes the picture as PNG, whole or not at all.
-    pub(super) fn save(&self, path: &Path) -> std::io::Result<()> {
+    /// The picture as PNG.
+    pub(super) fn encode(&self) -> Result<Vec<u8>, png::EncodingError> {
         let mut png = Vec::new();
         let mut encoder = png::Encoder::new(&mut png, self.width, self.height);
         encoder.set_color(png::ColorType::Rgb);
@@ -68,21 +65,23 @@ impl Canvas {
         let mut writer = encoder.write_header()?;
         writer.write_image_data(&self.reduced())?;
         writer.finish()?;
-        crate::replace::replace(path, |file| file.write_all(&png))
+        Ok(png)
     }
 
-    /// The picture at the size it is shown: each pixel the mean of those it stands for.
+    /// The picture at the size it is shown: each pixel the mean of the four that it stands for.
     fn reduced(&self) -> Vec<u8> {
-        let (scale, row) = (SCALE as usize, 3 * (self.width * SCALE) as usize);
+        const { assert!(SCALE == 2) };
+        let row = 3 * (self.width * SCALE) as usize;
         let mut small = Vec::with_capacity((3 * self.width * self.height) as usize);
-        for y in 0..self.height as usize {
-            for x in 0..self.width as usize {
+        for rows in self.pixels.chunks_exact(2 * row) {
+            let (upper, lower) = rows.split_at(row);
+            for (upper, lower) in upper.chunks_exact(6).zip(lower.chunks_exact(6)) {
                 for colour in 0..3 {
-                    let sum: usize = (0..scale * scale)
-                        .map(|at| (y * scale + at / scale) * row + 3 * (x * scale + at % scale))
-                        .map(|at| usize::from(self.pixels[at + colour]))
-                        .sum();
-                    small.push((sum / (scale * scale)) as u8);
+                    let sum = u16::from(upper[colour])
+                        + u16::from(upper[colour + 3])
+                        + u16::from(lower[colour])
+                        + u16::from(lower[colour + 3]);
+                    small.push((sum / 4) as u8);
                 }
             }
         }
@@ -111,15 +110,6 @@ pub(super) fn title(area: &Area<'_>, line: &str) -> Drawn {
     let (_, height) = area.dim_in_pixel();
     area.draw(&Text::new(line.to_owned(), (scaled(20) as i32, height as i32 / 2), style))?;
     Ok(())
-}
-
-/// A length of time for a person.
-pub(super) fn span(seconds: f64) -> String {
-    match seconds {
-        s if s < 120.0 => format!("{s:.0} s"),
-        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
-        s => format!("{:.1} h", s / 3600.0),
-    }
 }
 
 /// What one panel shows, beyond its series.
@@ -175,7 +165,10 @@ pub(super) fn draw_line(
     style: ShapeStyle,
     name: Option<String>,
 ) -> Drawn {
-    let series = chart.draw_series(LineSeries::new(points, style))?;
+    let points: Vec<(f64, f64)> = points.into_iter().collect();
+    // Piece by piece: through a sharp bend the library draws a line with a point many times as long as the line is wide.
+    let pieces = points.windows(2).map(|piece| PathElement::new(piece.to_vec(), style));
+    let series = chart.draw_series(pieces)?;
     if let Some(name) = name {
         series
             .label(name)

@@ -6,6 +6,7 @@ use plotters::prelude::*;
 use super::Recording;
 use super::axis::Axis;
 use super::canvas::{self, Area, BLUE, Drawn, GREEN, INK, ORANGE, Panel, VERMILLION};
+use crate::figures::counts;
 
 /// Bars of a histogram.
 const BARS: usize = 48;
@@ -43,13 +44,7 @@ struct Bars {
 
 impl Bars {
     fn of(values: &[f64], edges: Vec<f64>, axis: Axis) -> Self {
-        let mut counts = vec![0; edges.len() - 1];
-        let last = counts.len() - 1;
-        for value in values {
-            // The number of edges at or below the value; the first bar is behind the first edge.
-            let bar = edges.partition_point(|edge| edge <= value).saturating_sub(1);
-            counts[bar.min(last)] += 1;
-        }
+        let counts = counts(values, &edges);
         Self { axis, edges, counts }
     }
 

@@ -13,4 +13,5 @@ mod precedence;
 mod serve;
 mod source;
 mod support;
+mod train;
 mod up;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::support::{complaint, csv_path, netdiag, output};
+use crate::support::{complaint, csv_path, netdiag, output, png_size};
 
 /// Half-second rows, the middle third of them with ten times the round trip.
 fn recording(rows: u32) -> String {
@@ -22,13 +22,6 @@ fn plot(data: &Path, out: &Path) -> std::process::Output {
     output(command)
 }
 
-/// Width and height of a PNG, as its header says.
-fn size(png: &[u8]) -> (u32, u32) {
-    assert!(png.starts_with(b"\x89PNG\r\n\x1a\n"), "no PNG");
-    let number = |at: usize| u32::from_be_bytes(png[at..at + 4].try_into().expect("four bytes"));
-    (number(16), number(20))
-}
-
 #[test]
 fn any_recording_has_a_picture() {
     let (folder, path) = csv_path();
@@ -38,7 +31,7 @@ fn any_recording_has_a_picture() {
         std::fs::write(&path, text).expect("file");
         let output = plot(&path, &out);
         assert_eq!(output.status.code(), Some(0), "{}", complaint(&output));
-        assert_eq!(size(&std::fs::read(&out).expect("a picture")), (1600, 1000));
+        assert_eq!(png_size(&std::fs::read(&out).expect("a picture")), (1600, 1000));
     }
 }
 

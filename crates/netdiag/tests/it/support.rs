@@ -155,6 +155,13 @@ pub(crate) fn rows(path: &Path) -> Vec<Vec<String>> {
     complete.lines().skip(1).map(cells).collect()
 }
 
+/// Width and height of a PNG, as its header says.
+pub(crate) fn png_size(png: &[u8]) -> (u32, u32) {
+    assert!(png.starts_with(b"\x89PNG\r\n\x1a\n"), "no PNG");
+    let number = |at: usize| u32::from_be_bytes(png[at..at + 4].try_into().expect("four bytes"));
+    (number(16), number(20))
+}
+
 /// Whether we are root; if not, says that the test is skipped.
 pub(crate) fn root(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();

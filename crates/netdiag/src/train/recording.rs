@@ -1,0 +1,161 @@
+//! A recording as training needs it: each interval with what was seen in it and the features that the live judgement makes of it.
+//!
+//! Invariants: features are those of the intervals up to their own, never of later ones; memory is some 150 bytes per row.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use netdiag_health::{Features, Health, Model, Observation};
+
+use crate::csv_file::{self, Labels, RowClock};
+use crate::failure::UsageError;
+use crate::plot::ChartRow;
+use crate::terminal::{Progress, Unit};
+
+/// Rows between two movements of the progress bar.
+const STRIDE: usize = 4096;
+
+/// A file, replayed.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    /// The file's name without its folder.
+    pub(super) name: String,
+    /// In the order of the file.
+    pub(super) intervals: Vec<Interval>,
+    /// Rows with a timestamp before that of the row before them.
+    backwards: usize,
+}
+
+/// One row of the file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Interval {
+    /// Its end, time since the Unix epoch.
+    pub(super) timestamp: Duration,
+    pub(super) elapsed: Duration,
+    seen: Observation,
+    pub(super) features: Features,
+    /// It showed nothing to judge by, so nothing is learned from it.
+    pub(super) idle: bool,
+    /// Whether somebody marked it as bad; `None` in a file without labels.
+    pub(super) label: Option<bool>,
+}
+
+/// What the live judgement with a model said after an interval.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Judged {
+    pub(super) health: f64,
+    pub(super) anomaly_score: f64,
+    /// The anomaly light.
+    pub(super) anomaly: bool,
+    /// The forest's own score of the features, −1..=0: the lower, the more unusual.
+    pub(super) forest: f64,
+}
+
+impl Recording {
+    /// Reads the file that `flag` named. One without rows, or with anything wrong in it, is the caller's mistake.
+    pub(crate) fn read(flag: &str, path: &Path, progress: &Progress) -> Result<Self, UsageError> {
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let mut recording = Self { name, intervals: Vec::new(), backwards: 0 };
+        let (mut health, mut clock) = (Health::without_training(), RowClock::default());
+        csv_file::read(flag, path, Labels::Read, progress, |row, label| {
+            let (timestamp, elapsed) = (row.sample.timestamp, clock.elapsed(row));
+            let seen = Observation::from(&row.sample);
+            let assessment = health.observe(&seen, elapsed);
+            let last = recording.intervals.last();
+            recording.backwards += usize::from(last.is_some_and(|last| timestamp < last.timestamp));
+            recording.intervals.push(Interval {
+                timestamp,
+                elapsed,
+                seen,
+                features: assessment.features,
+                idle: assessment.idle,
+                label,
+            });
+        })?;
+        Ok(recording)
+    }
+
+    /// Whether no interval showed anything.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.used().next().is_none()
+    }
+
+    /// From the first row to the last; nothing if they go back in time.
+    pub(super) fn span(&self) -> Duration {
+        span(&self.intervals)
+    }
+
+    /// The intervals that showed something.
+    pub(super) fn used(&self) -> impl Iterator<Item = &Interval> {
+        self.intervals.iter().filter(|interval| !interval.idle)
+    }
+
+    /// Where in the file the used interval of this number stands.
+    pub(super) fn row_of_used(&self, number: usize) -> usize {
+        let mut used = (0..self.intervals.len()).filter(|&row| !self.intervals[row].idle);
+        used.nth(number).unwrap_or(self.intervals.len())
+    }
+
+    /// The live judgement with `model` from the first interval to the last.
+    pub(super) fn judged_by(&self, model: &Arc<Model>, progress: &Progress) -> Vec<Judged> {
+        progress.begin(&format!("judging {}", self.name), self.intervals.len() as u64, Unit::Rows);
+        let mut health = Health::without_training();
+        health.set_model(Arc::clone(model));
+        let mut all = Vec::with_capacity(self.intervals.len());
+        for intervals in self.intervals.chunks(STRIDE) {
+            all.extend(intervals.iter().map(|interval| {
+                let judged = health.observe(&interval.seen, interval.elapsed);
+                Judged {
+                    health: judged.health,
+                    anomaly_score: judged.anomaly_score,
+                    anomaly: judged.anomaly,
+                    forest: model.score(&judged.features),
+                }
+            }));
+            progress.advance(intervals.len() as u64);
+        }
+        all
+    }
+
+    /// What is odd about the file and no mistake.
+    pub(super) fn note(&self) -> Option<String> {
+        let (name, rows) = (&self.name, self.backwards);
+        (rows > 0).then(|| {
+            format!(
+                "{rows} rows of {name} go back in time; rows were taken in the order of the file"
+            )
+        })
+    }
+
+    /// The recording as judged, to be drawn; rows with a forest's score below `offset` are flagged.
+    pub(super) fn chart_rows(&self, judged: &[Judged], offset: f64) -> Vec<ChartRow> {
+        let start = self.intervals.first().map_or(Duration::ZERO, |first| first.timestamp);
+        let row = |(interval, judged): (&Interval, &Judged)| ChartRow {
+            seconds: interval.timestamp.saturating_sub(start).as_secs_f64(),
+            p95_rtt_ms: interval.seen.rtt.map(|rtt| rtt.p95.as_secs_f64() * 1e3),
+            rtt_ratio: interval.features.rtt_ratio.exp(),
+            retrans_percent: interval.features.retrans_rate * 100.0,
+            used: !interval.idle,
+            flagged: judged.forest < offset,
+            health: judged.health,
+            anomaly_score: judged.anomaly_score,
+            anomaly: judged.anomaly,
+        };
+        self.intervals.iter().zip(judged).map(row).collect()
+    }
+}
+
+/// From the first interval's end to the last one's.
+pub(super) fn span(intervals: &[Interval]) -> Duration {
+    match intervals {
+        [first, .., last] => last.timestamp.saturating_sub(first.timestamp),
+        _ => Duration::ZERO,
+    }
+}
+
+/// The forest's scores of the used ones of these intervals.
+pub(super) fn used_scores(intervals: &[Interval], judged: &[Judged]) -> Vec<f64> {
+    let used = intervals.iter().zip(judged).filter(|(interval, _)| !interval.idle);
+    used.map(|(_, judged)| judged.forest).collect()
+}
