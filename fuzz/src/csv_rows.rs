@@ -26,12 +26,18 @@ pub fn csv_rows(input: &[u8]) {
     // Any place will do that is not always the same one.
     let place = input.iter().map(|&byte| usize::from(byte)).sum::<usize>() % (file.len() + 1);
     check_skipping(file.split_at(place), &whole);
-    assert_eq!(csv::read_rows(&file), whole.iter().cloned().collect());
-    for found in &whole {
-        match found {
-            Ok(row) => check_row(row),
-            Err(error) => check_message(&error.to_string()),
-        }
+    assert_eq!(csv::read_rows(&file), whole.iter().cloned().collect(), "up to the first error");
+    for error in whole.iter().filter_map(|found| found.as_ref().err()) {
+        check_message(&error.to_string());
+    }
+    let rows: Vec<Row> = whole.into_iter().flatten().collect();
+    let lines: Vec<String> = rows.iter().map(csv::format_row).collect();
+    let again = csv::read_rows((csv::header() + &lines.concat()).as_bytes())
+        .unwrap_or_else(|error| panic!("{rows:?} is written as {lines:?}: {error}"));
+    assert_eq!(again.iter().map(csv::format_row).collect::<Vec<_>>(), lines, "written again");
+    for (row, again) in rows.iter().zip(&again) {
+        check_row(row);
+        check_same(row, again);
     }
 }
 
@@ -52,21 +58,17 @@ fn check_row(row: &Row) {
     }
     assert!(times(row).into_iter().flatten().all(|time| !time.is_zero()), "never 0: {row:?}");
     assert!(sample.rtt.is_none_or(|rtt| rtt.samples > 0), "{row:?}");
+}
 
-    let line = csv::format_row(row);
-    let read = csv::read_rows((csv::header() + &line).as_bytes());
-    let again = match read.as_deref() {
-        Ok([again]) => again,
-        other => panic!("{row:?} is written as {line:?} and read as {other:?}"),
-    };
-    assert_eq!(csv::format_row(again), line, "written again");
+/// Whether a row is what came of it when it was written and read.
+fn check_same(row: &Row, again: &Row) {
     let near = |a: Duration, b: Duration, within| {
-        assert!(a.abs_diff(b) <= within, "{a:?} is written as {line:?} and read as {b:?}");
+        assert!(a.abs_diff(b) <= within, "{a:?} became {b:?}: {row:?}");
     };
     // Half of the last digit that is written, and what a float cannot tell of the largest times.
-    near(sample.timestamp, again.sample.timestamp, Duration::from_micros(510));
+    near(row.sample.timestamp, again.sample.timestamp, Duration::from_micros(510));
     for (before, after) in times(row).into_iter().zip(times(again)) {
-        assert_eq!(before.is_some(), after.is_some(), "{row:?} is written as {line:?}");
+        assert_eq!(before.is_some(), after.is_some(), "{row:?} became {again:?}");
         if let (Some(before), Some(after)) = (before, after) {
             near(before, after, Duration::from_nanos(300));
         }
@@ -78,6 +80,9 @@ fn check_row(row: &Row) {
         (samples, sample.retrans_segs, sample.segs_out, row.rolling.retrans_segs, flows)
     };
     assert_eq!(counts(again), counts(row));
+    let measured =
+        |row: &Row| [row.sample.avg_cwnd, row.sample.throughput_bps].map(|n| n.is_some());
+    assert_eq!(measured(again), measured(row), "{row:?} became {again:?}");
 }
 
 fn times(row: &Row) -> [Option<Duration>; 8] {
