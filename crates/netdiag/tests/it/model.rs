@@ -76,5 +76,5 @@ fn what_is_no_model_is_refused() {
     std::fs::write(&path, "{}").expect("file");
     check(&["missing field `format`", "netdiag train"]);
     std::fs::File::create(&path).expect("file").set_len(1 << 40).expect("a sparse file");
-    check(&["more than 67108864 bytes"]);
+    check(&[&format!("more than {} bytes", Model::LARGEST_FILE)]);
 }
