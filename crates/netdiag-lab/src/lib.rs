@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod bottleneck;
+mod cellular;
 mod device;
 mod emulator;
 mod jitter;
@@ -21,16 +22,21 @@ mod loss;
 mod netns;
 mod playback;
 mod queue;
+mod scenario;
 mod schedule;
 mod setup;
 mod spec;
 mod subnet;
 mod trace;
+pub mod units;
 
 pub use lab::{Lab, LabError, ServerSide};
 pub use link::{Direction, Link};
 pub use playback::Playback;
 pub use queue::{Discipline, Queue, QueueLength};
+pub use scenario::{
+    Group, InvalidDivision, InvalidDuration, Phase, PhaseKind, Portion, Scenario, ScenarioError,
+};
 pub use schedule::{InvalidSchedule, Schedule};
 pub use spec::{Duplex, InvalidSpec, LinkSpec};
 pub use trace::{InvalidTrace, Trace};

@@ -88,6 +88,16 @@ pub enum InvalidSpec {
         "rate {0} bit/s is below {SLOWEST_RATE} bit/s: for a link that carries nothing use a blackout"
     )]
     Rate(u64),
+    /// A cellular link that the model has none for.
+    #[error("mean {mean} bit/s of a cellular link: give {lowest} to {highest} bit/s")]
+    CellularRate {
+        /// As given.
+        mean: u64,
+        /// The least.
+        lowest: u64,
+        /// The most.
+        highest: u64,
+    },
     /// A queue without room for a packet, or with more than memory has.
     #[error(
         "queue of {0}: give 1 to 100000 packets, 1500 to 150000000 bytes, or up to 60 s of the link's rate"
@@ -197,6 +207,16 @@ impl LinkSpec {
         self.blackout
     }
 
+    /// The same with its trace, if it has one, as if that had been playing for `time`.
+    pub(crate) fn playing_from(self, time: Duration) -> Self {
+        match self.capacity {
+            Capacity::Trace(trace) => {
+                Self { capacity: Capacity::Trace(trace.starting_at(time)), ..self }
+            }
+            _ => self,
+        }
+    }
+
     pub(crate) fn losses(&self) -> Loss {
         self.loss
     }
@@ -216,6 +236,13 @@ impl Default for LinkSpec {
             queue: Queue::default(),
             blackout: false,
         }
+    }
+}
+
+impl Duplex {
+    /// Both directions as [`LinkSpec::playing_from`].
+    pub(crate) fn playing_from(self, time: Duration) -> Self {
+        Self { up: self.up.playing_from(time), down: self.down.playing_from(time) }
     }
 }
 

@@ -73,7 +73,7 @@ fn random_ends_leave_nothing() {
             let mut standing = 0;
             for run in 0..runs {
                 let manner = MANNERS[run % MANNERS.len()];
-                let after = Duration::from_micros(random.random_range(0..200_000));
+                let after = Duration::from_micros(random.random_range(0..80_000));
                 standing += usize::from(end_one(manner, after));
                 wait_until(|| traces_of_labs() == before);
             }
