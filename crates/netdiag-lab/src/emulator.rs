@@ -13,6 +13,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rand_xoshiro::SplitMix64;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -33,6 +34,10 @@ use crate::spec::LinkSpec;
 
 /// Room for the Ethernet header that rattan-core's packets have and TUN's have not.
 const ETHERNET: usize = 14;
+
+/// How much earlier than its time a packet may go from the bottleneck to the delay, which lets none out before its time. On a
+/// link with rate to spare this is a wake-up less for each packet, a third of what it costs. Queues seem so much shorter.
+const AHEAD: Duration = Duration::from_micros(500);
 
 /// The controls of one direction.
 #[derive(Clone)]
@@ -110,7 +115,7 @@ impl Chance {
 }
 
 /// Jitter is on top of this, from zero to twice its size.
-fn least_delay(spec: &LinkSpec) -> std::time::Duration {
+fn least_delay(spec: &LinkSpec) -> Duration {
     spec.delay().saturating_sub(spec.jitter())
 }
 
@@ -125,10 +130,10 @@ async fn squeeze(
     let mut buffer = [0; ETHERNET + MTU];
     loop {
         let now = Instant::now();
-        while let Some(packet) = bottleneck.depart(now) {
+        while let Some(packet) = bottleneck.depart(now + AHEAD) {
             forward(packet)?;
         }
-        let due = bottleneck.due();
+        let due = bottleneck.due().map(|due| due - AHEAD);
         tokio::select! {
             biased;
             // None when the lab is being dropped: nothing changes any more.
