@@ -15,8 +15,8 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rand_xoshiro::SplitMix64;
-use rand_xoshiro::rand_core::{Rng, SeedableRng};
+use rand::{Rng, RngExt, SeedableRng};
+use rand_xoshiro::{SplitMix64, Xoshiro256PlusPlus};
 use rattan_core::cells::delay::{DelayCell, DelayCellConfig, DelayCellControlInterface};
 use rattan_core::cells::{Cell, CellState, ControlInterface, Egress, Ingress, Packet, StdPacket};
 use rattan_core::error::Error;
@@ -44,12 +44,16 @@ const AHEAD: Duration = Duration::from_micros(500);
 pub(crate) struct OneWay {
     changes: mpsc::UnboundedSender<LinkSpec>,
     delay: Arc<DelayCellControlInterface>,
+    /// A way beside the first for packets that are to be overtaken.
+    detour: Arc<DelayCellControlInterface>,
     chance: Arc<Mutex<Chance>>,
 }
 
 /// What is left to chance.
 struct Chance {
     jitter: Jitter,
+    /// Of each packet, and with what probability.
+    is_late: (Xoshiro256PlusPlus, f64),
     losses: Losses,
     /// Gives each change its own seeds.
     seeds: SplitMix64,
@@ -68,29 +72,37 @@ impl OneWay {
         let now = Instant::now();
         let bottleneck = Bottleneck::new(spec, now);
         let delay = DelayCell::<StdPacket>::new(least_delay(spec))?;
+        let detour = DelayCell::<StdPacket>::new(least_delay(spec) + spec.reordering().late_by)?;
         let chance = Arc::new(Mutex::new(Chance::new(spec, seed, now)));
         let (changes, changed) = mpsc::unbounded_channel();
-        let controls =
-            Self { changes, delay: delay.control_interface(), chance: Arc::clone(&chance) };
-        let delay_in = delay.sender();
-        let delay_out = delay.into_receiver();
-        // `RattanCore` would do this by a message to all.
-        delay_out.change_state(CellState::Normal);
-        let timer = Timer::new()?;
-        let jitter = Arc::clone(&chance);
-        let forward = move |mut packet: StdPacket| {
-            packet.delay_by(lock(&jitter).jitter.hold(packet.get_timestamp()));
-            delay_in.enqueue(packet).map_err(io::Error::other)
+        let controls = Self {
+            changes,
+            delay: delay.control_interface(),
+            detour: detour.control_interface(),
+            chance: Arc::clone(&chance),
         };
-        tasks.spawn(squeeze(from, bottleneck, changed, timer, forward));
-        tasks.spawn(deliver(delay_out, chance, to));
+        let ways = [delay.sender(), detour.sender()];
+        for way in [delay, detour] {
+            let way = way.into_receiver();
+            // `RattanCore` would do this by a message to all.
+            way.change_state(CellState::Normal);
+            tasks.spawn(deliver(way, Arc::clone(&chance), Arc::clone(&to)));
+        }
+        let forward = move |mut packet: StdPacket| {
+            let (held, is_late) = lock(&chance).of(packet.get_timestamp());
+            packet.delay_by(held);
+            ways[usize::from(is_late)].enqueue(packet).map_err(io::Error::other)
+        };
+        tasks.spawn(squeeze(from, bottleneck, changed, Timer::new()?, forward));
         Ok(controls)
     }
 
     /// Changes the direction. Whatever reaches the link from now on sees the change.
     pub(crate) fn set(&self, spec: &LinkSpec) -> Result<(), Error> {
         lock(&self.chance).set(spec, Instant::now());
-        self.delay.set_config(DelayCellConfig::new(least_delay(spec)))?;
+        let least = least_delay(spec);
+        self.delay.set_config(DelayCellConfig::new(least))?;
+        self.detour.set_config(DelayCellConfig::new(least + spec.reordering().late_by))?;
         let ended = |_| Error::ChannelError("the emulator has ended".to_owned());
         self.changes.send(spec.clone()).map_err(ended)
     }
@@ -98,19 +110,25 @@ impl OneWay {
 
 impl Chance {
     fn new(spec: &LinkSpec, seed: u64, now: Instant) -> Self {
-        let mut seeds = SplitMix64::seed_from_u64(seed);
-        let (jitter, losses) = Self::drawn(spec, &mut seeds, now);
-        Self { jitter, losses, seeds }
+        Self::drawn(spec, SplitMix64::seed_from_u64(seed), now)
     }
 
     fn set(&mut self, spec: &LinkSpec, now: Instant) {
-        (self.jitter, self.losses) = Self::drawn(spec, &mut self.seeds, now);
+        *self = Self::drawn(spec, self.seeds.clone(), now);
     }
 
-    fn drawn(spec: &LinkSpec, seeds: &mut SplitMix64, now: Instant) -> (Jitter, Losses) {
+    fn drawn(spec: &LinkSpec, mut seeds: SplitMix64, now: Instant) -> Self {
         let jitter = Jitter::new(2 * spec.jitter(), seeds.next_u64(), now);
+        let random = Xoshiro256PlusPlus::seed_from_u64(seeds.next_u64());
         let losses = Losses::new(spec.losses(), seeds.next_u64());
-        (jitter, if spec.is_blackout() { Losses::blackout() } else { losses })
+        let losses = if spec.is_blackout() { Losses::blackout() } else { losses };
+        Self { jitter, is_late: (random, spec.reordering().share), losses, seeds }
+    }
+
+    /// How long a packet that came at `time` is held, and whether it is one to be overtaken.
+    fn of(&mut self, time: Instant) -> (Duration, bool) {
+        let (random, share) = &mut self.is_late;
+        (self.jitter.hold(time), *share > 0.0 && random.random_bool(*share))
     }
 }
 

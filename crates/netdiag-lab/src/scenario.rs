@@ -1,45 +1,5 @@
 //! Scenarios: named phases of good and bad links, for one or several groups of clients, read from TOML.
 //!
-//! ```toml
-//! description = "One line that says what it shows"
-//! seed = 7                       # what chance does; 1 unless given
-//!
-//! [link]                         # what every phase starts from; by default nothing happens to packets
-//! delay = "20ms"                 # one way
-//! rate = "20mbit"
-//! queue = "200ms"                # as much as the rate carries in this time; also "64kB", "100 packets", "codel 200ms"
-//!
-//! [[phase]]
-//! kind = "calm"
-//! duration = "20s"
-//!
-//! [[phase]]
-//! name = "microwave oven"        # the kind unless given
-//! kind = "lossy"
-//! duration = "10s"
-//! loss = "10%"                   # in place of the kind's own
-//! up.loss = "2%"                 # in one direction
-//!
-//! [[group]]                      # all clients are one group where there is none
-//! name = "phones"
-//! share = "30%"                  # or count = 3
-//! phases = ["microwave oven"]    # in all others they are as [link] says
-//! link.delay = "50ms"            # in place of [link]'s
-//! ```
-//!
-//! | kind          | unless the phase says otherwise                                              |
-//! | ------------- | ---------------------------------------------------------------------------- |
-//! | `calm`        | as `[link]` says                                                             |
-//! | `jitter`      | `jitter = "40ms"`; the delay is raised by the jitter, which only ever adds to it |
-//! | `lossy`       | `loss = "5%"`, `burst = 3`                                                   |
-//! | `blackout`    | nothing comes through                                                        |
-//! | `bufferbloat` | `rate = "1mbit"`, `queue = "2s"`                                             |
-//! | `trace`       | `queue = "2s"`; it must have a `trace`, here or in `[link]`                  |
-//!
-//! Keys of `[link]`, of a phase, and of `up` and `down` in both: `delay`, `jitter`, `loss`, `burst` (packets lost in a row, on
-//! average), `rate`, `trace`, `queue`. A trace is a file in Mahimahi's format, relative to the scenario's, or made up:
-//! `{ model = "cellular", mean = "6mbit", seed = 3 }`. It is played as if it had begun with the scenario.
-//!
 //! Invariant: a scenario that was read can be run; what is wrong with a file is told with its line, key, value and remedy.
 
 mod builtin;
@@ -58,7 +18,47 @@ pub use read::ScenarioError;
 use crate::schedule::Schedule;
 use crate::spec::Duplex;
 
-/// What happens to links, phase by phase.
+/// What happens to links, phase by phase. Its file:
+///
+/// ```toml
+/// description = "One line that says what it shows"
+/// seed = 7                       # what chance does; 1 unless given
+///
+/// [link]                         # what every phase starts from; by default nothing happens to packets
+/// delay = "20ms"                 # one way
+/// rate = "20mbit"
+/// queue = "200ms"                # as much as the rate carries in this time; also "64kB", "100 packets", "codel 200ms"
+///
+/// [[phase]]
+/// kind = "calm"
+/// duration = "20s"
+///
+/// [[phase]]
+/// name = "microwave oven"        # the kind unless given
+/// kind = "lossy"
+/// duration = "10s"
+/// loss = "10%"                   # in place of the kind's own
+/// up.loss = "2%"                 # in one direction
+///
+/// [[group]]                      # all clients are one group where there is none
+/// name = "phones"
+/// share = "30%"                  # or count = 3
+/// phases = ["microwave oven"]    # in all others they are as [link] says
+/// link.delay = "50ms"            # in place of [link]'s
+/// ```
+///
+/// | kind          | unless the phase says otherwise                                              |
+/// | ------------- | ---------------------------------------------------------------------------- |
+/// | `calm`        | as `[link]` says                                                             |
+/// | `jitter`      | `jitter = "40ms"`; the delay is raised by the jitter, which only ever adds to it |
+/// | `lossy`       | `loss = "5%"`, `burst = 3`                                                   |
+/// | `blackout`    | nothing comes through                                                        |
+/// | `bufferbloat` | `rate = "1mbit"`, `queue = "2s"`                                             |
+/// | `trace`       | `queue = "2s"`; it must have a `trace`, here or in `[link]`                  |
+///
+/// Keys of `[link]`, of a phase, and of `up` and `down` in both: `delay`, `jitter`, `loss`, `burst` (packets lost in a row, on
+/// average), `rate`, `trace`, `queue`. A trace is a file in Mahimahi's format, relative to the scenario's, or made up:
+/// `{ model = "cellular", mean = "6mbit", seed = 3 }`. It is played as if it had begun with the scenario.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scenario {
     name: String,

@@ -3,8 +3,8 @@
 use std::io;
 use std::sync::{Arc, mpsc};
 
+use rand::{Rng, SeedableRng};
 use rand_xoshiro::SplitMix64;
-use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;

@@ -19,10 +19,19 @@ pub(crate) const SLOWEST_RATE: u64 = 1000;
 pub struct LinkSpec {
     delay: Duration,
     jitter: Duration,
+    reordering: Reordering,
     loss: Loss,
     capacity: Capacity,
     queue: Queue,
     blackout: bool,
+}
+
+/// Packets that others overtake.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Reordering {
+    /// How many of all.
+    pub(crate) share: f64,
+    pub(crate) late_by: Duration,
 }
 
 /// Both directions of a link.
@@ -120,12 +129,25 @@ impl LinkSpec {
         Self { delay, ..self }.with_jitter(jitter)
     }
 
-    /// The same with the delay varying evenly by up to `jitter` to either side. Order is kept.
+    /// The same with the delay varying evenly by up to `jitter` to either side, anew every 20 ms. Order is kept: a packet that
+    /// would overtake waits for the one before it, so that dense traffic is held longer on average than sparse one.
     pub fn with_jitter(self, jitter: Duration) -> Result<Self, InvalidSpec> {
         if jitter > self.delay {
             return Err(InvalidSpec::Jitter { jitter, delay: self.delay });
         }
         Ok(Self { jitter, ..self })
+    }
+
+    /// The same with each packet late by another `late_by` with probability `share`, so that those behind it overtake. Among
+    /// themselves late packets keep their order.
+    pub fn with_reordering(self, share: f64, late_by: Duration) -> Result<Self, InvalidSpec> {
+        if !(0.0..=1.0).contains(&share) {
+            return Err(InvalidSpec::Probability { name: "reordering", value: share });
+        }
+        if late_by > LONGEST_DELAY {
+            return Err(InvalidSpec::Delay(late_by));
+        }
+        Ok(Self { reordering: Reordering { share, late_by }, ..self })
     }
 
     /// The same with each packet lost with probability `loss`, independently.
@@ -217,6 +239,10 @@ impl LinkSpec {
         }
     }
 
+    pub(crate) fn reordering(&self) -> Reordering {
+        self.reordering
+    }
+
     pub(crate) fn losses(&self) -> Loss {
         self.loss
     }
@@ -231,6 +257,7 @@ impl Default for LinkSpec {
         Self {
             delay: Duration::ZERO,
             jitter: Duration::ZERO,
+            reordering: Reordering::default(),
             loss: Loss::NONE,
             capacity: Capacity::Unlimited,
             queue: Queue::default(),
@@ -302,6 +329,8 @@ mod tests {
         check(jittery.with_delay(ms(9)), "jitter 10ms is above the delay 9ms it varies: lower");
         check(link().with_loss(1.01), "loss 1.01 is not between 0 and 1");
         check(link().with_loss(f64::NAN), "loss NaN is not between 0 and 1");
+        check(link().with_reordering(-0.1, ms(1)), "reordering -0.1 is not between 0 and 1");
+        check(link().with_reordering(0.1, ms(60_001)), "delay 60.001s is above 60s: for");
         check(link().with_burst_loss(0.9, 2.0), "burst of 2 packets at loss 0.9: bursts");
         check(link().with_rate(0), "rate 0 bit/s is below 1000 bit/s: for");
         assert!(link().blackout().is_blackout());

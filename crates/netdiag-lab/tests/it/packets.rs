@@ -117,6 +117,44 @@ fn a_trace_carries_what_it_says_and_keeps_its_silences() {
 }
 
 #[test]
+fn packets_are_overtaken_only_where_that_is_asked_for() {
+    let _turn = turn();
+    const PACKETS: u16 = 2000;
+    let jittery = link(20).with_jitter(ms(20)).expect("possible");
+    let reordering = link(5).with_reordering(0.1, ms(3)).expect("possible");
+    for (spec, least, most) in [(jittery, 0, 0), (reordering, 160, 240)] {
+        let Some(lab) = lab(spec, ServerSide::Namespace) else { return };
+        let (client_ip, server_ip) = (lab.client_ip(), lab.server_ip());
+        let bind = |ip| UdpSocket::bind(SocketAddr::new(ip, 0)).expect("bind");
+        let client = lab.on_client(|| bind(client_ip)).expect("client");
+        let server = lab.on_server(|| bind(server_ip)).expect("server");
+        client.set_read_timeout(Some(SECOND / 2)).expect("timeout");
+        let to = client.local_addr().expect("bound");
+        let receiver = std::thread::spawn(move || {
+            let mut number = [0; 2];
+            std::iter::from_fn(|| client.recv(&mut number).ok().map(|_| u16::from_ne_bytes(number)))
+                .collect::<Vec<_>>()
+        });
+        for number in 0..PACKETS {
+            server.send_to(&number.to_ne_bytes(), to).expect("send");
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        let order = receiver.join().expect("receiver");
+        assert_eq!(order.len(), usize::from(PACKETS));
+        // Late ones, as RFC 4737 (section 3.3) has it: a later number came before.
+        let mut next = 0;
+        let overtaken = order.iter().filter(|&&number| {
+            let is_late = number < next;
+            next = next.max(number);
+            is_late
+        });
+        let overtaken = overtaken.count();
+        // 200 with a standard deviation of 13.
+        assert!((least..=most).contains(&overtaken), "{overtaken} of {PACKETS}");
+    }
+}
+
+#[test]
 fn codel_keeps_a_queue_short_that_a_tail_drop_fills() {
     let _turn = turn();
     let waited = [Discipline::DropTail, Discipline::CoDel].map(|discipline| {

@@ -78,7 +78,7 @@ fn random_ends_leave_nothing() {
                 wait_until(|| traces_of_labs() == before);
             }
             // For the bench, and for whoever runs this with --nocapture.
-            println!("ends: {runs}, {standing} of them with a lab that stood; nothing left");
+            println!("ends: {standing} of {runs} had a lab that stood; nothing left");
         });
     });
 }
