@@ -75,7 +75,8 @@ fn random_ends_leave_nothing() {
                 let manner = MANNERS[run % MANNERS.len()];
                 let after = Duration::from_micros(random.random_range(0..80_000));
                 standing += usize::from(end_one(manner, after));
-                wait_until(|| traces_of_labs() == before);
+                let gone = comes_true(|| traces_of_labs() == before);
+                assert!(gone, "{manner}: {:?}, before {before:?}", traces_of_labs());
             }
             // For the bench, and for whoever runs this with --nocapture.
             println!("ends: {standing} of {runs} had a lab that stood; nothing left");
@@ -208,11 +209,19 @@ fn mounted(namespace: u64) -> bool {
     mounts.contains(&format!("net:[{namespace}]"))
 }
 
-/// The kernel takes down what a dead process held in the background.
+#[track_caller]
 fn wait_until(condition: impl Fn() -> bool) {
+    assert!(comes_true(condition), "still there");
+}
+
+/// Whether it does in time: the kernel takes down what a dead process held in the background.
+fn comes_true(condition: impl Fn() -> bool) -> bool {
     let end = Instant::now() + Duration::from_secs(10);
     while !condition() {
-        assert!(Instant::now() < end, "still there");
+        if Instant::now() > end {
+            return false;
+        }
         std::thread::sleep(ms(10));
     }
+    true
 }
