@@ -5,6 +5,7 @@
 
 mod health;
 mod iforest;
+mod lab;
 mod probe;
 
 use std::path::PathBuf;
@@ -22,6 +23,8 @@ pub(crate) enum Name {
     Health,
     /// The forest's training and scoring beside other libraries', or with --quality what it finds
     Iforest,
+    /// Emulated links beside what they are asked to be, what they cost, and whether anything of them stays behind
+    Lab,
 }
 
 /// How a bench is asked to run.
@@ -36,7 +39,7 @@ pub(crate) struct Options {
     /// For iforest: measure what is found in labelled data instead of how fast
     #[arg(long)]
     quality: bool,
-    /// For health and for --quality: the folder of labelled CSV files
+    /// For health and for --quality: the folder of labelled CSV files; for lab: of traces in Mahimahi's format
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
 }
@@ -91,11 +94,12 @@ pub(crate) fn run(name: Name, options: &Options) -> anyhow::Result<()> {
     if options.quality && !matches!(name, Name::Iforest) {
         bail!("--quality is for the bench iforest only");
     }
-    if options.data.is_some() && !options.quality && !matches!(name, Name::Health) {
-        bail!("--data is for the bench health, and for iforest with --quality");
+    if options.data.is_some() && !options.quality && !matches!(name, Name::Health | Name::Lab) {
+        bail!("--data is for the benches health and lab, and for iforest with --quality");
     }
     let report = match name {
         Name::Iforest => iforest::run(options)?,
+        Name::Lab => lab::run(options)?,
         Name::Probe => probe::run(options.long)?,
         Name::Health => health::run(options.data.as_deref())?,
     };

@@ -1,32 +1,51 @@
-//! A link to try things on: `cargo run --release -p netdiag-lab --example link -- --delay 50ms --loss 1%`
+//! Links to try things on: `cargo run --release -p netdiag-lab --example link -- --delay 50ms --loss 1%`, or a scenario over and
+//! over: `… --example link -- --scenario flaky-wifi`
 //!
-//! Prints where its ends are and how to get there, and is gone on Ctrl-C or however else it ends.
+//! Prints where the ends are and how to get there, and is gone on Ctrl-C or however else it ends.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // printing is what it is for
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use netdiag_lab::{Lab, LinkSpec, ServerSide};
+use netdiag_lab::{
+    Discipline, Lab, LinkSpec, Queue, QueueLength, Scenario, Schedule, ServerSide, Trace, units,
+};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// Emulate a link between two network namespaces until Ctrl-C. Needs root.
+/// Emulate links between network namespaces until Ctrl-C. Needs root.
 #[derive(Parser)]
 struct Arguments {
     /// One-way delay: 50ms, 800us, 0.2s
-    #[arg(long, default_value = "0s", value_parser = duration)]
+    #[arg(long, default_value = "0s", value_parser = units::duration)]
     delay: Duration,
     /// How far the delay varies to either side
-    #[arg(long, default_value = "0s", value_parser = duration)]
+    #[arg(long, default_value = "0s", value_parser = units::duration)]
     jitter: Duration,
     /// Packets lost: 1% or 0.01
-    #[arg(long, default_value = "0", value_parser = share)]
+    #[arg(long, default_value = "0", value_parser = units::share)]
     loss: f64,
+    /// How many of them in a row, on average; each by itself unless given
+    #[arg(long)]
+    burst: Option<f64>,
     /// Bits per second: 500kbit, 10mbit, 1gbit
-    #[arg(long, value_parser = rate)]
+    #[arg(long, value_parser = units::bit_rate)]
     rate: Option<u64>,
+    /// A recorded link in Mahimahi's format, in place of a rate
+    #[arg(long, conflicts_with = "rate")]
+    trace: Option<PathBuf>,
+    /// How long packets may wait for the rate; 1000 of them unless given
+    #[arg(long, value_parser = units::duration)]
+    queue: Option<Duration>,
+    /// Drop from the queue by CoDel
+    #[arg(long)]
+    codel: bool,
+    /// A shipped scenario or the file of one, with a client for each of its groups, in place of all of the above
+    #[arg(long)]
+    scenario: Option<String>,
     /// Put the server's end on the host instead of in a namespace
     #[arg(long)]
     host: bool,
@@ -43,43 +62,57 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let mut spec = LinkSpec::delayed(arguments.delay)?
-        .with_jitter(arguments.jitter)?
-        .with_loss(arguments.loss)?;
+    let scenario = arguments.scenario.as_deref().map(Scenario::open).transpose()?;
+    let (schedules, seed) = match &scenario {
+        Some(scenario) => (scenario.schedules(), scenario.seed()),
+        None => (vec![Schedule::constant(link(arguments)?)], 1),
+    };
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let side = if arguments.host { ServerSide::Host } else { ServerSide::Namespace };
+    let links = schedules.iter().map(|schedule| schedule.first().clone());
+    let lab = Lab::start_links(links, side, seed)?;
+    let end = |name: &str, v4, v6, netns: &std::path::Path| {
+        println!("{name} {v4} {v6}");
+        println!("       nsenter --net={} COMMAND", netns.display());
+    };
+    end("server", lab.server_ip(), lab.server_ipv6(), lab.server_netns());
+    for link in lab.links() {
+        end("client", link.client_ip(), link.client_ipv6(), link.client_netns());
+    }
+    let Some(scenario) = scenario else {
+        signals.forever().next();
+        return Ok(());
+    };
+    let mut signalled = move || signals.pending().next().is_some();
+    loop {
+        let playback = lab.play(&schedules)?;
+        let mut start = Duration::ZERO;
+        for phase in scenario.phases() {
+            println!("{:>6.1} s  {} ({})", start.as_secs_f64(), phase.name(), phase.kind());
+            start += phase.duration();
+            while playback.started().elapsed() < start {
+                if signalled() {
+                    return Ok(());
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
+}
+
+fn link(arguments: &Arguments) -> Result<LinkSpec, Box<dyn std::error::Error>> {
+    let mut spec = LinkSpec::delayed(arguments.delay)?.with_jitter(arguments.jitter)?;
+    spec = match arguments.burst {
+        Some(burst) => spec.with_burst_loss(arguments.loss, burst)?,
+        None => spec.with_loss(arguments.loss)?,
+    };
     if let Some(rate) = arguments.rate {
         spec = spec.with_rate(rate)?;
     }
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let side = if arguments.host { ServerSide::Host } else { ServerSide::Namespace };
-    let lab = Lab::start(spec, side)?;
-    for (end, v4, v6, netns) in [
-        ("client", lab.client_ip(), lab.client_ipv6(), lab.client_netns()),
-        ("server", lab.server_ip(), lab.server_ipv6(), lab.server_netns()),
-    ] {
-        println!("{end} {v4} {v6}");
-        println!("       nsenter --net={} COMMAND", netns.display());
+    if let Some(trace) = &arguments.trace {
+        spec = spec.with_trace(Trace::parse(&std::fs::read(trace)?)?);
     }
-    signals.forever().next();
-    Ok(())
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let seconds = scaled(text, &[("ms", 1e-3), ("us", 1e-6), ("s", 1.0)])?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    scaled(text, &[("%", 0.01), ("", 1.0)])
-}
-
-fn rate(text: &str) -> Result<u64, String> {
-    scaled(text, &[("kbit", 1e3), ("mbit", 1e6), ("gbit", 1e9), ("bit", 1.0)]).map(|bps| bps as u64)
-}
-
-/// A number with one of the units, which are tried in this order.
-fn scaled(text: &str, units: &[(&str, f64)]) -> Result<f64, String> {
-    let found = units.iter().find_map(|(unit, scale)| Some((text.strip_suffix(unit)?, scale)));
-    let parsed = found.and_then(|(number, scale)| Some(number.trim().parse::<f64>().ok()? * scale));
-    let names: Vec<_> = units.iter().map(|(unit, _)| *unit).collect();
-    parsed.ok_or_else(|| format!("a number with its unit is wanted (one of {})", names.join(" ")))
+    let discipline = if arguments.codel { Discipline::CoDel } else { Discipline::DropTail };
+    let length = arguments.queue.map_or(Queue::default().length(), QueueLength::Time);
+    Ok(spec.with_queue(Queue::try_new(discipline, length)?))
 }

@@ -7,12 +7,13 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
 use rtnetlink::packet_route::link::LinkAttribute;
-use rtnetlink::{LinkMessageBuilder, LinkUnspec};
+use rtnetlink::packet_route::route::RouteScope;
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketType, socket};
 use tokio::runtime::{Builder, Handle};
@@ -27,8 +28,13 @@ pub(crate) const MTU: usize = 1500;
 /// once; losses must come from the link's settings alone.
 const QUEUE: u32 = 10_000;
 
-/// Creates the interface in the namespace of the calling thread, to be driven by the runtime of `handle`.
-pub(crate) fn create(handle: &Handle, address: Address) -> io::Result<Tun> {
+/// Creates the interface in the namespace of the calling thread, to be driven by the runtime of `handle`, with a route to
+/// `beyond`.
+pub(crate) fn create(
+    handle: &Handle,
+    address: Address,
+    beyond: Option<Address>,
+) -> io::Result<Tun> {
     let _inside = handle.enter();
     let tun = Tun::builder()
         // The kernel puts a number that is free there.
@@ -53,6 +59,20 @@ pub(crate) fn create(handle: &Handle, address: Address) -> io::Result<Tun> {
         v6.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         if let Err(error) = v6.execute().await {
             tracing::debug!(%error, "the link carries IPv4 only");
+        }
+        let Some(beyond) = beyond else { return Ok(()) };
+        let v4 = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(beyond.v4, 32)
+            .output_interface(index)
+            .scope(RouteScope::Link)
+            .build();
+        netlink.route().add(v4).execute().await?;
+        let v6 = RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(beyond.v6, 128)
+            .output_interface(index)
+            .build();
+        if let Err(error) = netlink.route().add(v6).execute().await {
+            tracing::debug!(%error, "no route to the server by IPv6");
         }
         Ok(())
     })?;

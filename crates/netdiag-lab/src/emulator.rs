@@ -1,49 +1,62 @@
-//! What happens to packets between the two ends: rattan-core's cells, and the loops that feed them.
+//! What happens to packets between the two ends of a link: the loops that take them from one stage to the next.
 //!
-//! Each direction is rate → delay → loss: a lost packet has used the link, and a blackout takes what is under way. The
-//! cells are rattan-core's, the loops are ours. Its `RattanRadix` brings an environment that other processes share
-//! (names, addresses and lock files), keeps its packet sockets and with them its namespace until the process ends,
-//! cannot be dropped inside an asynchronous task, and seeds the losses of both directions alike, so that they fall
-//! together.
+//! Each direction is bottleneck → delay → loss: a lost packet has used the link, and a blackout takes what is under way. Queues,
+//! delay and timers are rattan-core's, the loops are ours. Its `RattanRadix` brings an environment that other processes share
+//! (names, addresses and lock files), keeps its packet sockets and with them its namespace until the process ends, cannot be
+//! dropped inside an asynchronous task, and seeds the losses of both directions alike, so that they fall together.
 //!
-//! One thread does it all: cells exchange packets with no wake-up of another core, and an idle link sleeps in the kernel.
+//! One thread does it all, for every link of a lab: stages exchange packets with no wake-up of another core, and an idle link
+//! sleeps in the kernel.
+//!
+//! Invariant: what a direction does after its n-th change is a function of the seed and n, so that two runs of a schedule meet
+//! the same link however much they send.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bandwidth::Bandwidth;
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-use rattan_core::cells::bandwidth::queue::{DropTailQueue, DropTailQueueConfig};
-use rattan_core::cells::bandwidth::{
-    BwCell, BwCellConfig, BwCellControlInterface, BwType, MAX_BANDWIDTH,
-};
+use rand::{Rng, RngExt, SeedableRng};
+use rand_xoshiro::{SplitMix64, Xoshiro256PlusPlus};
 use rattan_core::cells::delay::{DelayCell, DelayCellConfig, DelayCellControlInterface};
-use rattan_core::cells::loss::{LossCell, LossCellConfig, LossCellControlInterface};
 use rattan_core::cells::{Cell, CellState, ControlInterface, Egress, Ingress, Packet, StdPacket};
 use rattan_core::error::Error;
+use rattan_core::metal::timer::Timer;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_tun::Tun;
 
+use crate::bottleneck::Bottleneck;
 use crate::device::MTU;
 use crate::jitter::Jitter;
+use crate::loss::Losses;
 use crate::spec::LinkSpec;
 
 /// Room for the Ethernet header that rattan-core's packets have and TUN's have not.
 const ETHERNET: usize = 14;
 
-/// What may wait for a slow link, packets: as much as in netem.
-const QUEUE: usize = 1000;
-
-type Queue = DropTailQueue<StdPacket>;
+/// How much earlier than its time a packet may go from the bottleneck to the delay, which lets none out before its time. On a
+/// link with rate to spare this is a wake-up less for each packet, a third of what it costs. Queues seem so much shorter.
+const AHEAD: Duration = Duration::from_micros(500);
 
 /// The controls of one direction.
+#[derive(Clone)]
 pub(crate) struct OneWay {
-    rate: Arc<BwCellControlInterface<StdPacket, Queue>>,
+    changes: mpsc::UnboundedSender<LinkSpec>,
     delay: Arc<DelayCellControlInterface>,
-    jitter: Arc<Mutex<Jitter>>,
-    loss: Arc<LossCellControlInterface>,
+    /// A way beside the first for packets that are to be overtaken.
+    detour: Arc<DelayCellControlInterface>,
+    chance: Arc<Mutex<Chance>>,
+}
+
+/// What is left to chance.
+struct Chance {
+    jitter: Jitter,
+    /// Of each packet, and with what probability.
+    is_late: (Xoshiro256PlusPlus, f64),
+    losses: Losses,
+    /// Gives each change its own seeds.
+    seeds: SplitMix64,
 }
 
 impl OneWay {
@@ -52,71 +65,123 @@ impl OneWay {
     pub(crate) fn build(
         from: Arc<Tun>,
         to: Arc<Tun>,
+        spec: &LinkSpec,
         seed: u64,
         tasks: &mut JoinSet<io::Result<()>>,
     ) -> Result<Self, Error> {
-        let queue = DropTailQueueConfig::new(QUEUE, None, BwType::NetworkLayer);
-        let rate = BwCell::<StdPacket, Queue>::new(MAX_BANDWIDTH, Queue::new(queue), None)?;
-        let delay = DelayCell::<StdPacket>::new(Duration::ZERO)?;
-        let loss = LossCell::<StdPacket, StdRng>::new([0.0], StdRng::seed_from_u64(seed))?;
-        let jitter = Arc::new(Mutex::new(Jitter::new(!seed)));
+        let now = Instant::now();
+        let bottleneck = Bottleneck::new(spec, now);
+        let delay = DelayCell::<StdPacket>::new(least_delay(spec))?;
+        let detour = DelayCell::<StdPacket>::new(least_delay(spec) + spec.reordering().late_by)?;
+        let chance = Arc::new(Mutex::new(Chance::new(spec, seed, now)));
+        let (changes, changed) = mpsc::unbounded_channel();
         let controls = Self {
-            rate: rate.control_interface(),
+            changes,
             delay: delay.control_interface(),
-            jitter: jitter.clone(),
-            loss: loss.control_interface(),
+            detour: detour.control_interface(),
+            chance: Arc::clone(&chance),
         };
-        let (rate_in, delay_in, loss_in) = (rate.sender(), delay.sender(), loss.sender());
-        let mut rate = started(rate);
-        let mut delay = started(delay);
-        let mut loss = started(loss);
-        tasks.spawn(async move {
-            let mut buffer = [0; ETHERNET + MTU];
-            loop {
-                let length = from.recv(&mut buffer[ETHERNET..]).await?;
-                let packet = StdPacket::from_raw_buffer(&buffer[..ETHERNET + length]);
-                rate_in.enqueue(packet).map_err(io::Error::other)?;
-            }
-        });
-        tasks.spawn(async move {
-            loop {
-                let Some(mut packet) = rate.dequeue().await else { continue };
-                let now = packet.get_timestamp();
-                let held = jitter.lock().unwrap_or_else(PoisonError::into_inner).hold(now);
-                packet.delay_by(held);
-                delay_in.enqueue(packet).map_err(io::Error::other)?;
-            }
-        });
-        tasks.spawn(async move {
-            loop {
-                let Some(packet) = delay.dequeue().await else { continue };
-                loss_in.enqueue(packet).map_err(io::Error::other)?;
-                // None is a packet lost.
-                let Some(packet) = loss.dequeue().await else { continue };
-                if let Err(error) = to.send(&packet.as_slice()[ETHERNET..]).await {
-                    // As on a cable that was pulled: whoever took the interface down may put it up again.
-                    tracing::debug!(%error, "packet dropped at its destination");
-                }
-            }
-        });
+        let ways = [delay.sender(), detour.sender()];
+        for way in [delay, detour] {
+            let way = way.into_receiver();
+            // `RattanCore` would do this by a message to all.
+            way.change_state(CellState::Normal);
+            tasks.spawn(deliver(way, Arc::clone(&chance), Arc::clone(&to)));
+        }
+        let forward = move |mut packet: StdPacket| {
+            let (held, is_late) = lock(&chance).of(packet.get_timestamp());
+            packet.delay_by(held);
+            ways[usize::from(is_late)].enqueue(packet).map_err(io::Error::other)
+        };
+        tasks.spawn(squeeze(from, bottleneck, changed, Timer::new()?, forward));
         Ok(controls)
     }
 
     /// Changes the direction. Whatever reaches the link from now on sees the change.
-    pub(crate) fn set(&self, spec: LinkSpec) -> Result<(), Error> {
-        let jitter = spec.jitter();
-        self.jitter.lock().unwrap_or_else(PoisonError::into_inner).set(2 * jitter);
-        self.delay.set_config(DelayCellConfig::new(spec.delay().saturating_sub(jitter)))?;
-        let lost = if spec.is_blackout() { 1.0 } else { spec.loss() };
-        self.loss.set_config(LossCellConfig::new([lost]))?;
-        let rate = spec.rate().map_or(MAX_BANDWIDTH, Bandwidth::from_bps);
-        self.rate.set_config(BwCellConfig::new(rate, None, None))
+    pub(crate) fn set(&self, spec: &LinkSpec) -> Result<(), Error> {
+        lock(&self.chance).set(spec, Instant::now());
+        let least = least_delay(spec);
+        self.delay.set_config(DelayCellConfig::new(least))?;
+        self.detour.set_config(DelayCellConfig::new(least + spec.reordering().late_by))?;
+        let ended = |_| Error::ChannelError("the emulator has ended".to_owned());
+        self.changes.send(spec.clone()).map_err(ended)
     }
 }
 
-/// The cell's way out, set to work. `RattanCore` would do this by a message to all.
-fn started<C: Cell<StdPacket>>(cell: C) -> C::EgressType {
-    let out = cell.into_receiver();
-    out.change_state(CellState::Normal);
-    out
+impl Chance {
+    fn new(spec: &LinkSpec, seed: u64, now: Instant) -> Self {
+        Self::drawn(spec, SplitMix64::seed_from_u64(seed), now)
+    }
+
+    fn set(&mut self, spec: &LinkSpec, now: Instant) {
+        *self = Self::drawn(spec, self.seeds.clone(), now);
+    }
+
+    fn drawn(spec: &LinkSpec, mut seeds: SplitMix64, now: Instant) -> Self {
+        let jitter = Jitter::new(2 * spec.jitter(), seeds.next_u64(), now);
+        let random = Xoshiro256PlusPlus::seed_from_u64(seeds.next_u64());
+        let losses = Losses::new(spec.losses(), seeds.next_u64());
+        let losses = if spec.is_blackout() { Losses::blackout() } else { losses };
+        Self { jitter, is_late: (random, spec.reordering().share), losses, seeds }
+    }
+
+    /// How long a packet that came at `time` is held, and whether it is one to be overtaken.
+    fn of(&mut self, time: Instant) -> (Duration, bool) {
+        let (random, share) = &mut self.is_late;
+        (self.jitter.hold(time), *share > 0.0 && random.random_bool(*share))
+    }
+}
+
+/// Jitter is on top of this, from zero to twice its size.
+fn least_delay(spec: &LinkSpec) -> Duration {
+    spec.delay().saturating_sub(spec.jitter())
+}
+
+/// Reads packets as they come and hands them on as the bottleneck lets them out.
+async fn squeeze(
+    from: Arc<Tun>,
+    mut bottleneck: Bottleneck,
+    mut changes: mpsc::UnboundedReceiver<LinkSpec>,
+    mut timer: Timer,
+    forward: impl Fn(StdPacket) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut buffer = [0; ETHERNET + MTU];
+    loop {
+        let now = Instant::now();
+        while let Some(packet) = bottleneck.depart(now + AHEAD) {
+            forward(packet)?;
+        }
+        let due = bottleneck.due().map(|due| due - AHEAD);
+        tokio::select! {
+            biased;
+            // None when the lab is being dropped: nothing changes any more.
+            Some(spec) = changes.recv() => bottleneck.set(&spec, Instant::now()),
+            _ = timer.sleep_until(due.unwrap_or(now)), if due.is_some() => {}
+            length = from.recv(&mut buffer[ETHERNET..]) => {
+                bottleneck.arrive(StdPacket::from_raw_buffer(&buffer[..ETHERNET + length?]));
+            }
+        }
+    }
+}
+
+/// Writes what comes out of the delay, but for what is lost.
+async fn deliver(
+    mut delayed: impl Egress<StdPacket>,
+    chance: Arc<Mutex<Chance>>,
+    to: Arc<Tun>,
+) -> io::Result<()> {
+    loop {
+        let Some(packet) = delayed.dequeue().await else { continue };
+        if lock(&chance).losses.takes_next() {
+            continue;
+        }
+        if let Err(error) = to.send(&packet.as_slice()[ETHERNET..]).await {
+            // As on a cable that was pulled: whoever took the interface down may put it up again.
+            tracing::debug!(%error, "packet dropped at its destination");
+        }
+    }
+}
+
+fn lock(chance: &Mutex<Chance>) -> MutexGuard<'_, Chance> {
+    chance.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,15 +1,16 @@
 //! Jitter: how much longer than the least a packet is held.
 //!
-//! | netem                            | here                                | why                                       |
-//! | -------------------------------- | ----------------------------------- | ----------------------------------------- |
-//! | each packet overtakes if it can  | order is kept                       | queues keep it; reordering is not jitter  |
-//! | a new delay for each packet      | a new one each 20 ms at the soonest | in order, a burst would get its maximum   |
-//! | normal or Pareto from a table    | uniform                             | its bounds can be tested exactly          |
+//! | netem                            | here                           | why                                          |
+//! | -------------------------------- | ------------------------------ | -------------------------------------------- |
+//! | each packet overtakes if it can  | order is kept                  | queues keep it; reordering is not jitter     |
+//! | a new delay for each packet      | a new one each 20 ms           | in order, a burst would get its maximum      |
+//! | drawn when a packet comes        | drawn for the stretch of time  | arms that send more or less meet the same link |
+//! | normal or Pareto from a table    | uniform                        | its bounds can be tested exactly             |
 
 use std::time::Duration;
 
-use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
 use tokio::time::Instant;
 
 /// Time between draws: the gap between two tokens at 50 tokens/s, so that each token of a usual stream has its own.
@@ -18,31 +19,26 @@ const DRAW_EVERY: Duration = Duration::from_millis(20);
 /// One direction's jitter. Reads no clock: packets say when they came.
 #[derive(Debug)]
 pub(crate) struct Jitter {
-    random: StdRng,
     spread: Duration,
-    held: Duration,
-    drawn: Option<Instant>,
+    seed: u64,
+    since: Instant,
 }
 
 impl Jitter {
-    pub(crate) fn new(seed: u64) -> Self {
-        let random = StdRng::seed_from_u64(seed);
-        Self { random, spread: Duration::ZERO, held: Duration::ZERO, drawn: None }
-    }
-
-    /// From now on holds packets for zero to `spread`, uniformly.
-    pub(crate) fn set(&mut self, spread: Duration) {
-        self.spread = spread;
-        self.drawn = None;
+    /// From `since` on holds packets for zero to `spread`, uniformly.
+    pub(crate) fn new(spread: Duration, seed: u64, since: Instant) -> Self {
+        Self { spread, seed, since }
     }
 
     /// How long to hold a packet that came at `now`.
-    pub(crate) fn hold(&mut self, now: Instant) -> Duration {
-        if self.drawn.is_none_or(|drawn| now.duration_since(drawn) >= DRAW_EVERY) {
-            self.held = self.spread.mul_f64(self.random.random_range(0.0..=1.0));
-            self.drawn = Some(now);
+    pub(crate) fn hold(&self, now: Instant) -> Duration {
+        if self.spread.is_zero() {
+            return Duration::ZERO;
         }
-        self.held
+        let stretch = now.duration_since(self.since).as_nanos() / DRAW_EVERY.as_nanos();
+        // A generator of its own for each stretch: whether packets came before does not matter.
+        let seed = self.seed.wrapping_add(stretch as u64);
+        self.spread.mul_f64(Xoshiro256PlusPlus::seed_from_u64(seed).random_range(0.0..=1.0))
     }
 }
 
@@ -51,21 +47,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn held_is_uniform_up_to_the_spread_and_constant_within_a_draw() {
-        let mut jitter = Jitter::new(7);
+    fn held_is_uniform_up_to_the_spread_and_constant_within_a_stretch() {
         let start = Instant::now();
-        assert_eq!(jitter.hold(start), Duration::ZERO);
+        assert_eq!(Jitter::new(Duration::ZERO, 7, start).hold(start), Duration::ZERO);
         let spread = Duration::from_millis(40);
-        jitter.set(spread);
+        let jitter = Jitter::new(spread, 7, start);
         let mut sum = Duration::ZERO;
+        let mut quarters = [0; 4];
         for n in 0..1000 {
             let now = start + n * DRAW_EVERY;
             let held = jitter.hold(now);
             assert!(held <= spread, "{held:?}");
             assert_eq!(jitter.hold(now + DRAW_EVERY / 2), held);
+            quarters[(held.as_millis() / 10).min(3) as usize] += 1;
             sum += held;
         }
         // The mean of a thousand has a standard deviation of 0.37 ms; four of them.
         assert!((sum / 1000).abs_diff(spread / 2) < Duration::from_micros(1500), "{sum:?}");
+        // 250 each, with a standard deviation of 14.
+        assert!(quarters.iter().all(|count| (190..310).contains(count)), "{quarters:?}");
+    }
+
+    #[test]
+    fn what_is_held_depends_on_time_and_seed_alone() {
+        let start = Instant::now();
+        let [one, same, other] =
+            [7, 7, 8].map(|seed| Jitter::new(Duration::from_millis(40), seed, start));
+        let later = start + 37 * DRAW_EVERY;
+        one.hold(start);
+        assert_eq!(one.hold(later), same.hold(later));
+        assert_ne!(one.hold(later), other.hold(later));
     }
 }

@@ -1,9 +1,9 @@
-//! An emulated link between a client and a server, on the kernel's real TCP.
+//! Emulated links between clients and a server, on the kernel's real TCP.
 //!
-//! A client's network namespace and a server's (one of its own, or the host) each have a TUN interface, and rattan-core
-//! delays, drops and paces every packet between the two. Unlike netem this needs no kernel module, and the link can
-//! change while it runs. The server has a namespace of its own by default, so that its TCP counters are nobody else's;
-//! [`ServerSide::Host`] puts it on the host.
+//! Each client's network namespace and the server's (one of its own, or the host) have a TUN interface for the link between
+//! them, and every packet is delayed, dropped and paced in user space. Unlike netem this needs no kernel module, and links
+//! can change while they run, at will or on a [`Schedule`]. The server has a namespace of its own by default, so that its TCP
+//! counters are nobody else's; [`ServerSide::Host`] puts it on the host.
 //!
 //! Invariants: an impossible link ([`LinkSpec`]) cannot be built. Nothing a [`Lab`] makes has a name or a file that could
 //! outlive its process, so that nothing is left to remove after a panic, a signal or SIGKILL. Labs of any number of
@@ -11,13 +11,32 @@
 
 #![forbid(unsafe_code)]
 
+mod bottleneck;
+mod cellular;
 mod device;
 mod emulator;
 mod jitter;
 mod lab;
+mod link;
+mod loss;
 mod netns;
+mod playback;
+mod queue;
+mod scenario;
+mod schedule;
+mod setup;
 mod spec;
 mod subnet;
+mod trace;
+pub mod units;
 
-pub use lab::{Direction, Lab, LabError, ServerSide};
-pub use spec::{InvalidSpec, LinkSpec};
+pub use lab::{Lab, LabError, ServerSide};
+pub use link::{Direction, Link};
+pub use playback::Playback;
+pub use queue::{Discipline, Queue, QueueLength};
+pub use scenario::{
+    Group, InvalidDivision, InvalidDuration, Phase, PhaseKind, Portion, Scenario, ScenarioError,
+};
+pub use schedule::{InvalidSchedule, Schedule};
+pub use spec::{Duplex, InvalidSpec, LinkSpec};
+pub use trace::{InvalidTrace, Trace};

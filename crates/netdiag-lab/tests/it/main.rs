@@ -2,8 +2,10 @@
 //!
 //! Needs root. Where a test cannot have its link it says so on the standard error, past the capture of test output.
 
+mod clients;
 mod link;
 mod packets;
+mod schedule;
 mod teardown;
 
 use std::fs::File;
@@ -11,7 +13,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use netdiag_lab::{Lab, LabError, LinkSpec, ServerSide};
+use netdiag_lab::{Duplex, Lab, LabError, Link, LinkSpec, ServerSide};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -36,9 +38,14 @@ fn turn() -> File {
     file
 }
 
-/// A lab, or `None` where it cannot be had.
+/// A lab with one client, or `None` where it cannot be had.
 fn lab(spec: LinkSpec, side: ServerSide) -> Option<Lab> {
-    match Lab::start(spec, side) {
+    lab_of([spec.into()], side)
+}
+
+/// A lab with a client behind each link, or `None` where it cannot be had.
+fn lab_of(links: impl IntoIterator<Item = Duplex>, side: ServerSide) -> Option<Lab> {
+    match Lab::start_links(links, side, 7) {
         Ok(lab) => Some(lab),
         Err(error @ (LabError::NotPermitted { .. } | LabError::NoTun(_))) => {
             let test = std::thread::current();
@@ -56,10 +63,14 @@ fn connect(lab: &Lab) -> (TcpStream, TcpStream) {
 }
 
 fn connect_to(lab: &Lab, server: IpAddr) -> (TcpStream, TcpStream) {
+    connect_from(lab, &lab.links()[0], server)
+}
+
+fn connect_from(lab: &Lab, link: &Link, server: IpAddr) -> (TcpStream, TcpStream) {
     let address = SocketAddr::new(server, 0);
     let listener = lab.on_server(|| TcpListener::bind(address).expect("bind")).expect("server");
     let target = listener.local_addr().expect("bound");
-    let client = lab.on_client(|| TcpStream::connect(target).expect("connect")).expect("client");
+    let client = link.on_client(|| TcpStream::connect(target).expect("connect")).expect("client");
     let (server, _) = listener.accept().expect("accept");
     for end in [&server, &client] {
         end.set_nodelay(true).expect("nodelay");

@@ -2,11 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use netdiag_lab::{Lab, ServerSide};
+use netdiag_lab::{Direction, Discipline, Lab, Queue, QueueLength, ServerSide, Trace};
 
-use crate::{SECOND, connect, lab, link, ms, turn};
+use crate::{SECOND, connect, lab, link, ms, round_trips, turn};
 
 #[test]
 fn loss_takes_its_share_in_both_directions_apart() {
@@ -54,6 +54,138 @@ fn receive(socket: &UdpSocket) -> std::collections::HashSet<u16> {
         assert!(numbers.insert(u16::from_ne_bytes(number)), "came twice");
     }
     numbers
+}
+
+#[test]
+fn bursts_are_those_asked_for_and_the_same_in_every_lab_with_the_seed() {
+    let _turn = turn();
+    const PACKETS: u16 = 5000;
+    let spec = link(1).with_burst_loss(0.1, 5.0).expect("possible");
+    let runs = [1, 2].map(|_| {
+        let lab = lab(spec.clone(), ServerSide::Namespace)?;
+        let (client_ip, server_ip) = (lab.client_ip(), lab.server_ip());
+        let bind = |ip| UdpSocket::bind(SocketAddr::new(ip, 0)).expect("bind");
+        let client = lab.on_client(|| bind(client_ip)).expect("client");
+        let server = lab.on_server(|| bind(server_ip)).expect("server");
+        let to = client.local_addr().expect("bound");
+        let receiver = std::thread::spawn(move || receive(&client));
+        for number in 0..PACKETS {
+            server.send_to(&number.to_ne_bytes(), to).expect("send");
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        let received = receiver.join().expect("receiver");
+        Some((0..PACKETS).map(|number| !received.contains(&number)).collect::<Vec<_>>())
+    });
+    let [Some(first), Some(second)] = runs else { return };
+    let bursts: Vec<usize> =
+        first.chunk_by(|a, b| a == b).filter(|run| run[0]).map(<[bool]>::len).collect();
+    let lost: usize = bursts.iter().sum();
+    let mean = lost as f64 / bursts.len() as f64;
+    // A hundred geometric bursts of 5: their mean strays by 0.45, and their sum by a seventh besides.
+    assert!((3.6..=6.4).contains(&mean), "bursts of {mean}");
+    assert!((250..=750).contains(&lost), "{lost} lost");
+    assert_eq!(first, second);
+}
+
+#[test]
+fn a_trace_carries_what_it_says_and_keeps_its_silences() {
+    let _turn = turn();
+    // 6 Mbit/s for 100 ms, then nothing for 100 ms.
+    let text: String = (0..50).map(|n| format!("{}\n", 1 + 2 * n)).collect::<String>() + "200\n";
+    let trace = Trace::parse(text.as_bytes()).expect("a trace");
+    let Some(lab) = lab(link(1), ServerSide::Namespace) else { return };
+    let (client_ip, server_ip) = (lab.client_ip(), lab.server_ip());
+    let client = lab.on_client(|| UdpSocket::bind((client_ip, 0)).expect("bind")).expect("client");
+    let server = lab.on_server(|| UdpSocket::bind((server_ip, 0)).expect("bind")).expect("server");
+    client.set_read_timeout(Some(SECOND)).expect("timeout");
+    let to = client.local_addr().expect("bound");
+    lab.set(link(1).with_trace(trace.clone())).expect("change");
+    // Full packets, of which 306 leave in six rounds.
+    for _ in 0..306 {
+        server.send_to(&[0; 1472], to).expect("send");
+    }
+    let mut came = Vec::new();
+    let start = Instant::now();
+    while came.len() < 306 && client.recv(&mut [0; 2000]).is_ok() {
+        came.push(start.elapsed());
+    }
+    assert_eq!(came.len(), 306);
+    let took = came[305];
+    assert!(took.abs_diff(6 * trace.period()) < ms(50), "{took:?}");
+    let silences = came.windows(2).filter(|pair| pair[1] - pair[0] > ms(70)).count();
+    assert_eq!(silences, 6);
+}
+
+#[test]
+fn packets_are_overtaken_only_where_that_is_asked_for() {
+    let _turn = turn();
+    const PACKETS: u16 = 2000;
+    let jittery = link(20).with_jitter(ms(20)).expect("possible");
+    let reordering = link(5).with_reordering(0.1, ms(3)).expect("possible");
+    for (spec, least, most) in [(jittery, 0, 0), (reordering, 160, 240)] {
+        let Some(lab) = lab(spec, ServerSide::Namespace) else { return };
+        let (client_ip, server_ip) = (lab.client_ip(), lab.server_ip());
+        let bind = |ip| UdpSocket::bind(SocketAddr::new(ip, 0)).expect("bind");
+        let client = lab.on_client(|| bind(client_ip)).expect("client");
+        let server = lab.on_server(|| bind(server_ip)).expect("server");
+        client.set_read_timeout(Some(SECOND / 2)).expect("timeout");
+        let to = client.local_addr().expect("bound");
+        let receiver = std::thread::spawn(move || {
+            let mut number = [0; 2];
+            std::iter::from_fn(|| client.recv(&mut number).ok().map(|_| u16::from_ne_bytes(number)))
+                .collect::<Vec<_>>()
+        });
+        for number in 0..PACKETS {
+            server.send_to(&number.to_ne_bytes(), to).expect("send");
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        let order = receiver.join().expect("receiver");
+        assert_eq!(order.len(), usize::from(PACKETS));
+        // Late ones, as RFC 4737 (section 3.3) has it: a later number came before.
+        let mut next = 0;
+        let overtaken = order.iter().filter(|&&number| {
+            let is_late = number < next;
+            next = next.max(number);
+            is_late
+        });
+        let overtaken = overtaken.count();
+        // 200 with a standard deviation of 13.
+        assert!((least..=most).contains(&overtaken), "{overtaken} of {PACKETS}");
+    }
+}
+
+#[test]
+fn codel_keeps_a_queue_short_that_a_tail_drop_fills() {
+    let _turn = turn();
+    let waited = [Discipline::DropTail, Discipline::CoDel].map(|discipline| {
+        let queue = Queue::try_new(discipline, QueueLength::Time(ms(200))).expect("possible");
+        let slow = link(5).with_rate(4_000_000).expect("possible").with_queue(queue);
+        let lab = lab(link(5), ServerSide::Namespace)?;
+        lab.set_direction(Direction::Down, slow).expect("change");
+        let (client_ip, server_ip) = (lab.client_ip(), lab.server_ip());
+        let server = lab.on_server(|| UdpSocket::bind((server_ip, 0)).expect("bind"));
+        let server = server.expect("server");
+        let mut ends = connect(&lab);
+        let started = Instant::now();
+        let over = Duration::from_secs(4);
+        let load = std::thread::spawn(move || {
+            // A tenth more than the link carries: CoDel gets there by dropping 37 of 367 packets a second.
+            let mut sent = 0;
+            while started.elapsed() < over {
+                server.send_to(&[0; 1472], (client_ip, 9)).expect("send");
+                sent += 1;
+                let due = Duration::from_secs_f64(f64::from(sent) * 12_000.0 / 4_400_000.0);
+                std::thread::sleep(due.saturating_sub(started.elapsed()));
+            }
+        });
+        std::thread::sleep(ms(2500));
+        let waited = round_trips(&mut ends, 5)[2];
+        load.join().expect("load");
+        Some(waited)
+    });
+    let [Some(tail), Some(codel)] = waited else { return };
+    assert!(tail > ms(150), "{tail:?} with a tail drop");
+    assert!(codel < ms(100), "{codel:?} with CoDel");
 }
 
 #[test]
@@ -112,7 +244,7 @@ fn what_tcp_repeats_is_what_the_link_lost() {
     let spec = link(5).with_loss(0.05).expect("possible");
     let Some(lab) = lab(link(5), ServerSide::Namespace) else { return };
     let (mut server, mut client) = connect(&lab);
-    lab.set_direction(netdiag_lab::Direction::Down, spec).expect("change");
+    lab.set_direction(Direction::Down, spec).expect("change");
     for _ in 0..200 {
         server.write_all(&[0; 100]).expect("send");
         std::thread::sleep(ms(5));

@@ -58,7 +58,7 @@ fn link(rtt: Duration) -> LinkSpec {
 fn closes_with(source: &str) {
     let good = link(Duration::from_millis(20));
     let bad = link(Duration::from_millis(200)).with_loss(0.05).expect("a possible link");
-    let lab = Lab::start(good, ServerSide::default()).expect("a lab");
+    let lab = Lab::start(&good, ServerSide::default()).expect("a lab");
     let _stream = Stream::start(&lab);
     let mut command = netdiag(["up", "--listen", "127.0.0.1:0", "--source", source, "--netns"]);
     command.arg(lab.server_netns());
@@ -74,12 +74,12 @@ fn closes_with(source: &str) {
         asked.elapsed()
     };
     reach("a good link", "clear", &|rate| rate >= 0.9 * MAX_TPS);
-    lab.set(bad).expect("the link gets worse");
+    lab.set(&bad).expect("the link gets worse");
     let fallen = reach("the fall", "constrained", &|rate| rate <= 0.5 * MAX_TPS);
     assert!(fallen <= Duration::from_secs(5), "{source}: fell after {fallen:?}");
     let peer = hint(address, &format!("?peer={}", lab.client_ip()));
     assert!(peer["current_tps"].as_f64().is_some_and(|rate| rate <= 0.6 * MAX_TPS), "{peer}");
-    lab.set(good).expect("the link heals");
+    lab.set(&good).expect("the link heals");
     let back = reach("the recovery", "clear", &|rate| rate >= 0.9 * MAX_TPS);
     assert!(back <= Duration::from_secs(10), "{source}: back after {back:?}");
     // For whoever runs this with --nocapture.
@@ -130,7 +130,7 @@ fn silence_holds_the_stream_until_the_link_is_back() {
         return;
     }
     let good = link(Duration::from_millis(20));
-    let lab = Lab::start(good, ServerSide::default()).expect("a lab");
+    let lab = Lab::start(&good, ServerSide::default()).expect("a lab");
     let _stream = Stream::start(&lab);
     let mut command = netdiag(["up", "--listen", "127.0.0.1:0", "--netns"]);
     command.arg(lab.server_netns());
@@ -142,7 +142,7 @@ fn silence_holds_the_stream_until_the_link_is_back() {
         })
     };
     reach("clear", false);
-    lab.set(good.blackout()).expect("the link goes silent");
+    lab.set(good.clone().blackout()).expect("the link goes silent");
     reach("stalled", true);
     let (_, body) = crate::support::get(address, "/v1/streams");
     let all: serde_json::Value = serde_json::from_str(&body).expect("JSON");
@@ -150,7 +150,7 @@ fn silence_holds_the_stream_until_the_link_is_back() {
         (&all["streams"][0]["state"], &all["streams"][0]["cause"]),
         (&"stalled".into(), &"path".into())
     );
-    lab.set(good).expect("the link heals");
+    lab.set(&good).expect("the link heals");
     reach("clear", false);
     running.end_by(Signal::TERM);
 }
