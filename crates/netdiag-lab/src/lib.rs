@@ -13,12 +13,15 @@
 
 mod bottleneck;
 mod cellular;
+pub mod client;
 mod device;
 mod emulator;
+pub mod engine;
 mod jitter;
 mod lab;
 mod link;
 mod loss;
+pub mod metrics;
 mod netns;
 mod playback;
 mod queue;
@@ -29,6 +32,7 @@ mod spec;
 mod subnet;
 mod trace;
 pub mod units;
+mod user_namespace;
 
 pub use lab::{Lab, LabError, ServerSide};
 pub use link::{Direction, Link};
@@ -40,3 +44,4 @@ pub use scenario::{
 pub use schedule::{InvalidSchedule, Schedule};
 pub use spec::{Duplex, InvalidSpec, LinkSpec};
 pub use trace::{InvalidTrace, Trace};
+pub use user_namespace::enter_user_namespace;

@@ -6,6 +6,7 @@ mod clients;
 mod link;
 mod packets;
 mod schedule;
+mod streams;
 mod teardown;
 
 use std::fs::File;
