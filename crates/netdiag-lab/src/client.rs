@@ -30,6 +30,8 @@ pub struct Question<'a> {
     pub tokens: u32,
     /// A silence after which the reader leaves; `None` for one who never does.
     pub patience: Option<Duration>,
+    /// When everybody stops reading; what has come by then is the answer.
+    pub until: Option<Instant>,
 }
 
 /// What came of it.
@@ -50,6 +52,8 @@ pub enum End {
     Finished,
     /// The reader lost patience.
     Left,
+    /// Time was up ([`Question::until`]).
+    TimeUp,
     /// The server or the connection did.
     Broken(String),
 }
@@ -92,7 +96,7 @@ impl Session {
         let asked = self.origin.elapsed();
         let mut tokens = Vec::new();
         let end = match self.send(question).await {
-            Ok(response) => read(response, question.patience, self.origin, &mut tokens).await,
+            Ok(response) => read(response, question, self.origin, &mut tokens).await,
             Err(end) => end,
         };
         let ended = self.origin.elapsed();
@@ -114,22 +118,28 @@ impl Session {
             self.sender.ready().await?;
             self.sender.send_request(request).await
         };
-        let response = patiently(question.patience, ready).await?;
+        let response = question.patiently(ready).await?;
         response.map_err(|error| End::Broken(error.to_string()))
     }
 }
 
-/// Waits for as long as the reader does.
-async fn patiently<T>(patience: Option<Duration>, what: impl Future<Output = T>) -> Result<T, End> {
-    match patience {
-        Some(patience) => tokio::time::timeout(patience, what).await.map_err(|_| End::Left),
-        None => Ok(what.await),
+impl Question<'_> {
+    /// Waits for as long as the reader does.
+    async fn patiently<T>(&self, what: impl Future<Output = T>) -> Result<T, End> {
+        let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
+        let (wait, end) = match (self.patience, left) {
+            (Some(patience), Some(left)) if patience < left => (patience, End::Left),
+            (_, Some(left)) => (left, End::TimeUp),
+            (Some(patience), None) => (patience, End::Left),
+            (None, None) => return Ok(what.await),
+        };
+        tokio::time::timeout(wait, what).await.map_err(|_| end)
     }
 }
 
 async fn read(
     response: Response<Incoming>,
-    patience: Option<Duration>,
+    question: Question<'_>,
     origin: Instant,
     tokens: &mut Vec<Duration>,
 ) -> End {
@@ -139,7 +149,7 @@ async fn read(
     }
     let (mut body, mut pending) = (response.into_body(), Vec::new());
     loop {
-        let frame = match patiently(patience, body.frame()).await {
+        let frame = match question.patiently(body.frame()).await {
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(error))) => return End::Broken(error.to_string()),
             Ok(None) => return End::Broken("the answer ended in the middle".to_owned()),
@@ -153,7 +163,7 @@ async fn read(
             match event.strip_prefix(b"data: ").map(<[u8]>::trim_ascii) {
                 Some(b"[DONE]") => {
                     // To its last byte, so that the connection can be used again.
-                    while let Ok(Some(Ok(_))) = patiently(patience, body.frame()).await {}
+                    while let Ok(Some(Ok(_))) = question.patiently(body.frame()).await {}
                     return End::Finished;
                 }
                 Some(data) if has_text(data) => tokens.push(now),

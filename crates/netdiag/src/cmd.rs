@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod doctor;
+pub(crate) mod experiment;
 pub(crate) mod pace;
 pub(crate) mod plot;
 pub(crate) mod serve;

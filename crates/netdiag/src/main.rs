@@ -7,6 +7,7 @@ mod cli;
 mod cmd;
 mod config_file;
 mod csv_file;
+mod experiment;
 mod failure;
 mod figures;
 mod hint_server;

@@ -24,7 +24,7 @@ async fn session(address: SocketAddr) -> Session {
 }
 
 fn question(tokens: u32) -> Question<'static> {
-    Question { model: "netdiag-demo", prompt: "Hello", tokens, patience: None }
+    Question { model: "netdiag-demo", prompt: "Hello", tokens, patience: None, until: None }
 }
 
 fn rate(per_second: f64) -> Allowance {

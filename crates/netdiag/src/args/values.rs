@@ -18,6 +18,8 @@ use netdiag_pacer::WhenStale;
 use netdiag_probe::SourceChoice;
 use netdiag_telemetry::Tps;
 
+use crate::experiment::Policy;
+
 /// The shortest interval or window. A round trip to the kernel for ten thousand flows takes longer.
 const SHORTEST: f64 = 0.01;
 /// The longest interval: beyond an hour, nothing here is live.
@@ -71,6 +73,32 @@ pub(crate) fn truth() -> impl TypedValueParser<Value = bool> {
         "false" | "f" | "no" | "n" | "off" | "0" => Ok(false),
         _ => Err("must be true or false"),
     })
+}
+
+/// A length of time with or without its unit: `60`, `60s`, `500ms`, `5m`.
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
+    let told = "must be a time from 1 s to 86400 s, such as 60, 90s or 5m";
+    let text = text.trim();
+    let number = |text: &str| text.parse::<f64>().ok().filter(|value| value.is_finite());
+    let seconds = number(text)
+        .or_else(|| Some(number(text.strip_suffix("ms")?)? / 1e3))
+        .or_else(|| number(text.strip_suffix('s')?))
+        .or_else(|| Some(number(text.strip_suffix('m')?)? * 60.0))
+        .or_else(|| Some(number(text.strip_suffix('h')?)? * 3600.0));
+    let seconds = seconds.filter(|seconds| (1.0..=86_400.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| told.to_owned())
+}
+
+/// `--streams`.
+pub(crate) fn streams(text: &str) -> Result<usize, String> {
+    let streams = text.trim().parse().ok().filter(|streams| (1..=200).contains(streams));
+    streams.ok_or_else(|| "must be a whole number from 1 to 200".to_owned())
+}
+
+/// One of `--arms`.
+pub(crate) fn arm(text: &str) -> Result<Policy, String> {
+    let policy = Policy::ALL.into_iter().find(|policy| policy.name() == text.trim());
+    policy.ok_or_else(|| "must be none, classic, or both with a comma between them".to_owned())
 }
 
 /// A local port of a flow.

@@ -83,13 +83,15 @@ impl Chart<'_> {
         }
         for tick in &axis.ticks {
             let y = HEIGHT * (1.0 - axis.place(*tick));
-            let _ = write!(
-                html,
-                "<path class=\"grid\" d=\"M0 {y:.1}H{WIDTH}\"/>"
-            );
+            let _ = write!(html, "<path class=\"grid\" d=\"M0 {y:.1}H{WIDTH}\"/>");
         }
         for series in &self.series {
-            let _ = write!(html, "<path class=\"line {}\" d=\"{}\"/>", series.class, self.path(series, &axis));
+            let _ = write!(
+                html,
+                "<path class=\"line {}\" d=\"{}\"/>",
+                series.class,
+                self.path(series, &axis)
+            );
         }
         html.push_str("</svg></div></figure>\n");
         html
@@ -99,17 +101,28 @@ impl Chart<'_> {
         let entry = |series: &Series<'_>| {
             format!("<i class=\"key {}\"></i>{} ", series.class, escape(series.name))
         };
-        format!("<span class=\"legend\">{}</span>", self.series.iter().map(entry).collect::<String>())
+        format!(
+            "<span class=\"legend\">{}</span>",
+            self.series.iter().map(entry).collect::<String>()
+        )
     }
 
     fn labels(&self, axis: &Axis, html: &mut String) {
         for tick in &axis.ticks {
             let bottom = 100.0 * axis.place(*tick);
-            let _ = write!(html, "<span class=\"y\" style=\"bottom:{bottom:.2}%\">{}</span>", number(*tick));
+            let _ = write!(
+                html,
+                "<span class=\"y\" style=\"bottom:{bottom:.2}%\">{}</span>",
+                number(*tick)
+            );
         }
         for second in time_ticks(self.seconds) {
             let left = 100.0 * second / self.seconds;
-            let _ = write!(html, "<span class=\"x\" style=\"left:{left:.2}%\">{} s</span>", number(second));
+            let _ = write!(
+                html,
+                "<span class=\"x\" style=\"left:{left:.2}%\">{} s</span>",
+                number(second)
+            );
         }
         for band in self.bands.iter().filter(|band| !band.label.is_empty()) {
             let left = self.x(band.from) / WIDTH * 100.0;
@@ -234,7 +247,13 @@ mod tests {
     #[test]
     fn lines_break_where_values_are_missing() {
         let html = chart(
-            &[(0.0, Some(1.0)), (5.0, Some(2.0)), (6.0, None), (7.0, Some(f64::NAN)), (10.0, Some(0.0))],
+            &[
+                (0.0, Some(1.0)),
+                (5.0, Some(2.0)),
+                (6.0, None),
+                (7.0, Some(f64::NAN)),
+                (10.0, Some(0.0)),
+            ],
             Scale::FromZero(4.0),
         );
         assert!(html.contains("d=\"M0.0 150.0L500.0 100.0M1000.0 200.0\""), "{html}");

@@ -96,6 +96,31 @@ fn pair(low: Option<f64>, high: Option<f64>) -> String {
     format!("{} / {}", number(low, 3, " s"), number(high, 3, " s"))
 }
 
+/// The table for a terminal.
+pub(crate) fn table(record: &Record) -> String {
+    let width = FIGURES.iter().map(|figure| figure.name.chars().count()).max().unwrap_or(0);
+    let columns: Vec<Vec<String>> = record
+        .arms
+        .iter()
+        .map(|arm| {
+            std::iter::once(arm.name.clone())
+                .chain(FIGURES.iter().map(|figure| (figure.of)(arm)))
+                .collect()
+        })
+        .collect();
+    let names = std::iter::once("").chain(FIGURES.iter().map(|figure| figure.name));
+    let mut text = String::new();
+    for (row, name) in names.enumerate() {
+        text += &format!("{name:<width$}");
+        for column in &columns {
+            let wide = column.iter().map(|cell| cell.chars().count()).max().unwrap_or(0);
+            text += &format!("  {:>wide$}", column[row]);
+        }
+        text.push('\n');
+    }
+    text
+}
+
 /// Sentences that say what the paced arms changed against the first arm that is not paced, whichever way it went.
 pub(crate) fn findings(record: &Record) -> Vec<String> {
     let mut findings = Vec::new();

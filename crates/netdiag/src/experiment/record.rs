@@ -106,13 +106,15 @@ pub(crate) struct Tick {
     pub(crate) target_tps: f64,
     pub(crate) hold: bool,
     /// All streams together.
-    pub(crate) generated_tps: Option<f64>,
-    pub(crate) delivered_tps: Option<f64>,
+    pub(crate) generated_tps: f64,
+    pub(crate) delivered_tps: f64,
 }
 
 /// Counters that do not add up: a fault of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{generated} tokens were generated, but {acked} acked, {in_flight} in flight and {wasted} wasted are not so many")]
+#[error(
+    "{generated} tokens were generated, but {acked} acked, {in_flight} in flight and {wasted} wasted are not so many"
+)]
 pub(crate) struct Unbalanced {
     generated: u64,
     acked: u64,
@@ -120,9 +122,40 @@ pub(crate) struct Unbalanced {
     wasted: u64,
 }
 
+impl Record {
+    /// The name of the phase at a time.
+    pub(crate) fn phase_at(&self, seconds: f64) -> &str {
+        let phase = self.phases.iter().rev().find(|phase| seconds >= phase.from_seconds);
+        phase.map_or("", |phase| &phase.name)
+    }
+
+    /// What was run, in a sentence.
+    pub(crate) fn setting(&self) -> String {
+        let arms: Vec<&str> = self.arms.iter().map(|arm| arm.name.as_str()).collect();
+        let idle = self.idle_cpu.map_or(String::new(), |idle| {
+            format!(" The machine was idle for {:.0} % of its processors' time.", idle * 100.0)
+        });
+        format!(
+            "{} streams per arm for {:.0} s, arms {}; rates from {} to {} tokens/s, seed {}, measured by {}.{idle}",
+            self.streams,
+            self.seconds,
+            arms.join(", "),
+            self.min_tps,
+            self.max_tps,
+            self.seed,
+            self.source,
+        )
+    }
+}
+
 impl TokenCounts {
     /// Counts that add up.
-    pub(crate) fn try_new(generated: u64, acked: u64, in_flight: u64, wasted: u64) -> Result<Self, Unbalanced> {
+    pub(crate) fn try_new(
+        generated: u64,
+        acked: u64,
+        in_flight: u64,
+        wasted: u64,
+    ) -> Result<Self, Unbalanced> {
         match acked.checked_add(in_flight).and_then(|sum| sum.checked_add(wasted)) {
             Some(sum) if sum == generated => Ok(Self { generated, acked, in_flight, wasted }),
             _ => Err(Unbalanced { generated, acked, in_flight, wasted }),
@@ -139,19 +172,29 @@ impl Rate {
     /// Of an arm's intervals. `back_at` is the rate that counts as recovered.
     pub(crate) fn of(ticks: &[Tick], phases: &[PhaseSpan], back_at: f64) -> Self {
         let fault_at = |seconds: f64| {
-            let phase = phases.iter().find(|phase| seconds > phase.from_seconds && seconds <= phase.to_seconds);
+            let phase = phases
+                .iter()
+                .find(|phase| seconds > phase.from_seconds && seconds <= phase.to_seconds);
             phase.is_some_and(|phase| phase.fault)
         };
         let mean = |fault: bool| {
-            let rates = ticks.iter().filter(|tick| fault_at(tick.seconds) == fault).map(|tick| tick.current_tps);
-            let (count, sum) = rates.fold((0_u32, 0.0), |(count, sum), rate| (count + 1, sum + rate));
+            let rates = ticks
+                .iter()
+                .filter(|tick| fault_at(tick.seconds) == fault)
+                .map(|tick| tick.current_tps);
+            let (count, sum) =
+                rates.fold((0_u32, 0.0), |(count, sum), rate| (count + 1, sum + rate));
             (count > 0).then(|| sum / f64::from(count))
         };
         // Faults that follow one another are one.
-        let ends = phases.windows(2).filter(|pair| pair[0].fault && !pair[1].fault).map(|pair| (pair[0].to_seconds, pair[1].to_seconds));
+        let ends = phases
+            .windows(2)
+            .filter(|pair| pair[0].fault && !pair[1].fault)
+            .map(|pair| (pair[0].to_seconds, pair[1].to_seconds));
         let mut recoveries: Vec<f64> = ends
             .filter_map(|(end, until)| {
-                let mut after = ticks.iter().filter(|tick| tick.seconds > end && tick.seconds <= until);
+                let mut after =
+                    ticks.iter().filter(|tick| tick.seconds > end && tick.seconds <= until);
                 Some(after.find(|tick| tick.current_tps >= back_at)?.seconds - end)
             })
             .collect();

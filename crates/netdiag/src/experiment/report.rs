@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use super::chart::{Band, Chart, Scale, Series, escape};
-use super::figures::{FIGURES, Figure};
+use super::figures::{self, FIGURES, Figure};
 use super::record::{Record, Tick};
 
 /// Arms beyond these share the last colour.
@@ -47,8 +47,10 @@ pub(crate) fn render(record: &Record) -> String {
 }
 
 fn findings(record: &Record) -> String {
-    let items: String =
-        record.findings().iter().map(|line| format!("<li>{}</li>\n", escape(line))).collect();
+    let items: String = figures::findings(record)
+        .iter()
+        .map(|line| format!("<li>{}</li>\n", escape(line)))
+        .collect();
     format!("<h2>In short</h2>\n<ul>\n{items}</ul>\n")
 }
 
@@ -60,7 +62,8 @@ fn charts(record: &Record) -> Vec<String> {
             points: arm.ticks.iter().map(|tick| (tick.seconds, of(tick))).collect(),
         });
         let bands = bands(record);
-        Chart { title, note, seconds: record.seconds, scale, series: series.collect(), bands }.render()
+        Chart { title, note, seconds: record.seconds, scale, series: series.collect(), bands }
+            .render()
     };
     vec![
         chart("Round trip", "95th percentile per interval, ms", Scale::Log, |tick| tick.p95_rtt_ms),
@@ -77,11 +80,14 @@ fn charts(record: &Record) -> Vec<String> {
             Some(tick.current_tps)
         }),
         chart("Generated", "tokens/s, all streams of an arm", Scale::FromZero(1.0), |tick| {
-            tick.generated_tps
+            Some(tick.generated_tps)
         }),
-        chart("Delivered", "tokens/s that clients received, all streams of an arm", Scale::FromZero(1.0), |tick| {
-            tick.delivered_tps
-        }),
+        chart(
+            "Delivered",
+            "tokens/s that clients received, all streams of an arm",
+            Scale::FromZero(1.0),
+            |tick| Some(tick.delivered_tps),
+        ),
     ]
 }
 
@@ -104,7 +110,8 @@ fn colour(index: usize) -> &'static str {
 }
 
 fn table(record: &Record) -> String {
-    let heads: String = record.arms.iter().map(|arm| format!("<th>{}</th>", escape(&arm.name))).collect();
+    let heads: String =
+        record.arms.iter().map(|arm| format!("<th>{}</th>", escape(&arm.name))).collect();
     let row = |figure: &Figure| {
         let cells: String =
             record.arms.iter().map(|arm| format!("<td>{}</td>", (figure.of)(arm))).collect();

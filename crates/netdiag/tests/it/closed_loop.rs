@@ -89,8 +89,8 @@ fn closes_with(source: &str) {
 
 fn the_light_follows_the_loss(source: &str) {
     let good = link(Duration::from_millis(20));
-    let bad = good.with_loss(0.08).expect("a possible link");
-    let lab = Lab::start(good, ServerSide::default()).expect("a lab");
+    let bad = good.clone().with_loss(0.08).expect("a possible link");
+    let lab = Lab::start(good.clone(), ServerSide::default()).expect("a lab");
     let _stream = Stream::start(&lab);
     let mut command = netdiag(["up", "--listen", "127.0.0.1:0", "--source", source, "--netns"]);
     command.arg(lab.server_netns());

@@ -1,0 +1,111 @@
+//! What an experiment leaves behind.
+//!
+//! | file | is |
+//! | --- | --- |
+//! | `report.html` | everything in one page |
+//! | `summary.json` | the figures (`netdiag-experiment/1`) |
+//! | `timeline.png` | the link as the last arm's probe saw it |
+//! | `net_data.csv` | the same, as `netdiag agent` writes it; other arms' have their name in front |
+//! | `hints.csv` | what was recommended, per arm and interval |
+//! | `tokens.csv` | when each token came, per arm and answer |
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+use netdiag_lab::client::{Answer, End};
+use netdiag_telemetry::{Row, csv};
+
+use super::record::Record;
+use super::report;
+use crate::plot::{self, Recording};
+use crate::replace::replace;
+
+/// Writes all of it. Each file is replaced whole; `arms` are in the record's order.
+pub(crate) fn write(
+    folder: &Path,
+    record: &Record,
+    arms: &[(Vec<Row>, Vec<Answer>)],
+) -> anyhow::Result<()> {
+    let save = |name: &str, content: &[u8]| {
+        let path = folder.join(name);
+        replace(&path, |file| file.write_all(content))
+            .with_context(|| format!("cannot write {}", path.display()))
+    };
+    for (index, (arm, (rows, _))) in record.arms.iter().zip(arms).enumerate() {
+        let text: String =
+            std::iter::once(csv::header()).chain(rows.iter().map(csv::format_row)).collect();
+        let is_last = index + 1 == arms.len();
+        let name =
+            if is_last { "net_data.csv".to_owned() } else { format!("{}.net_data.csv", arm.name) };
+        save(&name, text.as_bytes())?;
+    }
+    if let (Some(arm), Some((rows, _))) = (record.arms.last(), arms.last()) {
+        let anomalies = arm.ticks.iter().map(|tick| tick.anomaly).collect();
+        let name = format!("{}, {}", record.scenario, arm.name);
+        save("timeline.png", &plot::draw(&Recording { rows: rows.clone(), anomalies, name })?)?;
+    }
+    save("hints.csv", hints(record).as_bytes())?;
+    save("tokens.csv", tokens(record, arms).as_bytes())?;
+    let summary = serde_json::to_string_pretty(record).context("the summary as JSON")? + "\n";
+    save("summary.json", summary.as_bytes())?;
+    save("report.html", report::render(record).as_bytes())
+}
+
+fn hints(record: &Record) -> String {
+    let mut text = "arm,seconds,phase,p95_rtt_ms,retrans_segs,health,anomaly,anomaly_score,state,hold,current_tps,target_tps,generated_tps,delivered_tps\n".to_owned();
+    for arm in &record.arms {
+        for tick in &arm.ticks {
+            let rtt = tick.p95_rtt_ms.map_or(String::new(), |ms| format!("{ms:.3}"));
+            // Writing to a String cannot fail, here and below.
+            let _ = writeln!(
+                text,
+                "{},{:.3},{},{rtt},{},{:.4},{},{:.4},{},{},{:.3},{:.3},{:.1},{:.1}",
+                arm.name,
+                tick.seconds,
+                quoted(record.phase_at(tick.seconds)),
+                tick.retrans_segs,
+                tick.health,
+                u8::from(tick.anomaly),
+                tick.anomaly_score,
+                tick.state,
+                u8::from(tick.hold),
+                tick.current_tps,
+                tick.target_tps,
+                tick.generated_tps,
+                tick.delivered_tps,
+            );
+        }
+    }
+    text
+}
+
+fn tokens(record: &Record, arms: &[(Vec<Row>, Vec<Answer>)]) -> String {
+    let mut text = "arm,answer,asked_seconds,end,token,received_seconds\n".to_owned();
+    for (arm, (_, answers)) in record.arms.iter().zip(arms) {
+        for (number, answer) in answers.iter().enumerate() {
+            let end = match answer.end {
+                End::Finished => "finished",
+                End::Left => "left",
+                End::TimeUp => "time_up",
+                End::Broken(_) => "broken",
+            };
+            let asked = answer.delivered.asked.as_secs_f64();
+            for (token, at) in answer.delivered.tokens.iter().enumerate() {
+                let at = at.as_secs_f64();
+                let _ = writeln!(text, "{},{number},{asked:.4},{end},{token},{at:.4}", arm.name);
+            }
+        }
+    }
+    text
+}
+
+/// A phase's name may have commas in it (RFC 4180).
+fn quoted(text: &str) -> String {
+    if text.contains([',', '"', '\n']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
+}
