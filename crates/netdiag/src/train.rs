@@ -64,31 +64,21 @@ pub(crate) fn train(
     let stability = stability::measure(&features, params, fit);
 
     let judged = recording.judged_by(&model, progress);
-    let training = Scored::of(&used_scores(&recording.intervals, &judged), model.offset());
+    let scores = used_scores(&recording.intervals, &judged);
+    let training = Scored::of(&scores, model.offset());
     let mut notes = notes(&model, &training, params);
     notes.extend(recording.note());
-    let mut score_chart = ScoreChart {
-        trained: used_scores(&recording.intervals, &judged),
-        held_out: None,
-        offset: model.offset(),
-    };
-    let mut hold_out = None;
-    match earlier {
+    let (hold_out, scores) = match earlier {
         Ok(earlier) => {
-            let judged = recording.judged_by(&earlier, progress);
-            let from = recording.row_of_used(split);
-            let (trained, held_out) = recording.intervals.split_at(from);
-            score_chart = ScoreChart {
-                trained: used_scores(trained, &judged),
-                held_out: Some((from, used_scores(held_out, &judged[from..]))),
-                offset: earlier.offset(),
-            };
-            let judgement = Judgement::of(held_out, &judged[from..], earlier.offset());
-            notes.extend(judgement.note("hold-out"));
-            hold_out = Some(HoldOut { trained_rows: split, judgement });
+            let (hold_out, scores) = hold_out(recording, split, &earlier, progress);
+            notes.extend(hold_out.judgement.note("hold-out"));
+            (Some(hold_out), scores)
         }
-        Err(error) => notes.push(format!("no hold-out: in the first three quarters, {error}")),
-    }
+        Err(error) => {
+            notes.push(format!("no hold-out: in the first three quarters, {error}"));
+            (None, ScoreChart { trained: scores, held_out: None, offset: model.offset() })
+        }
+    };
     let validation = validation.map(|other| {
         let judged = other.judged_by(&model, progress);
         let judgement = Judgement::of(&other.intervals, &judged, model.offset());
@@ -99,7 +89,7 @@ pub(crate) fn train(
     Ok(Outcome {
         chart: ModelChart {
             title: headline(recording, &training, params),
-            scores: score_chart,
+            scores,
             rows: recording.chart_rows(&judged, model.offset()),
         },
         metrics: Metrics {
@@ -115,6 +105,26 @@ pub(crate) fn train(
         },
         model,
     })
+}
+
+/// What `earlier`, a model of the used rows before the one of number `split`, makes of the rest.
+fn hold_out(
+    recording: &Recording,
+    split: usize,
+    earlier: &Arc<Model>,
+    progress: &Progress,
+) -> (HoldOut, ScoreChart) {
+    let judged = recording.judged_by(earlier, progress);
+    let from = recording.row_of_used(split);
+    let (trained, held_out) = recording.intervals.split_at(from);
+    let (judged_trained, judged_held_out) = judged.split_at(from);
+    let judgement = Judgement::of(held_out, judged_held_out, earlier.offset());
+    let scores = ScoreChart {
+        trained: used_scores(trained, judged_trained),
+        held_out: Some((from, used_scores(held_out, judged_held_out))),
+        offset: earlier.offset(),
+    };
+    (HoldOut { trained_rows: split, judgement }, scores)
 }
 
 /// What a person should know of the training itself.
