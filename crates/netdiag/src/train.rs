@@ -26,7 +26,7 @@ use crate::terminal::{Progress, Unit};
 use judgement::Judgement;
 use metrics::{Data, FORMAT, FeatureSummary, HoldOut, Metrics, Parameters, Validation};
 pub(crate) use recording::Recording;
-use recording::used_scores;
+use recording::{Judged, used_scores};
 use scores::Scored;
 
 /// Share of the rows, from the first on, that the hold-out's model is trained from.
@@ -63,20 +63,22 @@ pub(crate) fn train(
     let earlier = fit(&features[..split], params);
     let stability = stability::measure(&features, params, fit);
 
-    let judged = recording.judged_by(&model, progress);
-    let scores = used_scores(&recording.intervals, &judged);
+    let scores: Vec<f64> = features.iter().map(|features| model.score(features)).collect();
     let training = Scored::of(&scores, model.offset());
     let mut notes = notes(&model, &training, params);
     notes.extend(recording.note());
-    let (hold_out, scores) = match earlier {
+    let flagged = scores.iter().map(|&score| score < model.offset()).collect::<Vec<bool>>();
+    let (hold_out, judged, scores) = match earlier {
         Ok(earlier) => {
-            let (hold_out, scores) = hold_out(recording, split, &earlier, progress);
+            let judged = recording.judged_by(&earlier, progress);
+            let (hold_out, scores) = hold_out(recording, split, &judged, earlier.offset());
             notes.extend(hold_out.judgement.note("hold-out"));
-            (Some(hold_out), scores)
+            (Some(hold_out), judged, scores)
         }
         Err(error) => {
             notes.push(format!("no hold-out: in the first three quarters, {error}"));
-            (None, ScoreChart { trained: scores, held_out: None, offset: model.offset() })
+            let scores = ScoreChart { trained: scores, held_out: None, offset: model.offset() };
+            (None, recording.judged_by(&model, progress), scores)
         }
     };
     let validation = validation.map(|other| {
@@ -90,7 +92,7 @@ pub(crate) fn train(
         chart: ModelChart {
             title: headline(recording, &training, params),
             scores,
-            rows: recording.chart_rows(&judged, model.offset()),
+            rows: recording.chart_rows(&judged, &flagged),
         },
         metrics: Metrics {
             format: FORMAT,
@@ -107,22 +109,21 @@ pub(crate) fn train(
     })
 }
 
-/// What `earlier`, a model of the used rows before the one of number `split`, makes of the rest.
+/// What a model of the used rows before the one of number `split` makes of the rest, by its judgement of all rows.
 fn hold_out(
     recording: &Recording,
     split: usize,
-    earlier: &Arc<Model>,
-    progress: &Progress,
+    judged: &[Judged],
+    offset: f64,
 ) -> (HoldOut, ScoreChart) {
-    let judged = recording.judged_by(earlier, progress);
     let from = recording.row_of_used(split);
     let (trained, held_out) = recording.intervals.split_at(from);
     let (judged_trained, judged_held_out) = judged.split_at(from);
-    let judgement = Judgement::of(held_out, judged_held_out, earlier.offset());
+    let judgement = Judgement::of(held_out, judged_held_out, offset);
     let scores = ScoreChart {
         trained: used_scores(trained, judged_trained),
         held_out: Some((from, used_scores(held_out, judged_held_out))),
-        offset: earlier.offset(),
+        offset,
     };
     (HoldOut { trained_rows: split, judgement }, scores)
 }
