@@ -103,7 +103,7 @@ fn scores(scores: &ScoreChart, area: &Area<'_>) -> Drawn {
             Rectangle::new([(edges[0], 0.0), (edges[1], percent)], BLUE.mix(0.5).filled())
         }))?
         .label(if held_out.is_some() { "rows it was trained on" } else { "rows" })
-        .legend(|at| swatch(at, BLUE.mix(0.5).filled()));
+        .legend(|at| canvas::swatch(at, BLUE.mix(0.5).filled()));
     if let Some(held_out) = held_out {
         let steps = edges.windows(2).zip(held_out);
         let steps = steps.flat_map(|(edges, y)| [(edges[0], y), (edges[1], y)]);
@@ -214,10 +214,4 @@ fn timeline(rows: &[ChartRow], held_out: Option<usize>, area: &Area<'_>) -> Draw
         canvas::draw_line(&mut chart, upright, canvas::line(ORANGE, 2), name)?;
     }
     canvas::legend(&mut chart)
-}
-
-/// A piece of colour in a legend.
-fn swatch((x, y): (i32, i32), style: ShapeStyle) -> Rectangle<(i32, i32)> {
-    let (half, width) = (canvas::scaled(5) as i32, canvas::scaled(18) as i32);
-    Rectangle::new([(x, y - half), (x + width, y + half)], style)
 }
