@@ -1,4 +1,4 @@
-//! Standard output for texts that come piece by piece, as somebody reads it or not.
+//! Standard output: for texts that come whole, and for those that come piece by piece, as somebody reads them or not.
 //!
 //! Invariant: a reader that has stopped reading keeps nobody from hearing the wish to end.
 
@@ -12,6 +12,16 @@ use crate::stop::Stop;
 
 /// How soon the wish to end is heard while the reader is busy.
 const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Prints a whole text. Whoever closes the pipe has read enough.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to stdout")
+        }
+        _ => Ok(()),
+    }
+}
 
 /// How a piece went out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

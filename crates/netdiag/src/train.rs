@@ -26,7 +26,7 @@ use crate::terminal::{Progress, Unit};
 use judgement::Judgement;
 use metrics::{Data, FORMAT, FeatureSummary, HoldOut, Metrics, Parameters, Validation};
 pub(crate) use recording::Recording;
-use recording::used_scores;
+use recording::{Judged, used_scores};
 use scores::Scored;
 
 /// Share of the rows, from the first on, that the hold-out's model is trained from.
@@ -63,32 +63,24 @@ pub(crate) fn train(
     let earlier = fit(&features[..split], params);
     let stability = stability::measure(&features, params, fit);
 
-    let judged = recording.judged_by(&model, progress);
-    let training = Scored::of(&used_scores(&recording.intervals, &judged), model.offset());
+    let scores: Vec<f64> = features.iter().map(|features| model.score(features)).collect();
+    let training = Scored::of(&scores, model.offset());
     let mut notes = notes(&model, &training, params);
     notes.extend(recording.note());
-    let mut score_chart = ScoreChart {
-        trained: used_scores(&recording.intervals, &judged),
-        held_out: None,
-        offset: model.offset(),
-    };
-    let mut hold_out = None;
-    match earlier {
+    let flagged = scores.iter().map(|&score| score < model.offset()).collect::<Vec<bool>>();
+    let (hold_out, judged, scores) = match earlier {
         Ok(earlier) => {
             let judged = recording.judged_by(&earlier, progress);
-            let from = recording.row_of_used(split);
-            let (trained, held_out) = recording.intervals.split_at(from);
-            score_chart = ScoreChart {
-                trained: used_scores(trained, &judged),
-                held_out: Some((from, used_scores(held_out, &judged[from..]))),
-                offset: earlier.offset(),
-            };
-            let judgement = Judgement::of(held_out, &judged[from..], earlier.offset());
-            notes.extend(judgement.note("hold-out"));
-            hold_out = Some(HoldOut { trained_rows: split, judgement });
+            let (hold_out, scores) = hold_out(recording, split, &judged, earlier.offset());
+            notes.extend(hold_out.judgement.note("hold-out"));
+            (Some(hold_out), judged, scores)
         }
-        Err(error) => notes.push(format!("no hold-out: in the first three quarters, {error}")),
-    }
+        Err(error) => {
+            notes.push(format!("no hold-out: in the first three quarters, {error}"));
+            let scores = ScoreChart { trained: scores, held_out: None, offset: model.offset() };
+            (None, recording.judged_by(&model, progress), scores)
+        }
+    };
     let validation = validation.map(|other| {
         let judged = other.judged_by(&model, progress);
         let judgement = Judgement::of(&other.intervals, &judged, model.offset());
@@ -99,8 +91,8 @@ pub(crate) fn train(
     Ok(Outcome {
         chart: ModelChart {
             title: headline(recording, &training, params),
-            scores: score_chart,
-            rows: recording.chart_rows(&judged, model.offset()),
+            scores,
+            rows: recording.chart_rows(&judged, &flagged),
         },
         metrics: Metrics {
             format: FORMAT,
@@ -115,6 +107,25 @@ pub(crate) fn train(
         },
         model,
     })
+}
+
+/// What a model of the used rows before the one of number `split` makes of the rest, by its judgement of all rows.
+fn hold_out(
+    recording: &Recording,
+    split: usize,
+    judged: &[Judged],
+    offset: f64,
+) -> (HoldOut, ScoreChart) {
+    let from = recording.row_of_used(split);
+    let (trained, held_out) = recording.intervals.split_at(from);
+    let (judged_trained, judged_held_out) = judged.split_at(from);
+    let judgement = Judgement::of(held_out, judged_held_out, offset);
+    let scores = ScoreChart {
+        trained: used_scores(trained, judged_trained),
+        held_out: Some((from, used_scores(held_out, judged_held_out))),
+        offset,
+    };
+    (HoldOut { trained_rows: split, judgement }, scores)
 }
 
 /// What a person should know of the training itself.

@@ -7,13 +7,13 @@ mod checks;
 mod qdisc;
 
 use std::fmt;
-use std::io::{self, Write};
 
 use anyhow::Context as _;
 use netdiag_telemetry::Source;
 use serde::Serialize;
 
 use crate::args::values;
+use crate::output;
 use crate::stop::Stop;
 
 /// Check what this machine supports, and say what to do about what it lacks
@@ -75,13 +75,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         report.to_string()
     };
     text.push('\n');
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        // Whoever closed the pipe has read enough.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            return Err(error).context("cannot print the report");
-        }
-        _ => {}
-    }
+    output::print(&text)?;
     anyhow::ensure!(
         report.works,
         "no source of telemetry works here; the remedies are in the table"

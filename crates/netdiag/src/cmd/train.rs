@@ -3,7 +3,7 @@
 //! Invariant: model, picture and figures belong together. They are written after everything has been computed, and none is
 //! replaced unless all can be.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use netdiag_iforest::{Contamination, Params};
 
 use crate::args::values;
 use crate::failure::UsageError;
+use crate::output;
 use crate::place::Places;
 use crate::plot;
 use crate::replace::{Staged, resolved};
@@ -64,8 +65,8 @@ pub(crate) struct Args {
 
     /// Grow this many trees.
     ///
-    /// From 1 to 10000. Scores settle before 100; size of the file and time of a judgement grow with it, up to 2 KB and some
-    /// 12 ns per tree.
+    /// From 1 to 10000. Scores settle before 100; size of the file and time of a judgement grow with it, one to two kilobytes and
+    /// some 12 ns per tree.
     #[arg(
         long,
         value_name = "N",
@@ -150,7 +151,7 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
     let png = plot::draw_model(&outcome.chart)?;
     drop(progress);
     write(args, &outcome, &png)?;
-    print(&outcome.metrics.to_string())?;
+    output::print(&outcome.metrics.to_string())?;
     let (model, plot, metrics) =
         (args.model.display(), args.plot.display(), args.metrics.display());
     say(&format!("netdiag: model written to {model}, picture to {plot}, figures to {metrics}"));
@@ -205,14 +206,4 @@ fn write(args: &Args, outcome: &Outcome, png: &[u8]) -> anyhow::Result<()> {
         staged.replace().with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        // Whoever closed the pipe has read enough.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot print the figures")
-        }
-        _ => Ok(()),
-    }
 }

@@ -177,6 +177,12 @@ pub(super) fn draw_line(
     Ok(())
 }
 
+/// A piece of colour in a legend.
+pub(super) fn swatch((x, y): (i32, i32), style: ShapeStyle) -> Rectangle<(i32, i32)> {
+    let (half, width) = (scaled(5) as i32, scaled(18) as i32);
+    Rectangle::new([(x, y - half), (x + width, y + half)], style)
+}
+
 /// Draws the legend of everything that has a name.
 pub(super) fn legend<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>) -> Drawn {
     chart

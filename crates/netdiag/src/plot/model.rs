@@ -1,5 +1,8 @@
-//! A trained model at a glance: how its scores are distributed on rows it has seen and rows it has not, which rows it flags, and
-//! the live judgement with it over time.
+//! A trained model at a glance: how scores are distributed on rows that a forest has seen and rows that it has not, which rows are
+//! flagged, and the live judgement over time.
+//!
+//! Scores and judgement are those of the hold-out's model where there is one, so that what stands behind the line is judged by a
+//! model that never saw it; what is flagged is the trained model's word.
 
 use std::collections::BTreeMap;
 
@@ -47,15 +50,13 @@ pub(crate) struct ChartRow {
     pub(crate) rtt_ratio: f64,
     /// Retransmitted segments of those sent lately.
     pub(crate) retrans_percent: f64,
-    /// It showed something to judge by.
-    pub(crate) used: bool,
-    /// The forest calls it an outlier.
-    pub(crate) flagged: bool,
-    /// 0..=1.
+    /// Whether the trained forest calls it an outlier; `None` if it showed nothing to judge by.
+    pub(crate) flagged: Option<bool>,
+    /// 0..=1, live, by the model of the scores.
     pub(crate) health: f64,
-    /// 0..=1.
+    /// 0..=1, likewise.
     pub(crate) anomaly_score: f64,
-    /// The anomaly light.
+    /// The anomaly light, likewise.
     pub(crate) anomaly: bool,
 }
 
@@ -102,7 +103,7 @@ fn scores(scores: &ScoreChart, area: &Area<'_>) -> Drawn {
             Rectangle::new([(edges[0], 0.0), (edges[1], percent)], BLUE.mix(0.5).filled())
         }))?
         .label(if held_out.is_some() { "rows it was trained on" } else { "rows" })
-        .legend(|at| swatch(at, BLUE.mix(0.5).filled()));
+        .legend(|at| canvas::swatch(at, BLUE.mix(0.5).filled()));
     if let Some(held_out) = held_out {
         let steps = edges.windows(2).zip(held_out);
         let steps = steps.flat_map(|(edges, y)| [(edges[0], y), (edges[1], y)]);
@@ -119,14 +120,15 @@ fn scores(scores: &ScoreChart, area: &Area<'_>) -> Drawn {
 /// What is flagged, by the two features that people think in. Rows without a retransmission, which is most of them, would cover
 /// each other on a line; they are spread out below it.
 fn rows(rows: &[ChartRow], area: &Area<'_>) -> Drawn {
-    let used = || rows.iter().enumerate().filter(|(_, row)| row.used);
-    let highest = used().map(|(_, row)| row.retrans_percent).fold(0.0, f64::max);
+    let numbered = rows.iter().enumerate();
+    let used = || numbered.clone().filter_map(|(number, row)| Some((number, row, row.flagged?)));
+    let highest = used().map(|(_, row, _)| row.retrans_percent).fold(0.0, f64::max);
     // Without any, the space is theirs.
     let (top, depth) = if highest > 0.0 { (highest, 0.6 * highest) } else { (0.2, 1.0) };
     let panel = Panel {
         title: Some("Which rows it flags"),
         // From three quarters of the usual to twice that at least, so that a calm link looks calm.
-        x: Axis::log(used().map(|(_, row)| row.rtt_ratio).chain([0.75, 2.0])),
+        x: Axis::log(used().map(|(_, row, _)| row.rtt_ratio).chain([0.75, 2.0])),
         // The legend stands above the points.
         y: Axis::linear(-1.05 * depth..top, 0.0).labelled_from(0.0).with_headroom(0.3),
         x_name: Some("p95 RTT, times its usual".to_owned()),
@@ -137,7 +139,7 @@ fn rows(rows: &[ChartRow], area: &Area<'_>) -> Drawn {
         let below = -depth * spread_out(number);
         (row.rtt_ratio, if row.retrans_percent > 0.0 { row.retrans_percent } else { below })
     };
-    let points = used().map(|(number, row)| (place(number, row), row.flagged));
+    let points = used().map(|(number, row, flagged)| (place(number, row), flagged));
     let points = by_majority(&chart, points);
     for (flagged, colour, name) in [(false, BLUE, "inliers"), (true, VERMILLION, "flagged")] {
         let style = colour.mix(0.6).filled();
@@ -212,10 +214,4 @@ fn timeline(rows: &[ChartRow], held_out: Option<usize>, area: &Area<'_>) -> Draw
         canvas::draw_line(&mut chart, upright, canvas::line(ORANGE, 2), name)?;
     }
     canvas::legend(&mut chart)
-}
-
-/// A piece of colour in a legend.
-fn swatch((x, y): (i32, i32), style: ShapeStyle) -> Rectangle<(i32, i32)> {
-    let (half, width) = (canvas::scaled(5) as i32, canvas::scaled(18) as i32);
-    Rectangle::new([(x, y - half), (x + width, y + half)], style)
 }

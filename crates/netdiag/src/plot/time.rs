@@ -74,10 +74,7 @@ impl Time {
             spans.map(|(from, to)| Rectangle::new([(from, low), (to, high)], SHADE.filled())),
         )?;
         if let Some(name) = name {
-            series.label(name).legend(|(x, y)| {
-                let (half, width) = (canvas::scaled(5) as i32, canvas::scaled(18) as i32);
-                Rectangle::new([(x, y - half), (x + width, y + half)], SHADE.filled())
-            });
+            series.label(name).legend(|at| canvas::swatch(at, SHADE.filled()));
         }
         Ok(())
     }

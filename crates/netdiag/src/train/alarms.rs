@@ -24,7 +24,7 @@ pub(crate) struct Alarms {
     pub(crate) found_share: Option<f64>,
     /// From the first row of a found episode to the first with the light on, seconds, median; 0 if it was on already.
     pub(crate) median_delay_seconds: Option<f64>,
-    /// Times that the light came on outside episodes.
+    /// Times that the light came on outside episodes; not that it was on as the part began.
     pub(crate) false_alarms: usize,
     /// The same per hour of the part.
     pub(crate) false_alarms_per_hour: f64,
@@ -51,7 +51,7 @@ impl Alarms {
         delays.sort_by(f64::total_cmp);
         let mut outside = vec![true; bad.len()];
         episodes.iter().for_each(|episode| outside[episode.clone()].fill(false));
-        let comes_on = |row: &usize| light[*row] && (*row == 0 || !light[*row - 1]);
+        let comes_on = |row: &usize| light[*row] && *row > 0 && !light[*row - 1];
         let rows = || (0..light.len()).filter(|&row| outside[row]);
         let false_alarms = rows().filter(comes_on).count();
         let hours = ends.last().map_or(0.0, |end| end.as_secs_f64() / 3600.0);
@@ -111,6 +111,8 @@ mod tests {
         check("0100100000", "0000110000", (2, 1, Some(0.0), 0));
         check("0110000110", "0011000001", (2, 2, Some(1.5), 0));
         check("1111111111", "0000000000", (1, 0, None, 0));
+        // What began before the part is for the part before to tell.
+        check("0000011111", "1100000111", (1, 1, Some(2.0), 0));
         check("", "", (0, 0, None, 0));
     }
 

@@ -23,8 +23,11 @@ const UNITS: [&str; FEATURES] = ["ln", "ln", "share", "ln per second"];
 pub(crate) struct Metrics {
     /// `netdiag-training-metrics/1`.
     pub(crate) format: &'static str,
+    /// What was trained from.
     pub(crate) data: Data,
+    /// What it was trained with.
     pub(crate) parameters: Parameters,
+    /// The features over the used rows.
     pub(crate) features: Vec<FeatureSummary>,
     /// The model's scores of the rows that it was trained from.
     pub(crate) training: Scored,
@@ -32,12 +35,13 @@ pub(crate) struct Metrics {
     pub(crate) hold_out: Option<HoldOut>,
     /// The model, judging the recording given by `--validate`.
     pub(crate) validation: Option<Validation>,
+    /// How alike models of other seeds are.
     pub(crate) stability: Option<Stability>,
     /// What a person should know, one sentence each.
     pub(crate) notes: Vec<String>,
 }
 
-/// What was trained from.
+/// A recording.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Data {
     /// The file's name without its folder.
@@ -54,22 +58,25 @@ pub(crate) struct Data {
     pub(crate) labelled: bool,
 }
 
-/// What it was trained with.
+/// Parameters of a training.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Parameters {
     /// Share of the training rows to flag, in (0, 0.5]; `None` for `auto`.
     pub(crate) contamination: Option<f64>,
     /// Trees.
     pub(crate) estimators: usize,
+    /// Where the random numbers start.
     pub(crate) seed: u64,
 }
 
 /// One feature over the used rows.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct FeatureSummary {
+    /// As in the model file.
     pub(crate) name: &'static str,
     /// Of mean and deviation.
     pub(crate) unit: &'static str,
+    /// Arithmetic mean.
     pub(crate) mean: f64,
     /// Standard deviation.
     pub(crate) deviation: f64,
@@ -82,6 +89,7 @@ pub(crate) struct FeatureSummary {
 pub(crate) struct HoldOut {
     /// Used rows that the judging model was trained from; those that follow are judged.
     pub(crate) trained_rows: usize,
+    /// What that model makes of them; its fields stand beside the others.
     #[serde(flatten)]
     pub(crate) judgement: Judgement,
 }

@@ -128,16 +128,16 @@ impl Recording {
         })
     }
 
-    /// The recording as judged, to be drawn; rows with a forest's score below `offset` are flagged.
-    pub(super) fn chart_rows(&self, judged: &[Judged], offset: f64) -> Vec<ChartRow> {
+    /// The recording as judged, to be drawn; for each used row, whether it is flagged.
+    pub(super) fn chart_rows(&self, judged: &[Judged], flagged: &[bool]) -> Vec<ChartRow> {
         let start = self.intervals.first().map_or(Duration::ZERO, |first| first.timestamp);
+        let mut flagged = flagged.iter();
         let row = |(interval, judged): (&Interval, &Judged)| ChartRow {
             seconds: interval.timestamp.saturating_sub(start).as_secs_f64(),
             p95_rtt_ms: interval.seen.rtt.map(|rtt| rtt.p95.as_secs_f64() * 1e3),
             rtt_ratio: interval.features.rtt_ratio.exp(),
             retrans_percent: interval.features.retrans_rate * 100.0,
-            used: !interval.idle,
-            flagged: judged.forest < offset,
+            flagged: if interval.idle { None } else { flagged.next().copied() },
             health: judged.health,
             anomaly_score: judged.anomaly_score,
             anomaly: judged.anomaly,

@@ -19,11 +19,13 @@ pub(crate) struct Scored {
     pub(crate) flagged_rows: usize,
     /// The same as a share of the used rows, 0..=1.
     pub(crate) flagged_share: f64,
+    /// Quantiles of the used rows' scores.
     pub(crate) score_quantiles: Quantiles,
+    /// The same scores, counted.
     pub(crate) score_histogram: Histogram,
 }
 
-/// Quantiles of scores, interpolated linearly.
+/// The least score, percentiles (`p5`: one row in twenty scores lower), and the greatest; interpolated linearly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Quantiles {
     pub(crate) min: f64,

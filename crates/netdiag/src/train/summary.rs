@@ -110,13 +110,23 @@ fn labels(f: &mut fmt::Formatter<'_>, name: &str, part: &Judgement) -> fmt::Resu
     };
     ranking(f, "anomaly score", &labels.anomaly_score)?;
     ranking(f, "forest alone", &labels.forest_score)?;
-    let Alarms { episodes, found, median_delay_seconds, false_alarms_per_hour, .. } =
-        labels.anomaly_light;
+    let Alarms {
+        episodes,
+        found,
+        median_delay_seconds,
+        false_alarms_per_hour,
+        lit_outside_share,
+        ..
+    } = labels.anomaly_light;
     write!(f, "  {:14}found {found} of {episodes} episodes", "anomaly light")?;
     if let Some(delay) = median_delay_seconds {
         write!(f, " after {delay:.1} s (median)")?;
     }
-    writeln!(f, ", {false_alarms_per_hour:.1} false alarms per hour")
+    write!(f, ", {false_alarms_per_hour:.1} false alarms per hour")?;
+    match lit_outside_share {
+        Some(share) => writeln!(f, ", on in {} of the rows outside", percent(share)),
+        None => writeln!(f),
+    }
 }
 
 /// A figure that may lack.

@@ -108,12 +108,14 @@ fn the_light_follows_the_loss(source: &str) {
         hint["state"] == "clear" && settled.elapsed() > Duration::from_secs(5)
     });
     lab.set(bad).expect("the link loses");
-    let (lit, raised) = reach("the light", &|hint| hint["anomaly"] == true);
-    let (score, health) = (lit["anomaly_score"].as_f64(), lit["health"].as_f64());
-    assert!(score.is_some_and(|score| score >= 0.5), "{lit}");
-    assert!(health.is_some_and(|health| health <= 0.5), "{lit}");
-    assert!(lit["reason"].as_str().is_some_and(|told| told.contains("% retransmitted")), "{lit}");
+    let (_, raised) = reach("the light", &|hint| hint["anomaly"] == true);
     assert!(raised <= Duration::from_secs(5), "{source}: raised after {raised:?}");
+    // Now and then the link stalls on top of it, which is another reason.
+    reach("its reason", &|hint| {
+        let told = hint["reason"].as_str().is_some_and(|told| told.contains("% retransmitted"));
+        let score = hint["anomaly_score"].as_f64().expect("a score");
+        told && hint["anomaly"] == true && score >= 0.5 && hint["health"].as_f64() <= Some(0.5)
+    });
     lab.set(good).expect("the link heals");
     let (_, cleared) = reach("the light to go out", &|hint| hint["anomaly"] == false);
     assert!(cleared <= Duration::from_secs(10), "{source}: cleared after {cleared:?}");
