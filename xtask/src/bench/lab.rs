@@ -30,8 +30,9 @@ const DELAY_PACKETS: usize = 300;
 const LOSSES: [f64; 3] = [0.002, 0.02, 0.2];
 /// Mean loss and mean burst.
 const BURSTS: [(f64, f64); 2] = [(0.02, 3.0), (0.1, 8.0)];
-/// Packets for each: 40 losses at the rarest, and 500 bursts of the longest.
+/// Packets for each: 40 losses at the rarest, and 400 bursts of the rarest, which say less than so many single losses.
 const LOSS_PACKETS: usize = 20_000;
+const BURST_PACKETS: usize = 60_000;
 /// Normal deviate of a 99 % interval.
 const Z99: f64 = 2.576;
 
@@ -115,30 +116,28 @@ fn delays_of(packets: &[Packet]) -> anyhow::Result<Vec<f64>> {
 
 /// Loss and burst length within their 99 % intervals.
 fn losses(report: &mut Report, times: usize) -> anyhow::Result<()> {
-    let packets = LOSS_PACKETS * times;
     let [mut independent, mut share_in_bursts, mut length]: [f64; 3] = [0.0; 3];
-    let run = |spec: LinkSpec| -> anyhow::Result<Vec<bool>> {
-        let lab = lab(spec)?;
-        let packets = one_way(&lab, packets, Duration::from_micros(150))?;
+    let run = |spec: LinkSpec, packets: usize| -> anyhow::Result<Vec<bool>> {
+        let packets = one_way(&lab(spec)?, packets * times, Duration::from_micros(150))?;
         Ok(packets.iter().map(|packet| packet.came.is_none()).collect())
     };
     let count = |lost: &[bool]| lost.iter().filter(|lost| **lost).count() as f64;
-    let all = packets as f64;
     for asked in LOSSES {
-        let lost = count(&run(LinkSpec::delayed(ms(5))?.with_loss(asked)?)?);
-        let deviation = (all * asked * (1.0 - asked)).sqrt();
-        independent = independent.max((lost - all * asked).abs() / (Z99 * deviation));
-        report.row("independent loss", percent(asked), percent(lost / all), "%");
+        let lost = run(LinkSpec::delayed(ms(5))?.with_loss(asked)?, LOSS_PACKETS)?;
+        let share = count(&lost) / lost.len() as f64;
+        let deviation = (asked * (1.0 - asked) / lost.len() as f64).sqrt();
+        independent = independent.max((share - asked).abs() / (Z99 * deviation));
+        report.row("independent loss", percent(asked), percent(share), "%");
     }
     for (asked, burst) in BURSTS {
-        let lost = run(LinkSpec::delayed(ms(5))?.with_burst_loss(asked, burst)?)?;
+        let lost = run(LinkSpec::delayed(ms(5))?.with_burst_loss(asked, burst)?, BURST_PACKETS)?;
         let bursts = lost.chunk_by(|a, b| a == b).filter(|run| run[0]).count() as f64;
-        let (share, mean) = (count(&lost) / all, count(&lost) / bursts);
+        let (share, mean) = (count(&lost) / lost.len() as f64, count(&lost) / bursts);
         // Losses in a row depend on each other: the state's correlation from one packet to the next is 1 − p − r.
         let r = 1.0 / burst;
         let correlation = 1.0 - r - r * asked / (1.0 - asked);
         let inflation = (1.0 + correlation) / (1.0 - correlation);
-        let deviation = (asked * (1.0 - asked) * inflation / all).sqrt();
+        let deviation = (asked * (1.0 - asked) * inflation / lost.len() as f64).sqrt();
         share_in_bursts = share_in_bursts.max((share - asked).abs() / (Z99 * deviation));
         // Bursts are geometric.
         let deviation = (1.0 - r).sqrt() / r / bursts.sqrt();
