@@ -2,8 +2,9 @@
 //!
 //! Each client's network namespace and the server's (one of its own, or the host) have a TUN interface for the link between
 //! them, and every packet is delayed, dropped and paced in user space. Unlike netem this needs no kernel module, and links
-//! can change while they run, at will or on a [`Schedule`]. The server has a namespace of its own by default, so that its TCP
-//! counters are nobody else's; [`ServerSide::Host`] puts it on the host.
+//! can change while they run, at will or on a [`Schedule`], which a [`Scenario`] gives for each group of clients. The server
+//! has a namespace of its own by default, so that its TCP counters are nobody else's; [`ServerSide::Host`] puts it on the
+//! host.
 //!
 //! Invariants: an impossible link ([`LinkSpec`]) cannot be built. Nothing a [`Lab`] makes has a name or a file that could
 //! outlive its process, so that nothing is left to remove after a panic, a signal or SIGKILL. Labs of any number of

@@ -30,8 +30,9 @@ const DELAY_PACKETS: usize = 300;
 const LOSSES: [f64; 3] = [0.002, 0.02, 0.2];
 /// Mean loss and mean burst.
 const BURSTS: [(f64, f64); 2] = [(0.02, 3.0), (0.1, 8.0)];
-/// Packets for each: 40 losses at the rarest, and 500 bursts of the longest.
+/// Packets for each: 40 losses at the rarest, and 400 bursts of the rarest, which say less than so many single losses.
 const LOSS_PACKETS: usize = 20_000;
+const BURST_PACKETS: usize = 60_000;
 /// Normal deviate of a 99 % interval.
 const Z99: f64 = 2.576;
 
@@ -66,7 +67,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Report> {
 }
 
 impl Report {
-    fn add(&mut self, what: impl Into<String>, asked: String, measured: String, unit: &str) {
+    fn row(&mut self, what: impl Into<String>, asked: String, measured: String, unit: &str) {
         self.rows.push(vec![what.into(), asked, measured, unit.to_owned()]);
     }
 
@@ -92,7 +93,7 @@ fn delays(report: &mut Report) -> anyhow::Result<()> {
         delays.sort_by(f64::total_cmp);
         let (median, p99) = (delays[delays.len() / 2], delays[delays.len() * 99 / 100]);
         let row = format!("{median:.2} (99 % below {p99:.2})");
-        report.add("one-way delay, median", asked.to_string(), row, "ms");
+        report.row("one-way delay, median", asked.to_string(), row, "ms");
         worst = worst.max((median - asked as f64).abs() / (1.0 + asked as f64 / 100.0));
     }
     report.at_most("delay_error_of_tolerance", worst, 1.0, "of 1 ms + 1 %");
@@ -102,7 +103,7 @@ fn delays(report: &mut Report) -> anyhow::Result<()> {
     delays.sort_by(f64::total_cmp);
     let at = |share: f64| delays[((delays.len() - 1) as f64 * share) as usize];
     let row = format!("{:.1} / {:.1} / {:.1}", at(0.0), at(0.5), at(1.0));
-    report.add("jitter, least / median / most", "20 / 50 / 80".to_owned(), row, "ms");
+    report.row("jitter, least / median / most", "20 / 50 / 80".to_owned(), row, "ms");
     Ok(())
 }
 
@@ -115,36 +116,34 @@ fn delays_of(packets: &[Packet]) -> anyhow::Result<Vec<f64>> {
 
 /// Loss and burst length within their 99 % intervals.
 fn losses(report: &mut Report, times: usize) -> anyhow::Result<()> {
-    let packets = LOSS_PACKETS * times;
     let [mut independent, mut share_in_bursts, mut length]: [f64; 3] = [0.0; 3];
-    let run = |spec: LinkSpec| -> anyhow::Result<Vec<bool>> {
-        let lab = lab(spec)?;
-        let packets = one_way(&lab, packets, Duration::from_micros(150))?;
+    let run = |spec: LinkSpec, packets: usize| -> anyhow::Result<Vec<bool>> {
+        let packets = one_way(&lab(spec)?, packets * times, Duration::from_micros(150))?;
         Ok(packets.iter().map(|packet| packet.came.is_none()).collect())
     };
     let count = |lost: &[bool]| lost.iter().filter(|lost| **lost).count() as f64;
-    let all = packets as f64;
     for asked in LOSSES {
-        let lost = count(&run(LinkSpec::delayed(ms(5))?.with_loss(asked)?)?);
-        let deviation = (all * asked * (1.0 - asked)).sqrt();
-        independent = independent.max((lost - all * asked).abs() / (Z99 * deviation));
-        report.add("independent loss", percent(asked), percent(lost / all), "%");
+        let lost = run(LinkSpec::delayed(ms(5))?.with_loss(asked)?, LOSS_PACKETS)?;
+        let share = count(&lost) / lost.len() as f64;
+        let deviation = (asked * (1.0 - asked) / lost.len() as f64).sqrt();
+        independent = independent.max((share - asked).abs() / (Z99 * deviation));
+        report.row("independent loss", percent(asked), percent(share), "%");
     }
     for (asked, burst) in BURSTS {
-        let lost = run(LinkSpec::delayed(ms(5))?.with_burst_loss(asked, burst)?)?;
+        let lost = run(LinkSpec::delayed(ms(5))?.with_burst_loss(asked, burst)?, BURST_PACKETS)?;
         let bursts = lost.chunk_by(|a, b| a == b).filter(|run| run[0]).count() as f64;
-        let (share, mean) = (count(&lost) / all, count(&lost) / bursts);
+        let (share, mean) = (count(&lost) / lost.len() as f64, count(&lost) / bursts);
         // Losses in a row depend on each other: the state's correlation from one packet to the next is 1 − p − r.
         let r = 1.0 / burst;
         let correlation = 1.0 - r - r * asked / (1.0 - asked);
         let inflation = (1.0 + correlation) / (1.0 - correlation);
-        let deviation = (asked * (1.0 - asked) * inflation / all).sqrt();
+        let deviation = (asked * (1.0 - asked) * inflation / lost.len() as f64).sqrt();
         share_in_bursts = share_in_bursts.max((share - asked).abs() / (Z99 * deviation));
         // Bursts are geometric.
         let deviation = (1.0 - r).sqrt() / r / bursts.sqrt();
         length = length.max((mean - burst).abs() / (Z99 * deviation));
-        report.add("burst loss", percent(asked), percent(share), "%");
-        report.add("mean burst", format!("{burst:.2}"), format!("{mean:.2}"), "packets");
+        report.row("burst loss", percent(asked), percent(share), "%");
+        report.row("mean burst", format!("{burst:.2}"), format!("{mean:.2}"), "packets");
     }
     report.at_most("loss_error_of_99_interval", independent, 1.0, "");
     report.at_most("burst_loss_error_of_99_interval", share_in_bursts, 1.0, "");
@@ -169,7 +168,7 @@ fn rates(report: &mut Report, times: u32) -> anyhow::Result<()> {
         )?;
         let measured = saturated_by_tcp(&lab, RATE_TIME * times)?;
         let error = (measured / asked as f64 - 1.0) * 100.0;
-        report.add(
+        report.row(
             "rate, by TCP",
             mbit(asked as f64),
             format!("{} ({error:+.1} %)", mbit(measured)),
@@ -208,7 +207,7 @@ fn traces(report: &mut Report, data: Option<&Path>, times: u32) -> anyhow::Resul
         let down = LinkSpec::delayed(ms(5))?.with_trace(trace);
         let measured = saturated_by_udp(&lab(LinkSpec::delayed(ms(5))?)?, &down, time)?;
         let error = (measured / asked - 1.0) * 100.0;
-        report.add(
+        report.row(
             format!("trace {name}"),
             mbit(asked),
             format!("{} ({error:+.1} %)", mbit(measured)),
@@ -293,7 +292,7 @@ fn changes(report: &mut Report) -> anyhow::Result<()> {
         latest = latest.max(felt.abs_diff(planned));
     }
     let figure = format!("{:.1}", latest.as_secs_f64() * 1000.0);
-    report.add(format!("latest of {CHANGES} scheduled changes"), "0".to_owned(), figure, "ms");
+    report.row(format!("latest of {CHANGES} scheduled changes"), "0".to_owned(), figure, "ms");
     report.at_most("change_latest_ms", latest.as_secs_f64() * 1000.0, 50.0, "ms");
     Ok(())
 }
@@ -312,11 +311,37 @@ fn ends(report: &mut Report) -> anyhow::Result<()> {
     let stood = said.lines().find_map(|line| line.strip_prefix("ends: "));
     let figure =
         stood.and_then(|said| said.split_once(';')).map_or("it failed", |(figure, _)| figure);
-    report.add("random ends of a process", ENDS.to_string(), figure.to_owned(), "");
+    report.row("random ends of a process", ENDS.to_string(), figure.to_owned(), "");
     let left = if output.status.success() && stood.is_some() { 0.0 } else { 1.0 };
     if left > 0.0 {
         eprint!("{}", String::from_utf8_lossy(&output.stderr));
     }
     report.at_most("ends_that_leave_something", left, 0.0, "");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_trace_allows_is_counted_over_its_rounds() {
+        let check = |ms: u64, packets: usize| {
+            let bits = carried(b"1\n1\n4\n10\n", Duration::from_millis(ms)).expect("a trace");
+            assert_eq!(bits, packets as f64 * 12_000.0, "{ms} ms");
+        };
+        check(0, 0);
+        check(3, 2);
+        check(10, 4);
+        check(14, 7);
+        check(100, 40);
+        assert!(carried(b"", Duration::ZERO).is_err() && carried(b"x", Duration::ZERO).is_err());
+    }
+
+    #[test]
+    fn the_uneven_trace_has_its_silence() {
+        let trace = Trace::parse(&uneven_trace()).expect("a trace");
+        assert_eq!(trace.period(), Duration::from_secs(2));
+        assert!(trace.longest_silence() >= Duration::from_millis(500), "{trace:?}");
+    }
 }

@@ -17,7 +17,7 @@ const ALIKE: f64 = 0.8;
 #[derive(Clone, Copy)]
 pub(super) struct Source<'t> {
     pub(super) origin: &'t str,
-    pub(super) text: &'t str,
+    pub(super) text: &'t [u8],
 }
 
 /// A table of the file.
@@ -43,7 +43,7 @@ pub(super) struct Field<'t> {
 
 impl<'t> Source<'t> {
     pub(super) fn line(&self, offset: usize) -> usize {
-        let before = self.text.as_bytes().get(..offset).unwrap_or(self.text.as_bytes());
+        let before = self.text.get(..offset).unwrap_or(self.text);
         1 + before.iter().filter(|&&byte| byte == b'\n').count()
     }
 
@@ -131,10 +131,9 @@ impl<'t> Fields<'t> {
 impl<'t> Field<'t> {
     /// A complaint about the value.
     pub(super) fn wrong(&self, reason: &str) -> ScenarioError {
-        let start = self.value.span().start;
-        let line = self.source.text.get(start..self.value.span().end);
+        let written = self.source.text.get(self.value.span()).unwrap_or_default();
         // As it was written, cut where it is long.
-        let written: String = line.unwrap_or_default().chars().take(40).collect();
+        let written: String = String::from_utf8_lossy(written).chars().take(40).collect();
         self.source.wrong(self.line, format!("{} = {written}: {reason}", self.key))
     }
 

@@ -25,6 +25,11 @@ const LARGEST_TRACE: u64 = 1 << 28;
 const PHASE: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(500)..=Duration::from_secs(24 * 60 * 60);
 
+/// The most of each: more would be memory for what nobody can tell apart.
+const MOST_PHASES: usize = 1000;
+const MOST_GROUPS: usize = 32;
+const MOST_TRACES: usize = 32;
+
 const TOP: [&str; 5] = ["description", "seed", "link", "phase", "group"];
 const LINK: [&str; 9] =
     ["delay", "jitter", "loss", "burst", "rate", "trace", "queue", "up", "down"];
@@ -88,21 +93,19 @@ impl Scenario {
         origin: &str,
         load_trace: &mut dyn FnMut(&str) -> io::Result<Vec<u8>>,
     ) -> Result<Self, ScenarioError> {
-        let valid = std::str::from_utf8(text);
-        let readable = text.get(..valid.map_or_else(|error| error.valid_up_to(), str::len));
-        let readable = std::str::from_utf8(readable.unwrap_or_default()).unwrap_or_default();
-        let source = Source { origin, text: readable };
-        if valid.is_err() {
-            let line = source.line(readable.len());
-            return Err(source.wrong(line, "not UTF-8 text; save the file as UTF-8"));
-        }
+        let readable = std::str::from_utf8(text).map_err(|error| {
+            let source = Source { origin, text: text.get(..error.valid_up_to()).unwrap_or(text) };
+            let line = source.line(error.valid_up_to());
+            source.wrong(line, "not UTF-8 text; save the file as UTF-8")
+        })?;
+        let source = Source { origin, text };
         let table = DeTable::parse(readable).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start);
             let message = error.message().replace('\n', ", ");
             source.wrong(source.line(at), format!("not valid TOML: {message}"))
         })?;
         let top = source.fields(table.get_ref(), 1, "the file", &TOP)?;
-        let mut reader = Reader { source, load_trace, traces: HashMap::new() };
+        let mut reader = Reader { source, load_trace, traces: HashMap::new(), count: 0 };
         reader.scenario(&top)
     }
 }
@@ -122,8 +125,10 @@ fn bounded(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 struct Reader<'t, 'l> {
     source: Source<'t>,
     load_trace: &'l mut dyn FnMut(&str) -> io::Result<Vec<u8>>,
-    /// Those read already.
+    /// Those read from files already.
     traces: HashMap<&'t str, Trace>,
+    /// How many have been read or made up.
+    count: usize,
 }
 
 /// A phase as the file has it.
@@ -149,8 +154,17 @@ impl<'t> Reader<'t, '_> {
         if phases.is_empty() {
             return Err(top.wrong("no phases: write at least one [[phase]] with kind and duration"));
         }
-        let mut groups = top
-            .tables("group", "[[group]]", &OF_GROUP)?
+        if let Some(over) = phases.get(MOST_PHASES) {
+            let message = format!("more than {MOST_PHASES} phases: let the scenario be repeated");
+            return Err(self.source.wrong(over.line, message));
+        }
+        let groups = top.tables("group", "[[group]]", &OF_GROUP)?;
+        if let Some(over) = groups.get(MOST_GROUPS) {
+            return Err(
+                over.wrong(format!("more than {MOST_GROUPS} groups: join those that are alike"))
+            );
+        }
+        let mut groups = groups
             .iter()
             .map(|fields| self.group(fields, &base, &phases))
             .collect::<Result<Vec<_>, _>>()?;
@@ -170,15 +184,15 @@ impl<'t> Reader<'t, '_> {
         let found = PhaseKind::ALL.into_iter().find(|kind| kind.name() == text);
         let kind =
             found.ok_or_else(|| kind.wrong(&format!("unknown kind{}", nearest(text, &names))))?;
-        let duration = fields.need("duration", "how long it takes, such as \"10s\"")?;
-        let (given, written) = (duration.duration()?, duration);
-        if !PHASE.contains(&given) {
+        let written = fields.need("duration", "how long it takes, such as \"10s\"")?;
+        let duration = written.duration()?;
+        if !PHASE.contains(&duration) {
             let (least, most) = (PHASE.start(), PHASE.end());
             return Err(written.wrong(&format!("must be from {least:?} to {most:?}")));
         }
         let name = fields.read("name", Field::text)?.unwrap_or(kind.name()).to_owned();
         let sides = self.sides(fields)?;
-        Ok(RawPhase { phase: Phase { name, kind, duration: given }, line: fields.line, sides })
+        Ok(RawPhase { phase: Phase { name, kind, duration }, line: fields.line, sides })
     }
 
     fn group(
@@ -309,6 +323,11 @@ impl<'t> Reader<'t, '_> {
     }
 
     fn trace(&mut self, field: &Field<'t>) -> Result<Trace, ScenarioError> {
+        self.count += 1;
+        if self.count > MOST_TRACES {
+            let remedy = "put one that phases share into [link]";
+            return Err(field.wrong(&format!("more than {MOST_TRACES} traces: {remedy}")));
+        }
         if field.is_table() {
             let fields = field.table("a made-up trace", &OF_TRACE)?;
             let model = fields.need("model", "the one there is is \"cellular\"")?;
@@ -352,7 +371,8 @@ fn queue(field: &Field<'_>) -> Result<Queue, ScenarioError> {
         (_, _, Ok(bytes)) => QueueLength::Bytes(bytes),
         _ => {
             return Err(field.wrong(
-                "must be a length such as 200ms, 64kB or 100 packets, behind droptail (which may be left out), drophead or codel",
+                "must be a length such as 200ms, 64kB or 100 packets, behind droptail (which may be left \
+                 out), drophead or codel",
             ));
         }
     };

@@ -317,6 +317,15 @@ fn what_is_wrong_is_told_with_its_line_and_the_remedy() {
         &group("name = \"g\"\nshare = 1\nlink.jitter = \"1ms\""),
         "7: phase calm: jitter 1ms is above the delay 0ns it varies",
     );
+    check(&PHASE.repeat(1001), "3001: more than 1000 phases: let the scenario be repeated");
+    check(
+        &(PHASE.to_owned() + &"[[group]]\nname = \"g\"\nshare = 1\n".repeat(33)),
+        "100: more than 32 groups: join those that are alike",
+    );
+    check(
+        &with("trace = \"good.down\"\n").repeat(33),
+        "132: trace = \"good.down\": more than 32 traces: put one that phases share into [link]",
+    );
     let error = Scenario::parse(b"a = 1\n\xff", "s.toml", &mut |_| unreachable!());
     let error = error.expect_err("no text").to_string();
     assert_eq!(error, "s.toml:2: not UTF-8 text; save the file as UTF-8");

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-use netdiag_lab::{Duplex, Schedule, ServerSide};
+use netdiag_lab::{Duplex, Scenario, Schedule, ServerSide};
 
 use crate::{check_round_trip, connect_from, lab_of, link, ms, turn};
 
@@ -96,4 +96,46 @@ fn schedules_and_links_must_be_as_many() {
     let Some(lab) = lab_of([link(0).into()], ServerSide::Namespace) else { return };
     let error = lab.play(&[]).expect_err("no schedule").to_string();
     assert_eq!(error, "0 schedules for 1 links: give one for each, in the same order");
+}
+
+#[test]
+fn a_scenario_is_played_on_the_links_of_its_groups() {
+    let _turn = turn();
+    let text = b"[link]\ndelay = \"1ms\"\n\
+                 [[phase]]\nkind = \"calm\"\nduration = \"600ms\"\n\
+                 [[phase]]\nkind = \"blackout\"\nduration = \"600ms\"\n\
+                 [[group]]\nname = \"train\"\nshare = 0.5\n\
+                 [[group]]\nname = \"home\"\nshare = 0.5\nphases = []\n";
+    let scenario = Scenario::parse(text, "s.toml", &mut |_| unreachable!()).expect("a scenario");
+    let schedules = scenario.fit(ms(2000)).expect("fits").schedules();
+    let links: Vec<_> = schedules.iter().map(|schedule| schedule.first().clone()).collect();
+    let Some(lab) = lab_of(links, ServerSide::Namespace) else { return };
+    let server = lab.server_ip();
+    let sender = lab.on_server(|| UdpSocket::bind((server, 0)).expect("bind")).expect("server");
+    let receivers: Vec<UdpSocket> = lab
+        .links()
+        .iter()
+        .map(|link| {
+            let address = (link.client_ip(), 0);
+            link.on_client(|| UdpSocket::bind(address).expect("bind")).expect("client")
+        })
+        .collect();
+    let playback = lab.play(&schedules).expect("plays");
+    for _ in 0..200 {
+        for receiver in &receivers {
+            sender.send_to(&[0], receiver.local_addr().expect("bound")).expect("send");
+        }
+        std::thread::sleep(ms(10));
+        if playback.started().elapsed() > ms(2000) {
+            break;
+        }
+    }
+    let [train, home] = [0, 1].map(|group: usize| {
+        let receiver = &receivers[group];
+        receiver.set_read_timeout(Some(ms(100))).expect("timeout");
+        std::iter::from_fn(|| receiver.recv(&mut [0]).ok()).count()
+    });
+    // The train's link is silent for half of the time; two phases of a second.
+    let share = train as f64 / home as f64;
+    assert!((0.4..=0.6).contains(&share), "{train} on the train, {home} at home");
 }

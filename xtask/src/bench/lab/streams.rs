@@ -61,16 +61,16 @@ pub(super) fn measure(report: &mut Report, times: u32) -> anyhow::Result<()> {
     };
     let wanted = (WRITES * STREAMS).to_string();
     let rate = messages as f64 / took.as_secs_f64();
-    report.add(format!("writes of {STREAMS} streams"), wanted, format!("{rate:.0}"), "/s");
+    report.row(format!("writes of {STREAMS} streams"), wanted, format!("{rate:.0}"), "/s");
     let asked = delay.as_millis().to_string();
-    report.add("their delay, median", asked.clone(), late(500), "ms");
-    report.add("their delay, 99.9 % below", asked, late(999), "ms");
+    report.row("their delay, median", asked.clone(), late(500), "ms");
+    report.row("their delay, 99.9 % below", asked, late(999), "ms");
     let share = |cpu: Duration| cpu.as_secs_f64() / took.as_secs_f64() * 100.0;
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    report.add("emulator", String::new(), format!("{:.1}", share(emulator)), "% of a core");
+    report.row("emulator", String::new(), format!("{:.1}", share(emulator)), "% of a core");
     let rest = share(process.saturating_sub(emulator));
-    report.add("both ends of the streams", String::new(), format!("{rest:.1}"), "% of a core");
-    report.add("cores", String::new(), cores.to_string(), "");
+    report.row("both ends of the streams", String::new(), format!("{rest:.1}"), "% of a core");
+    report.row("cores", String::new(), cores.to_string(), "");
     report.at_most("emulator_core_percent", share(emulator), CORE_PERCENT, "%");
     Ok(())
 }
