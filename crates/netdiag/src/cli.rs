@@ -72,6 +72,7 @@ enum Cmd {
     Pace(cmd::pace::Args),
     Plot(cmd::plot::Args),
     Train(cmd::train::Args),
+    Chaos(cmd::chaos::Args),
     Doctor(cmd::doctor::Args),
 }
 
@@ -79,9 +80,12 @@ impl Cmd {
     fn default_log_level(&self) -> LogLevel {
         match self {
             Cmd::Up(_) | Cmd::Serve(_) => LogLevel::Info,
-            Cmd::Agent(_) | Cmd::Pace(_) | Cmd::Plot(_) | Cmd::Train(_) | Cmd::Doctor(_) => {
-                LogLevel::Warn
-            }
+            Cmd::Agent(_)
+            | Cmd::Pace(_)
+            | Cmd::Plot(_)
+            | Cmd::Train(_)
+            | Cmd::Chaos(_)
+            | Cmd::Doctor(_) => LogLevel::Warn,
         }
     }
 
@@ -93,6 +97,7 @@ impl Cmd {
             Cmd::Agent(args) => cmd::agent::run(args, places),
             Cmd::Plot(args) => cmd::plot::run(&args),
             Cmd::Train(args) => cmd::train::run(&args, places),
+            Cmd::Chaos(args) => cmd::chaos::run(&args, places),
             Cmd::Doctor(args) => cmd::doctor::run(&args),
         }
     }
