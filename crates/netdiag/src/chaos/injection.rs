@@ -118,3 +118,62 @@ pub(crate) fn faulty() -> Result<Vec<(Link, RootQdisc)>, ToolError> {
     let links = iproute::links()?.into_iter();
     Ok(links.filter_map(|link| ours(&link).map(|qdisc| (link, qdisc))).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write as _;
+    use std::os::fd::AsFd as _;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::process::{Command, Stdio};
+
+    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+    use super::*;
+    use crate::chaos::values::BitRate;
+
+    /// Runs `task` in a network namespace of its own, where nobody is met by faults.
+    fn in_namespace(task: impl FnOnce() + Send) {
+        let holder = Command::new("unshare").args(["--net", "cat"]).stdin(Stdio::piped()).spawn();
+        let mut holder = holder.expect("unshare");
+        let path = format!("/proc/{}/ns/net", holder.id());
+        let own = std::fs::read_link("/proc/self/ns/net").expect("a namespace");
+        while std::fs::read_link(&path).expect("the process") == own {
+            std::thread::yield_now();
+        }
+        let namespace = File::open(path).expect("a namespace");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let kind = Some(LinkNameSpaceType::Network);
+                move_into_link_name_space(namespace.as_fd(), kind).expect("enters");
+                task();
+            });
+        });
+        holder.kill().and_then(|()| holder.wait()).expect("the process");
+    }
+
+    #[test]
+    fn a_panic_undoes_the_fault() {
+        if !rustix::process::geteuid().is_root() {
+            let test = "chaos::injection::tests::a_panic_undoes_the_fault";
+            let _ = writeln!(std::io::stderr(), "skipped: {test} (needs root)");
+            return;
+        }
+        in_namespace(|| {
+            let loopback = iproute::links().expect("interfaces").remove(0);
+            let fault = Fault::CALM.limited(BitRate::kbit(1000));
+            let panicked = catch_unwind(AssertUnwindSafe(|| {
+                let injection = Injection::start(loopback.clone(), &fault).expect("tbf");
+                assert_eq!(faulty().expect("faults").len(), 1);
+                injection.change(&Fault::CALM).expect("another rate");
+                panic!("as intended, with {injection:?} in force");
+            }));
+            assert!(panicked.is_err());
+            assert!(faulty().expect("faults").is_empty());
+            assert_eq!(undo(&loopback).expect("nothing to do"), Undone::AlreadyGone);
+            let mut gone = loopback;
+            gone.index = u32::MAX;
+            assert_eq!(undo(&gone).expect("nothing to do"), Undone::NoInterface);
+        });
+    }
+}

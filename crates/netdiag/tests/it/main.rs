@@ -4,6 +4,7 @@
 
 mod agent;
 mod bad_input;
+mod chaos;
 mod closed_loop;
 mod doctor;
 mod model;
@@ -15,3 +16,4 @@ mod source;
 mod support;
 mod train;
 mod up;
+mod veth;
