@@ -10,6 +10,9 @@ pub(crate) mod lock;
 pub(crate) mod login;
 pub(crate) mod privilege;
 pub(crate) mod random;
+pub(crate) mod restore;
+pub(crate) mod run;
+pub(crate) mod target;
 pub(crate) mod values;
 
 /// The handle of our queueing disciplines: `ND`. The kernel itself counts from 8000 up, and people from 1.

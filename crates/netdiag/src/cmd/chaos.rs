@@ -4,25 +4,18 @@
 //! command but SIGKILL, the interface is as before or the exit code says that it is not.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 
 use crate::args::values;
-use crate::chaos::HANDLE;
-use crate::chaos::fault::{Discipline, Fault};
-use crate::chaos::injection::{self, Injection, Undone};
-use crate::chaos::iproute::{self, Link, ToolError};
-use crate::chaos::random::Steps;
-use crate::chaos::values::{self as faults, BitRate, Percent, time};
-use crate::chaos::{lock, login, privilege};
+use crate::chaos::fault::Fault;
+use crate::chaos::run::{What, inject};
+use crate::chaos::values::{self as faults, BitRate, Percent};
+use crate::chaos::{lock, privilege, restore, target};
 use crate::failure::UsageError;
 use crate::place::Places;
 use crate::stop::Stop;
-use crate::terminal::say;
-
-/// The most interfaces that are named to somebody who has misspelt one.
-const MOST_NAMED: usize = 12;
 
 /// Give an interface delay, jitter, losses or a limited rate for a while
 ///
@@ -62,8 +55,8 @@ pub(crate) struct Args {
 
     /// Send no faster than this.
     ///
-    /// In bits per second with a unit, 1kbit to 32gbit: 500kbit, 1.5mbit. What comes faster waits for up to 400
-    /// milliseconds (at slow rates: ten packets) and is lost beyond that. Default: no limit.
+    /// In bits per second with a unit, 1kbit to 32gbit: 500kbit, 1.5mbit. What comes faster waits, as many packets as leave
+    /// in 400 milliseconds if they are full (but 10 to 1000), and is lost beyond that. Default: no limit.
     #[arg(long, value_name = "RATE", env = "NETDIAG_CHAOS_RATE", value_parser = faults::rate, help_heading = "What")]
     rate: Option<BitRate>,
 
@@ -115,22 +108,22 @@ enum Job {
     Inject { interface: String, what: What },
 }
 
-/// Which faults to inject.
-#[derive(Clone, Copy, Debug)]
-enum What {
-    Fixed(Fault),
-    Random { seed: u64 },
-}
-
 /// Injects faults until their time is over or a signal comes, or removes those that are left behind.
 pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
     match args.validate(places)? {
-        Job::Restore => restore(args.iface.as_deref(), places),
+        Job::Restore => {
+            let only = args.iface.as_deref();
+            let only = only.map(|name| target::find(name, &places.named("iface", name)));
+            restore::remove_all(only.transpose()?.as_ref())
+        }
         Job::Inject { interface, what } => {
             // Before anything is done: a signal in this moment is not to leave it half done.
             let stop = Stop::on_signals()?;
             let named = places.named("iface", &interface);
-            let link = usable(&interface, &named, args.force)?;
+            let link = target::find(&interface, &named)?;
+            if !args.force {
+                target::refuse_login(&link, &named)?;
+            }
             privilege::share_with_tools()?;
             let _alone = match lock::take(link.index).context("cannot lock the interface")? {
                 Ok(lock) => lock,
@@ -141,7 +134,7 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
                     .into());
                 }
             };
-            refuse_foreign(&link, &named)?;
+            target::make_free(&link, &named)?;
             inject(link, what, args.run_time, &stop)
         }
     }
@@ -209,171 +202,4 @@ impl Args {
         }
         Ok(fault)
     }
-}
-
-/// The interface, unless it must not be touched.
-fn usable(interface: &str, named: &str, force: bool) -> anyhow::Result<Link> {
-    let links = iproute::links()?;
-    let link = find(&links, interface, named)?;
-    for login in login::logins() {
-        let way = login.interface()?;
-        let carriers = way.map(|way| iproute::carriers(&way, &links)).unwrap_or_default();
-        if carriers.contains(link.name.as_str()) && !force {
-            return Err(UsageError::new(format!(
-                "{named}: carries your own login from {} (SSH_CONNECTION), which the faults would meet, too; choose \
-                 another interface, or add --force",
-                login.client
-            ))
-            .into());
-        }
-    }
-    Ok(link.clone())
-}
-
-fn find<'l>(links: &'l [Link], interface: &str, named: &str) -> Result<&'l Link, UsageError> {
-    links.iter().find(|link| link.is(interface)).ok_or_else(|| {
-        let mut names: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
-        if names.len() > MOST_NAMED {
-            names.truncate(MOST_NAMED);
-            names.push("…");
-        }
-        let names = names.join(", ");
-        UsageError::new(format!(
-            "{named}: no such interface in this network namespace; there are {names}"
-        ))
-    })
-}
-
-/// Refuses an interface whose queueing discipline somebody configured. What a killed run of ours left is removed.
-fn refuse_foreign(link: &Link, named: &str) -> anyhow::Result<()> {
-    let root = iproute::root_qdiscs()?.into_iter().find(|root| root.interface == link.name);
-    match root {
-        // What the kernel puts there itself, and puts back, has no handle.
-        Some(root) if root.handle != "0:" && root.handle != HANDLE => {
-            Err(UsageError::new(format!(
-                "{named}: has a queueing discipline of somebody's own ({} {}), which would not come back afterwards; \
-                 remove it with `tc qdisc del dev {} root`, or choose another interface",
-                root.kind, root.handle, link.name
-            ))
-            .into())
-        }
-        Some(root) if root.handle == HANDLE => {
-            injection::undo(link)?;
-            say(&format!("netdiag: {}: removed what a killed run had left ({})", link.name, root.kind));
-            Ok(())
-        }
-        _ => Ok(()),
-    }
-}
-
-fn inject(link: Link, what: What, run_time: Duration, stop: &Stop) -> anyhow::Result<()> {
-    let name = link.name.clone();
-    let first = match what {
-        What::Fixed(fault) => fault,
-        What::Random { .. } => Fault::CALM,
-    };
-    let started = Instant::now();
-    let injection = Injection::start(link, &first).map_err(|error| not_started(error, &first))?;
-    let by = injection.discipline();
-    let until = format!("for {}; Ctrl-C undoes it sooner", time(run_time));
-    let went = match what {
-        What::Fixed(fault) => {
-            say(&format!("netdiag: {name}: {fault} (by {}) {until}", by.name()));
-            stop.wait(run_time);
-            Ok(())
-        }
-        What::Random { seed } => {
-            say(&format!(
-                "netdiag: {name}: random faults (by {}, --seed {seed}) {until}",
-                by.name()
-            ));
-            if by == Discipline::Tbf {
-                say(
-                    "netdiag: this kernel has no netem (module sch_netem), so only the rate is limited",
-                );
-            }
-            change_at_random(&injection, &name, seed, started + run_time, stop)
-        }
-    };
-    let undone = injection.undo()?;
-    match (undone, went) {
-        (Undone::NoInterface, _) => {
-            say(&format!("netdiag: {name} is gone, and its faults with it"))
-        }
-        (Undone::Removed, Ok(())) => {
-            let seconds = started.elapsed().as_secs_f64();
-            say(&format!("netdiag: {name}: undone after {seconds:.1} s"));
-        }
-        (Undone::AlreadyGone, Ok(())) => {
-            say(&format!("netdiag: {name}: somebody else has removed the fault meanwhile"));
-        }
-        (Undone::Removed, Err(error)) => return Err(error.into()),
-        (Undone::AlreadyGone, Err(error)) => {
-            return Err(error).context(format!("{name}: somebody else has removed the fault"));
-        }
-    }
-    Ok(())
-}
-
-fn change_at_random(
-    injection: &Injection,
-    name: &str,
-    seed: u64,
-    end: Instant,
-    stop: &Stop,
-) -> Result<(), ToolError> {
-    for step in Steps::new(seed, injection.discipline()) {
-        let lasts = step.lasts.min(end.saturating_duration_since(Instant::now()));
-        if lasts.is_zero() {
-            break;
-        }
-        injection.change(&step.fault)?;
-        say(&format!("netdiag: {name}: {} for {}", step.fault, time(lasts)));
-        if stop.wait(lasts) {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// Why a first fault is not in force, and what to do about it.
-fn not_started(error: ToolError, fault: &Fault) -> anyhow::Error {
-    if error.is_not_permitted() {
-        return privilege::lacking().into();
-    }
-    if !error.is_unknown_discipline() {
-        return error.into();
-    }
-    let remedy = if fault.needs_netem() {
-        "needs netem, which this kernel lacks; `modprobe sch_netem`, or use a kernel with it; --rate alone does without"
-    } else {
-        "needs netem or tbf, and this kernel has neither; `modprobe sch_tbf`, or use a kernel with it"
-    };
-    UsageError::new(format!("{fault}: {remedy}")).into()
-}
-
-fn restore(only: Option<&str>, places: &Places) -> anyhow::Result<()> {
-    if let Some(interface) = only {
-        find(&iproute::links()?, interface, &places.named("iface", interface))?;
-    }
-    let mut faulty = injection::faulty()?;
-    faulty.retain(|(link, _)| only.is_none_or(|only| link.is(only)));
-    if faulty.is_empty() {
-        let place = only.unwrap_or("any interface of this network namespace");
-        say(&format!("netdiag: nothing to restore: no fault of ours on {place}"));
-        return Ok(());
-    }
-    privilege::share_with_tools()?;
-    let mut failure = None;
-    for (link, qdisc) in faulty {
-        let whose = match lock::holder(link.index) {
-            Ok(Some(holder)) => format!("of {holder}, which still runs"),
-            _ => "left by a run that was killed".to_owned(),
-        };
-        match injection::undo(&link) {
-            Ok(_) => say(&format!("netdiag: {}: removed {} {whose}", link.name, qdisc.kind)),
-            Err(error) => failure = failure.or(Some(error)),
-        }
-    }
-    failure.map_or(Ok(()), |failure| Err(failure.into()))
 }

@@ -1,13 +1,14 @@
 //! `netdiag chaos` on an interface of the test's own: faults are in force, and gone afterwards whatever ends the run.
 
 use std::fs::Permissions;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::support::{Running, complaint, netdiag, output, root, unprivileged};
+use crate::support::{Running, complaint, netdiag, output, root, skipped, unprivileged, until};
 use crate::veth::{FAR_IP, NEAR, NEAR_IP, Veth};
 
 /// The cable, or `None` where only root could make it.
@@ -60,9 +61,30 @@ fn every_signal_undoes_the_fault() {
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let (status, stderr) = running(&veth, "--rate 1mbit --for 1h").end_by(signal);
         assert_eq!(status.code(), Some(0), "{stderr:#?}");
-        assert!(stderr.iter().any(|line| line.contains("va: undone after 0.")), "{stderr:#?}");
+        assert!(stderr.iter().any(|line| line.contains("va: undone after ")), "{stderr:#?}");
         veth.is_untouched();
     }
+}
+
+#[test]
+fn a_reader_who_does_not_read_holds_no_fault() {
+    let Some(veth) = veth("a_reader_who_does_not_read_holds_no_fault") else { return };
+    let (mut reader, mut writer) = std::io::pipe().expect("a pipe");
+    // One page, and full.
+    rustix::pipe::fcntl_setpipe_size(&writer, 4096).expect("a small pipe");
+    writer.write_all(&[b' '; 4096]).expect("room for a page");
+    let mut command = veth.chaos("--rate 1mbit --for 500ms");
+    let mut stuck = command.stderr(writer).spawn().expect("the binary runs");
+    // Its end of the pipe goes with it, so that reading comes to an end.
+    drop(command);
+    for handle in ["4e44:", "0:"] {
+        until(handle, || Some(()).filter(|()| veth.root_qdisc(NEAR)["handle"] == handle));
+    }
+    assert_eq!(stuck.try_wait().expect("a process"), None);
+    let mut told = String::new();
+    reader.read_to_string(&mut told).expect("text");
+    assert!(told.contains("va: rate 1 Mbit/s") && told.contains("va: undone after"), "{told}");
+    assert_eq!(stuck.wait().expect("a process").code(), Some(0));
 }
 
 #[test]
@@ -137,21 +159,45 @@ fn random_faults_change_and_a_removed_one_does_not_come_back() {
     veth.is_untouched();
 }
 
+/// Whether this kernel has netem.
+fn has_netem() -> bool {
+    let mut trial = Command::new("unshare");
+    trial.args(["--net", "tc", "qdisc", "add", "dev", "lo", "root", "netem"]);
+    output(trial).status.success()
+}
+
 #[test]
 fn what_needs_netem_says_so_without_it() {
-    let Some(veth) = veth("what_needs_netem_says_so_without_it") else { return };
-    let report = output(netdiag(["doctor", "--json"]));
-    let report: serde_json::Value = serde_json::from_slice(&report.stdout).expect("JSON");
-    let checks = report["checks"].as_array().expect("checks");
-    let netem = checks.iter().find(|check| check["name"] == "qdisc netem").expect("the check");
-    if netem["status"] == "ok" {
-        let run = running(&veth, "--delay 100ms --jitter 20ms --loss 5% --for 1h");
-        assert_eq!(kind(&veth), "netem");
-        run.end_by(Signal::TERM);
-    } else {
-        let told = ["delay 100 ms, loss 5 %: needs netem", "`modprobe sch_netem`", "--rate alone"];
-        ends(veth.chaos("--delay 100ms --loss 5%"), 2, &told);
+    let test = "what_needs_netem_says_so_without_it";
+    let Some(veth) = veth(test) else { return };
+    if has_netem() {
+        return skipped(&format!("chaos::{test}"), "this kernel has netem");
     }
+    let told = ["delay 100 ms, loss 5 %: needs netem", "`modprobe sch_netem`", "--rate alone"];
+    ends(veth.chaos("--delay 100ms --loss 5%"), 2, &told);
+    veth.is_untouched();
+}
+
+#[test]
+fn packets_are_delayed_and_lost_and_stay_in_order() {
+    let test = "packets_are_delayed_and_lost_and_stay_in_order";
+    let Some(veth) = veth(test) else { return };
+    if !has_netem() {
+        return skipped(&format!("chaos::{test}"), "this kernel has no netem");
+    }
+    let run = running(&veth, "--delay 100ms --jitter 50ms --loss 20% --for 1h");
+    assert_eq!(kind(&veth), "netem");
+    let (sent, arrived) = (500, veth.datagrams(500));
+    assert!(arrived.is_sorted_by_key(|&(number, _)| number), "{arrived:?}");
+    // Five standard deviations of a binomial distribution on either side of 100.
+    let lost = sent - arrived.len();
+    assert!((55..=145).contains(&lost), "{lost} of {sent} lost");
+    let delays: Vec<f64> = arrived.iter().map(|(_, delay)| delay.as_secs_f64() * 1e3).collect();
+    assert!(delays.iter().all(|&delay| delay >= 50.0), "{delays:?}");
+    // Order costs time: who comes behind a packet that waits long waits as long.
+    let mean = delays.iter().sum::<f64>() / delays.len() as f64;
+    assert!((100.0..160.0).contains(&mean), "{mean} ms");
+    run.end_by(Signal::TERM);
     veth.is_untouched();
 }
 
@@ -171,7 +217,7 @@ fn an_interface_may_get_another_name_or_go() {
     veth.near(&["ip", "link", "del", NEAR]);
     let (status, stderr) = run.end_by(Signal::TERM);
     assert_eq!(status.code(), Some(0), "{stderr:#?}");
-    assert!(stderr.iter().any(|line| line.contains("va is gone")), "{stderr:#?}");
+    assert!(stderr.iter().any(|line| line.contains("va: the interface is gone")), "{stderr:#?}");
 }
 
 #[test]

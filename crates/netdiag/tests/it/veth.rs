@@ -120,6 +120,34 @@ impl Veth {
         socket.send_to(&[0; 100], (FAR_IP, 9)).expect("sends");
     }
 
+    /// Sends `count` numbered datagrams to the other end, one every two milliseconds; those that arrive, and how long after
+    /// they were sent.
+    pub(crate) fn datagrams(&self, count: u32) -> Vec<(u32, Duration)> {
+        let receiver = self.far.inside(|| UdpSocket::bind((FAR_IP, 0))).expect("binds");
+        let address = receiver.local_addr().expect("an address");
+        // Longer than any delay here; after it nothing is under way.
+        receiver.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
+        let sender = self.near.inside(|| UdpSocket::bind((NEAR_IP, 0))).expect("binds");
+        let started = Instant::now();
+        let sending = std::thread::spawn(move || {
+            for number in 0..count {
+                let sent = u32::try_from(started.elapsed().as_micros()).expect("not so long");
+                let message = [number.to_be_bytes(), sent.to_be_bytes()].concat();
+                sender.send_to(&message, address).expect("sends");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        let (mut arrived, mut message) = (Vec::new(), [0; 8]);
+        while receiver.recv(&mut message).is_ok() {
+            let number =
+                |at: usize| u32::from_be_bytes(message[at..at + 4].try_into().expect("four"));
+            let sent = Duration::from_micros(number(4).into());
+            arrived.push((number(0), started.elapsed().saturating_sub(sent)));
+        }
+        sending.join().expect("no panic");
+        arrived
+    }
+
     /// How many bit/s come out of the far end, over `time` and after a start of half a second, while TCP sends what it can.
     /// Counted on the wire: what a reader gets comes in bursts, after what was lost before it.
     pub(crate) fn throughput(&self, time: Duration) -> f64 {
