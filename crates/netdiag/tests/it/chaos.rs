@@ -185,6 +185,8 @@ fn packets_are_delayed_and_lost_and_stay_in_order() {
     if !has_netem() {
         return skipped(&format!("chaos::{test}"), "this kernel has no netem");
     }
+    // So that the ends know each other: the question for an address can be lost as well.
+    assert_eq!(veth.datagrams(1).len(), 1);
     let run = running(&veth, "--delay 100ms --jitter 50ms --loss 20% --for 1h");
     assert_eq!(kind(&veth), "netem");
     let (sent, arrived) = (500, veth.datagrams(500));

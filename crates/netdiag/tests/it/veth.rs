@@ -125,8 +125,8 @@ impl Veth {
     pub(crate) fn datagrams(&self, count: u32) -> Vec<(u32, Duration)> {
         let receiver = self.far.inside(|| UdpSocket::bind((FAR_IP, 0))).expect("binds");
         let address = receiver.local_addr().expect("an address");
-        // Longer than any delay here; after it nothing is under way.
-        receiver.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
+        // Longer than any delay, even where the machine is an emulated one; after it nothing is under way.
+        receiver.set_read_timeout(Some(Duration::from_secs(2))).expect("a timeout");
         let sender = self.near.inside(|| UdpSocket::bind((NEAR_IP, 0))).expect("binds");
         let started = Instant::now();
         let sending = std::thread::spawn(move || {
