@@ -38,7 +38,7 @@ const BURST: Duration = Duration::from_millis(4);
 const FRAME_HEADER: u64 = 18;
 
 /// What is done to the packets that leave an interface.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Fault {
     delay: Duration,
     /// At most `delay`.

@@ -30,7 +30,7 @@ impl std::fmt::Display for Holder {
     }
 }
 
-/// Takes the lock of the interface with this index; without an error it is `Err` only if somebody has it.
+/// Takes the lock of the interface with this index, unless somebody has it; the outer error is the system's.
 pub(crate) fn take(index: u32) -> io::Result<Result<Lock, Holder>> {
     loop {
         match UnixListener::bind_addr(&address(index)?) {

@@ -1,7 +1,7 @@
 //! A run: a fault in force, or one after the other, for its time.
 //!
-//! Invariant: nothing but the wish to end and the clock is waited for while a fault is in force, and no one who reads what we
-//! tell; a terminal on hold would hold the fault, too.
+//! Invariant: while a fault is in force only the clock, the wish to end and `tc` are waited for, never somebody who reads
+//! what we tell: a terminal on hold would hold the fault, too.
 
 use std::fmt::Display;
 use std::sync::mpsc::{Sender, channel};

@@ -79,7 +79,7 @@ pub(crate) struct Args {
     ///
     /// A time with its unit (500ms, 30s, 2m) or in seconds, 10ms to 24h.
     #[arg(id = "for", long = "for", value_name = "TIME", env = "NETDIAG_CHAOS_FOR", default_value = "30s",
-          value_parser = faults::run_time, help_heading = "How long")]
+          value_parser = faults::run_time, help_heading = "Undoing")]
     run_time: Duration,
 
     /// Remove what a killed run has left behind, and do nothing else.
@@ -88,13 +88,13 @@ pub(crate) struct Args {
     /// Exit code 0 if there is nothing to remove.
     #[arg(long, value_name = "BOOL", env = "NETDIAG_CHAOS_RESTORE", num_args = 0..=1, require_equals = true,
           default_value = "false", default_missing_value = "true", value_parser = values::truth(),
-          action = clap::ArgAction::Set, hide_possible_values = true, help_heading = "How long")]
+          action = clap::ArgAction::Set, hide_possible_values = true, help_heading = "Undoing")]
     restore: bool,
 
     /// Use the interface even if it carries your own login.
     ///
     /// The faults are undone after --for even if the connection does not survive them. Without it such an interface is
-    /// refused.
+    /// refused, as far as SSH_CONNECTION and the routes tell; what a VPN stands on they do not.
     #[arg(long, value_name = "BOOL", env = "NETDIAG_CHAOS_FORCE", num_args = 0..=1, require_equals = true,
           default_value = "false", default_missing_value = "true", value_parser = values::truth(),
           action = clap::ArgAction::Set, hide_possible_values = true, help_heading = "What")]
@@ -142,8 +142,9 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
 
 impl Args {
     fn validate(&self, places: &Places) -> Result<Job, UsageError> {
-        let given = self.faults_given(places);
+        let mut given = self.faults_given(places);
         if self.restore {
+            given.extend(self.random.then(|| "--random".to_owned()));
             return match given.first() {
                 Some(fault) => Err(UsageError::new(format!(
                     "--restore injects no faults; leave out {fault}, or --restore"

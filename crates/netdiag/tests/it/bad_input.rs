@@ -118,6 +118,7 @@ fn faults_that_cannot_be() {
     check("", &["no fault is given; add --delay, --jitter, --loss", "or --random"]);
     check("--loss 0 --delay 0ms", &["no fault is given"]);
     check("--random --rate 1mbit", &["--random", "leave out --rate 1000000bit, or --random"]);
+    check("--restore --random", &["--restore injects no faults", "leave out --random"]);
     check("--restore --loss 5%", &["--restore injects no faults", "leave out --loss 5%"]);
 }
 

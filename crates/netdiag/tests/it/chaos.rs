@@ -140,7 +140,7 @@ fn random_faults_change_and_a_removed_one_does_not_come_back() {
     // Two seconds of a fault, and two of calm, where there is no netem.
     let mut run = Running::start(veth.chaos("--random --seed 2410 --for 1h"));
     run.line_with("random faults (by ");
-    let fault = run.line_with("va: ");
+    let fault = run.line_with(" for ");
     assert!(!fault.contains("calm"), "{fault}");
     veth.send_datagram();
     run.line_with("va: calm for ");

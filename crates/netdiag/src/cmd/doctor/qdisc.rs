@@ -9,8 +9,8 @@ use crate::chaos::fault::{Discipline, Fault};
 
 /// What `netdiag chaos` can use, and what is lacking without it.
 const DISCIPLINES: [(Discipline, &str); 2] = [
-    (Discipline::Netem, "delay, jitter and loss"),
-    (Discipline::Tbf, "a limited rate, unless it has netem,"),
+    (Discipline::Netem, "no tool can give an interface delay, jitter or losses"),
+    (Discipline::Tbf, "no tool but netem can limit an interface's rate"),
 ];
 
 /// The MTU of the loopback interface, which every network namespace has.
@@ -21,10 +21,10 @@ const NOT_FOUND: i32 = 127;
 
 /// One check per discipline.
 pub(super) fn checks() -> impl Iterator<Item = Check> {
-    DISCIPLINES.into_iter().map(|(discipline, purpose)| check(discipline, purpose))
+    DISCIPLINES.into_iter().map(|(discipline, lack)| check(discipline, lack))
 }
 
-fn check(discipline: Discipline, purpose: &str) -> Check {
+fn check(discipline: Discipline, lack: &str) -> Check {
     let name = discipline.name();
     let words = discipline.words(&Fault::CALM, LOOPBACK_MTU);
     let title = format!("qdisc {name}");
@@ -49,9 +49,7 @@ fn check(discipline: Discipline, purpose: &str) -> Check {
     }
     Check::warn(
         &title,
-        format!(
-            "not available ({complaint}); without it no tool can give {purpose} to an interface"
-        ),
+        format!("not available ({complaint}); without it {lack}"),
         format!("`modprobe sch_{name}`, or a kernel with it; only `netdiag chaos` needs it"),
     )
 }
