@@ -1,6 +1,7 @@
 //! The subcommands, one file each: its flags with their help, and what it does with them.
 
 pub(crate) mod agent;
+pub(crate) mod chaos;
 pub(crate) mod doctor;
 pub(crate) mod experiment;
 pub(crate) mod pace;

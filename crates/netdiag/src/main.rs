@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod chaos;
 mod cli;
 mod cmd;
 mod config_file;

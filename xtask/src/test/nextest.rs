@@ -16,7 +16,12 @@ use crate::command;
 /// Where the runner leaves its report, whatever the target folder: in its store, at the path that its configuration says.
 const REPORT: &str = "target/nextest/default/junit.xml";
 
+/// What tests of faults on interfaces make their interfaces with.
+const TOOLS: [(&str, &str); 4] =
+    [("ip", "iproute2"), ("tc", "iproute2"), ("unshare", "util-linux"), ("nsenter", "util-linux")];
+
 pub(super) fn run() -> anyhow::Result<()> {
+    command::ensure_debian(&TOOLS)?;
     let report = crate::root().join(REPORT);
     // What is read afterwards must be this run's.
     match fs::remove_file(&report) {

@@ -75,20 +75,6 @@ pub(crate) fn truth() -> impl TypedValueParser<Value = bool> {
     })
 }
 
-/// A length of time with or without its unit: `60`, `60s`, `500ms`, `5m`.
-pub(crate) fn span(text: &str) -> Result<Duration, String> {
-    let told = "must be a time from 1 s to 86400 s, such as 60, 90s or 5m";
-    let text = text.trim();
-    let number = |text: &str| text.parse::<f64>().ok().filter(|value| value.is_finite());
-    let seconds = number(text)
-        .or_else(|| Some(number(text.strip_suffix("ms")?)? / 1e3))
-        .or_else(|| number(text.strip_suffix('s')?))
-        .or_else(|| Some(number(text.strip_suffix('m')?)? * 60.0))
-        .or_else(|| Some(number(text.strip_suffix('h')?)? * 3600.0));
-    let seconds = seconds.filter(|seconds| (1.0..=86_400.0).contains(seconds));
-    seconds.map(Duration::from_secs_f64).ok_or_else(|| told.to_owned())
-}
-
 /// `--streams`.
 pub(crate) fn streams(text: &str) -> Result<usize, String> {
     let streams = text.trim().parse().ok().filter(|streams| (1..=200).contains(streams));

@@ -4,6 +4,7 @@
 //! little about what a hardened kernel lets one do. Invariant: nothing is left behind.
 
 mod checks;
+mod faults;
 mod qdisc;
 
 use std::fmt;

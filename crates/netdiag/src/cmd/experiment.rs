@@ -10,6 +10,7 @@ use netdiag_pacer::TpsRange;
 use netdiag_probe::SourceChoice;
 
 use crate::args::{RateArgs, values};
+use crate::chaos::values::run_time;
 use crate::experiment::{self, Arm, Conditions, PhaseSpan, Policy, Record};
 use crate::failure::UsageError;
 use crate::place::Places;
@@ -58,8 +59,9 @@ pub(crate) struct Args {
 
     /// Let the scenario take this long, in seconds.
     ///
-    /// From 1 to 86400; a unit may follow (60s, 5m). The scenario is repeated as often as brings it nearest, and then stretched.
-    #[arg(long, value_name = "SECONDS", env = "NETDIAG_EXPERIMENT_DURATION", default_value = "60", value_parser = values::span, help_heading = "Experiment")]
+    /// From 10 milliseconds to a day, in seconds or with a unit (60s, 5m), and long enough for every phase of the scenario, which is
+    /// repeated as often as brings it nearest, and then stretched or shortened.
+    #[arg(long, value_name = "SECONDS", env = "NETDIAG_EXPERIMENT_DURATION", default_value = "60", value_parser = run_time, help_heading = "Experiment")]
     duration: Duration,
 
     /// Compare these arms: a list of none and classic.

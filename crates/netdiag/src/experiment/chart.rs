@@ -177,7 +177,10 @@ impl Axis {
                 Self { low: 0.0, high, log: false, ticks: round_steps(high) }
             }
             Scale::Log => {
-                let (low, high) = if low > high { (1.0, 100.0) } else { (low / 1.3, high * 1.3) };
+                let (low, high) = if low > high { (1.0, 100.0) } else { (low, high) };
+                // Wide enough for two round numbers, the farthest apart of which are 2 and 5.
+                let air = (6.25 * low / high).sqrt().max(1.3);
+                let (low, high) = (low / air, high * air);
                 let decades = low.log10().floor() as i32..=high.log10().ceil() as i32;
                 let ticks = |steps: &[f64]| -> Vec<f64> {
                     let decade = |decade| steps.iter().map(move |step| step * 10f64.powi(decade));

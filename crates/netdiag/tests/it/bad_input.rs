@@ -86,6 +86,61 @@ fn flows_that_cannot_be() {
     }
 }
 
+/// Interfaces are not looked at before the faults are known, so none of these touches one.
+#[test]
+fn faults_that_cannot_be() {
+    let check = |faults: &str, told: &[&str]| {
+        let args = ["chaos", "--iface", "lo"].into_iter().chain(faults.split_ascii_whitespace());
+        check(&args.collect::<Vec<_>>(), told);
+    };
+    for bad in ["100", "61s", "-1ms", "fast", "1h", "nanms"] {
+        let told = format!("--delay {bad}: must be a time with its unit from 0ms to 60s");
+        check(&format!("--delay={bad}"), &[&told, "such as 100ms"]);
+    }
+    check("--jitter=5", &["--jitter 5: must be a time with its unit"]);
+    for bad in ["101", "-1", "5%%", "nan", "many"] {
+        let told = format!("--loss {bad}: must be a percentage from 0 to 100, such as 5%");
+        check(&format!("--loss={bad}"), &[&told]);
+    }
+    for bad in ["1", "1mbps", "0mbit", "33gbit", "-1mbit", "slow"] {
+        let told = format!("--rate {bad}: must be a rate with its unit (bit, kbit, mbit, gbit)");
+        check(&format!("--rate={bad}"), &[&told, "from 1kbit to 32gbit, such as 1mbit"]);
+    }
+    for bad in ["0", "9ms", "25h", "-30", "soon", "30sec"] {
+        let told = format!("--for {bad}: must be a time from 10ms to 24h, such as 30s or 2m");
+        check(&format!("--loss 5 --for={bad}"), &[&told, "or a number of seconds"]);
+    }
+    check("--random --seed=-1", &["--seed -1: must be a whole number from 0"]);
+    check(
+        "--delay 10ms --jitter 20ms",
+        &["--jitter 20ms is more than --delay 10ms", "raise the delay or lower the jitter"],
+    );
+    check("", &["no fault is given; add --delay, --jitter, --loss", "or --random"]);
+    check("--loss 0 --delay 0ms", &["no fault is given"]);
+    check("--random --rate 1mbit", &["--random", "leave out --rate 1000000bit, or --random"]);
+    check("--restore --random", &["--restore injects no faults", "leave out --random"]);
+    check("--restore --loss 5%", &["--restore injects no faults", "leave out --loss 5%"]);
+}
+
+#[test]
+fn interfaces_that_are_not_there() {
+    let told = ["--iface no-such: no such interface in this network namespace; there are", "lo"];
+    check(&["chaos", "--iface", "no-such", "--loss", "5"], &told);
+    check(&["chaos", "--iface", "no-such", "--restore"], &told);
+    check(&["chaos", "--loss", "5"], &["no interface is given; add --iface NAME", "ip -br link"]);
+    check_with(
+        &["chaos", "--loss", "5"],
+        &[("NETDIAG_CHAOS_IFACE", "no-such")],
+        &["--iface no-such (NETDIAG_CHAOS_IFACE): no such interface"],
+    );
+    let both = [("NETDIAG_CHAOS_DELAY", "1ms"), ("NETDIAG_CHAOS_JITTER", "2ms")];
+    check_with(
+        &["chaos", "--iface", "lo"],
+        &both,
+        &["--jitter 2ms (NETDIAG_CHAOS_JITTER) is more than --delay 1ms (NETDIAG_CHAOS_DELAY)"],
+    );
+}
+
 #[test]
 fn words_that_mean_nothing() {
     check(&["agnet"], &["agnet", "agent"]);

@@ -4,8 +4,10 @@
 
 mod agent;
 mod bad_input;
+mod chaos;
 mod closed_loop;
 mod doctor;
+mod experiment;
 mod model;
 mod pace;
 mod plot;
@@ -15,3 +17,4 @@ mod source;
 mod support;
 mod train;
 mod up;
+mod veth;

@@ -1,30 +1,12 @@
 //! Which source is at work, and how it is told when it is not the one hoped for.
 
-use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 
 use rustix::process::Signal;
 
-use crate::support::{Running, complaint, csv_path, hint, netdiag, output, root, skipped, until};
-
-/// The user and group without rights, by the number that all distributions give them.
-const NOBODY: u32 = 65534;
-
-/// The command as a user who may not load eBPF; `None`, told as a skipped test, if that cannot be arranged.
-fn unprivileged(test: &str, args: &[&str]) -> Option<Command> {
-    let mut command = netdiag(args);
-    if rustix::process::geteuid().is_root() {
-        command.uid(NOBODY).gid(NOBODY).current_dir("/");
-        let mut probe = netdiag(["--version"]);
-        probe.uid(NOBODY).gid(NOBODY).current_dir("/");
-        // The build folder may be out of reach for others.
-        if !probe.output().is_ok_and(|output| output.status.success()) {
-            skipped(test, "the binary is where only root can run it");
-            return None;
-        }
-    }
-    Some(command)
-}
+use crate::support::{
+    Running, complaint, csv_path, hint, netdiag, output, root, unprivileged, until,
+};
 
 #[test]
 fn without_privileges_sock_diag_serves_and_one_line_says_why() {

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -89,6 +90,11 @@ impl Running {
         rest[..end].parse().expect("an address")
     }
 
+    /// The ID of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal and waits for the end, which must come within two seconds.
     pub(crate) fn end_by(mut self, signal: Signal) -> (ExitStatus, Vec<String>) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a pid");
@@ -169,6 +175,25 @@ pub(crate) fn root(test: &str) -> bool {
         skipped(test, "needs root");
     }
     root
+}
+
+/// The user and group without rights, by the number that all distributions give them.
+const NOBODY: u32 = 65534;
+
+/// The command as a user without privileges; `None`, told as a skipped test, if that cannot be arranged.
+pub(crate) fn unprivileged(test: &str, args: &[&str]) -> Option<Command> {
+    let mut command = netdiag(args);
+    if rustix::process::geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY).current_dir("/");
+        let mut probe = netdiag(["--version"]);
+        probe.uid(NOBODY).gid(NOBODY).current_dir("/");
+        // The build folder may be out of reach for others.
+        if !probe.output().is_ok_and(|output| output.status.success()) {
+            skipped(test, "the binary is where only root can run it");
+            return None;
+        }
+    }
+    Some(command)
 }
 
 /// Says that a test did not run, straight to the terminal, past the test harness's capture.

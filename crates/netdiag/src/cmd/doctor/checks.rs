@@ -6,7 +6,7 @@ use std::path::Path;
 use netdiag_probe::support;
 use netdiag_telemetry::Source;
 
-use super::{Check, Report, Status, qdisc};
+use super::{Check, Report, Status, faults, qdisc};
 
 /// Linux capabilities that matter here, by their bit (`include/uapi/linux/capability.h`), and what each is good for.
 const CAPABILITIES: [(&str, u32, Need); 5] = [
@@ -47,6 +47,7 @@ pub(super) fn all() -> Report {
     checks.push(namespaces(support::namespaces()));
 
     checks.extend(qdisc::checks());
+    checks.extend(faults::check());
     let source = if ebpf { Some(Source::Ebpf) } else { sockdiag.then_some(Source::Sockdiag) };
     // Without hooks there is still the other source; what fails is then only a part.
     if sockdiag {

@@ -5,30 +5,36 @@
 use std::process::{Command, Stdio};
 
 use super::Check;
+use crate::chaos::fault::{Discipline, Fault};
 
-/// The disciplines that fault injection uses, how to ask for each, and what is lacking without it.
-const DISCIPLINES: [(&str, &[&str], &str); 3] = [
-    ("netem", &["netem", "delay", "1ms"], "delay, jitter and loss"),
-    ("tbf", &["tbf", "rate", "1mbit", "burst", "32kbit", "latency", "400ms"], "a limited rate"),
-    ("htb", &["htb", "default", "1"], "faults for some peers only"),
+/// What `netdiag chaos` can use, and what is lacking without it.
+const DISCIPLINES: [(Discipline, &str); 2] = [
+    (Discipline::Netem, "no tool can give an interface delay, jitter or losses"),
+    (Discipline::Tbf, "no tool but netem can limit an interface's rate"),
 ];
+
+/// The MTU of the loopback interface, which every network namespace has.
+const LOOPBACK_MTU: u32 = 65_536;
 
 /// The exit status by which a shell, and `unshare`, say that a program was not found.
 const NOT_FOUND: i32 = 127;
 
 /// One check per discipline.
 pub(super) fn checks() -> impl Iterator<Item = Check> {
-    DISCIPLINES.into_iter().map(|(name, spec, purpose)| check(name, spec, purpose))
+    DISCIPLINES.into_iter().map(|(discipline, lack)| check(discipline, lack))
 }
 
-fn check(name: &str, spec: &[&str], purpose: &str) -> Check {
+fn check(discipline: Discipline, lack: &str) -> Check {
+    let name = discipline.name();
+    let words = discipline.words(&Fault::CALM, LOOPBACK_MTU);
     let title = format!("qdisc {name}");
     let mut trial = Command::new("unshare");
     // Who is not root may be root in a user namespace of his own, which is enough to ask.
     if !rustix::process::geteuid().is_root() {
         trial.args(["--user", "--map-root-user"]);
     }
-    trial.args(["--net", "tc", "qdisc", "add", "dev", "lo", "root"]).args(spec);
+    trial.args(["--net", "tc", "qdisc", "add", "dev", "lo", "root"]);
+    trial.args(words.split_whitespace());
     let output = match trial.stdin(Stdio::null()).output() {
         Ok(output) => output,
         Err(error) => return untried(&title, &format!("`unshare`: {error}"), "util-linux"),
@@ -43,10 +49,8 @@ fn check(name: &str, spec: &[&str], purpose: &str) -> Check {
     }
     Check::warn(
         &title,
-        format!(
-            "not available ({complaint}); without it no tool can give {purpose} to an interface"
-        ),
-        format!("`modprobe sch_{name}`, or a kernel with it; netdiag itself does not need it"),
+        format!("not available ({complaint}); without it {lack}"),
+        format!("`modprobe sch_{name}`, or a kernel with it; only `netdiag chaos` needs it"),
     )
 }
 
