@@ -11,7 +11,7 @@ use netdiag_probe::SourceChoice;
 
 use crate::args::{RateArgs, values};
 use crate::chaos::values::run_time;
-use crate::experiment::{self, Arm, Conditions, PhaseSpan, Policy, Record};
+use crate::experiment::{self, Arm, Conditions, PhaseSpan, Policy, Record, RunningArm};
 use crate::failure::UsageError;
 use crate::place::Places;
 use crate::stop::Stop;
@@ -214,6 +214,7 @@ fn compare(
         let processors = std::thread::available_parallelism().map_or(1, usize::from) as f64;
         ((after - before) / (began.elapsed().as_secs_f64() * processors)).clamp(0.0, 1.0)
     });
+    let counts: Vec<_> = running.iter().map(RunningArm::count).collect::<Result<_, _>>()?;
     // Samplers end with the stop; what they measured is there.
     stop.ask();
     let mut record = Record {
@@ -231,8 +232,9 @@ fn compare(
         arms: Vec::new(),
     };
     let mut data = Data::new();
-    for arm in running {
-        let (arm, rows, answers) = arm.finish(conditions, &record.phases, runtime.handle())?;
+    for (arm, tokens) in running.into_iter().zip(counts) {
+        let (arm, rows, answers) =
+            arm.finish(tokens, conditions, &record.phases, runtime.handle())?;
         record.arms.push(arm);
         data.push((rows, answers));
     }

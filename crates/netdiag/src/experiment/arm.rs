@@ -211,16 +211,20 @@ impl RunningArm {
         self.arm.policy.name()
     }
 
-    /// Takes stock at the end of the schedule, and ends the arm.
+    /// Where the tokens are now. To be asked of all arms at the end of the schedule, before any of them is ended.
+    pub(crate) fn count(&self) -> anyhow::Result<TokenCounts> {
+        let counts = self.arm.engine.counts();
+        Ok(TokenCounts::try_new(counts.generated, counts.acked, counts.in_flight, counts.wasted)?)
+    }
+
+    /// Ends the arm, of whose tokens stock has been taken.
     pub(crate) fn finish(
         self,
+        tokens: TokenCounts,
         conditions: &Conditions,
         phases: &[PhaseSpan],
         runtime: &Handle,
     ) -> anyhow::Result<(ArmRecord, Vec<Row>, Vec<Answer>)> {
-        let counts = self.arm.engine.counts();
-        let tokens =
-            TokenCounts::try_new(counts.generated, counts.acked, counts.in_flight, counts.wasted)?;
         let answers: Vec<Answer> = runtime.block_on(async {
             let mut answers = Vec::new();
             for stream in self.streams {
