@@ -71,17 +71,20 @@ pub(crate) fn ensure_debian(needs: &[(&str, &str)]) -> anyhow::Result<()> {
             packages.join(" ")
         );
     }
-    apt_get(&["update"])?;
-    apt_get(&[&["install", "--yes", "--no-install-recommends"], &packages[..]].concat())
+    apt_get(&["update"], crate::root())?;
+    let install = ["install", "--yes", "--no-install-recommends"];
+    apt_get(&[&install, &packages[..]].concat(), crate::root())
 }
 
-/// Runs apt-get without questions. It talks to the standard error: a bench's standard output may be read by a program.
-fn apt_get(arguments: &[&str]) -> anyhow::Result<()> {
+/// Runs apt-get without questions in a folder, which is where it downloads to. It talks to the standard error: a bench's
+/// standard output may be read by a program.
+pub(crate) fn apt_get(arguments: &[&str], folder: &Path) -> anyhow::Result<()> {
     let line = format!("apt-get --quiet=2 {}", arguments.join(" "));
     eprintln!("running `{line}`");
     let status = Command::new("apt-get")
         .args(["--quiet=2", "--option=Dpkg::Use-Pty=0"]) // no progress bar in a log
         .args(arguments)
+        .current_dir(folder)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .stdin(Stdio::null())
         .stdout(std::io::stderr())

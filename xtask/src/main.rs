@@ -12,6 +12,7 @@ mod command;
 mod fuzz;
 mod test;
 mod tidy;
+mod vm;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -56,6 +57,8 @@ enum Task {
         #[command(flatten)]
         options: bench::Options,
     },
+    /// Boots Debian's kernels under qemu and checks eBPF and fault injection there; takes minutes
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Task::Bpf { check } => bpf::run(check),
         Task::Fuzz { target, seconds } => fuzz::run(target, seconds),
         Task::Bench { name, options } => bench::run(name, &options),
+        Task::Vm(options) => vm::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

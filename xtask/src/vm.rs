@@ -1,0 +1,205 @@
+//! `cargo xtask vm`: our eBPF programs and `netdiag chaos` on Debian's kernels, which have the netem that the machine at hand
+//! may lack, each booted under qemu.
+//!
+//! The processor is always emulated: a machine that cannot nest virtual machines may well have a `/dev/kvm` that opens, and
+//! then hang. That takes minutes, so this is no part of `cargo xtask test`. What the checks are stands in `vm/init.sh`.
+//!
+//! Invariant: the machine at hand is not changed but for the tools that are installed, and a kernel or a check without a
+//! verdict is never silence: it is `absent` or `FAILED`, with the reason.
+
+mod image;
+mod kernel;
+mod verdicts;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail, ensure};
+
+use crate::command;
+use image::Programs;
+use kernel::Kernel;
+use verdicts::{Collector, Outcome, Verdict};
+
+/// The kernel of Debian 12, and that of Debian 13, which is also among the updates of 12.
+const SERIES: [&str; 2] = ["6.1", "6.12"];
+
+/// Seconds that a machine may take. It needs six minutes on two cores that others use as well.
+const LIMIT_S: &str = "900";
+
+/// What is needed beside Rust, and the Debian package that has it.
+const NEEDS: [(&str, &str); 5] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+    ("cpio", "cpio"),
+    ("tc", "iproute2"),
+    ("nsenter", "util-linux"),
+];
+
+/// What to run, and how to tell.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Boot the newest kernel of this series that apt offers; repeatable
+    #[arg(long = "kernel", value_name = "SERIES", default_values = SERIES, value_parser = series)]
+    kernels: Vec<String>,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Boots every kernel, prints the verdicts, and fails if one is bad or if there is none.
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    ensure!(
+        std::env::consts::ARCH == "x86_64" && command::exists("apt-cache"),
+        "the kernels are Debian's for x86-64, taken by apt: run this on such a Debian or Ubuntu, or in a container of one"
+    );
+    command::ensure_debian(&NEEDS)?;
+    let folder = crate::target_directory().join("vm");
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    // All of them first: what the network refuses is known before the minutes that follow.
+    let kernels =
+        options.kernels.iter().map(|series| Ok((series, kernel::obtain(series, &folder)?)));
+    let kernels = kernels.collect::<anyhow::Result<Vec<_>>>()?;
+    let programs = build()?;
+    let mut all = Vec::new();
+    for (series, kernel) in &kernels {
+        match kernel {
+            Some(kernel) => all.extend(examine(kernel, &programs, &folder)?),
+            None => {
+                let why = "apt's sources offer no such kernel of Debian's for virtual machines";
+                all.push(Verdict::of_kernel(series, Outcome::Absent, why));
+            }
+        }
+    }
+    print!("{}", if options.json { verdicts::json(&all) } else { verdicts::table(&all) });
+    let count = |outcome| all.iter().filter(|verdict| verdict.outcome == outcome).count();
+    match (count(Outcome::Failed), count(Outcome::Ok)) {
+        (0, 0) => bail!("nothing was checked; see the reasons above"),
+        (0, _) => Ok(()),
+        (failed, _) => bail!("{failed} checks failed"),
+    }
+}
+
+/// A series of kernels, like `6.1`.
+fn series(text: &str) -> Result<String, String> {
+    let is_number = |part: &str| part.parse::<u16>().is_ok();
+    match text.split_once('.') {
+        Some((major, minor)) if is_number(major) && is_number(minor) => Ok(text.to_owned()),
+        _ => Err("not a series of kernels; give its first two numbers, as in 6.1".to_owned()),
+    }
+}
+
+/// The binary and the tests, optimised: an emulated processor is slow enough.
+fn build() -> anyhow::Result<Programs> {
+    let messages = command::output(
+        "cargo",
+        &[
+            "test",
+            "--release",
+            "--no-run",
+            "--quiet",
+            "--message-format=json",
+            "--package=netdiag",
+            "--package=netdiag-probe",
+            "--test=it",
+            "--test=loopback",
+        ],
+    )?;
+    let built = |name: &str| {
+        executable(&messages, name)
+            .with_context(|| format!("cargo has built no executable of the name {name}"))
+    };
+    let tests = vec![("chaos", built("it")?), ("probe", built("loopback")?)];
+    Ok(Programs { netdiag: built("netdiag")?, tests })
+}
+
+/// The path of a built target, in cargo's messages.
+fn executable(messages: &str, name: &str) -> Option<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == name)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+}
+
+/// The verdicts on one kernel.
+fn examine(kernel: &Kernel, programs: &Programs, folder: &Path) -> anyhow::Result<Vec<Verdict>> {
+    let work = folder.join(format!("run-{}", kernel.release));
+    fs::create_dir_all(&work).with_context(|| work.display().to_string())?;
+    let archive = work.join("initramfs");
+    image::write(kernel, programs, &work.join("root"), &archive)?;
+    let console = work.join("console.log");
+    let found = boot(kernel, &archive, &console)?;
+    if found.iter().any(|verdict| verdict.outcome != Outcome::Ok) {
+        eprintln!("what Linux {} printed: {}", kernel.release, console.display());
+    }
+    Ok(found)
+}
+
+/// Runs a machine to its end, telling each verdict as it comes.
+fn boot(kernel: &Kernel, archive: &Path, console: &Path) -> anyhow::Result<Vec<Verdict>> {
+    eprintln!("booting Linux {}", kernel.release);
+    // `timeout` rather than a clock of ours: it ends the machine in time also if we are ended before it.
+    let mut machine = Command::new("timeout")
+        .args(["--foreground", LIMIT_S, "qemu-system-x86_64"])
+        .args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "1G"])
+        .args(["-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot"])
+        .args(["-append", "console=ttyS0 panic=-1 mitigations=off"])
+        .arg("-kernel")
+        .arg(kernel.image())
+        .arg("-initrd")
+        .arg(archive)
+        // The first line is the console, the second has the verdicts.
+        .arg("-serial")
+        .arg(format!("file:{}", console.display()))
+        .args(["-serial", "stdio"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run `timeout … qemu-system-x86_64`")?;
+    let lines = BufReader::new(machine.stdout.take().context("no output of qemu")?);
+    let mut collector = Collector::new(&kernel.release);
+    for line in lines.split(b'\n') {
+        if let Some(verdict) = collector.take(&String::from_utf8_lossy(&line?)) {
+            eprint!("{}", verdicts::table(std::slice::from_ref(verdict)));
+        }
+    }
+    let status = machine.wait()?;
+    let why = match status.code() {
+        Some(124) => format!("no verdict within {LIMIT_S} s"),
+        Some(0) => "the machine stopped before it came to this".to_owned(),
+        _ => format!("qemu failed ({status})"),
+    };
+    Ok(collector.close(&why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_series_is_two_numbers() {
+        for good in ["6.1", "6.12", "5.10"] {
+            assert_eq!(series(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "6", "6.", "6.1.0", "v6.1", "6.x", "-6.1"] {
+            assert!(series(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn executables_are_found_in_what_cargo_says() {
+        let messages = concat!(
+            "not JSON\n",
+            r#"{"reason":"compiler-artifact","target":{"name":"it"},"executable":null}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","target":{"name":"it"},"executable":"/t/it-1"}"#,
+            "\n",
+            r#"{"reason":"build-finished","success":true}"#,
+        );
+        assert_eq!(executable(messages, "it"), Some(PathBuf::from("/t/it-1")));
+        assert_eq!(executable(messages, "loopback"), None);
+    }
+}
