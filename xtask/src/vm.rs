@@ -100,7 +100,7 @@ fn build() -> anyhow::Result<Programs> {
             "--release",
             "--no-run",
             "--quiet",
-            "--message-format=json",
+            "--message-format=json-render-diagnostics",
             "--package=netdiag",
             "--package=netdiag-probe",
             "--test=it",
