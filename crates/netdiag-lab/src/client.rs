@@ -1,182 +1,235 @@
-//! A reader's end of a stream: asks an OpenAI-compatible server and notes when each token came.
+//! Clients of a streaming server: so many at once, each token's arrival noted, some of them impatient.
 //!
-//! Who may give up: after a stall of given length the client closes its socket, as a person closes a tab. It does not read slowly;
-//! how fast a person reads is the metrics' matter.
+//! A client has one stream after the other on a connection of its own, as a person asks the next question when the answer
+//! is there. What it notes is what the application sees, so a token counts when it is read from the socket.
 //!
-//! Invariant: a time is noted when the event was read from the socket, not when anything was done with it.
+//! Sockets come from the caller, who may open each client's in another network namespace; everything else happens here.
 
+mod events;
+mod stream;
+
+use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper::{Request, Response, StatusCode, header};
-use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::net::TcpSocket;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-use crate::metrics::Delivered;
+use crate::metrics::{Ending, Reader, StreamRecord, TokenCounts};
+use stream::{Open, Question};
 
-/// What to ask for.
-#[derive(Clone, Copy, Debug)]
-pub struct Question<'a> {
-    /// The model's name.
-    pub model: &'a str,
-    /// The prompt.
-    pub prompt: &'a str,
-    /// Length of the answer, tokens.
-    pub tokens: u32,
-    /// A silence after which the reader leaves; `None` for one who never does.
-    pub patience: Option<Duration>,
-    /// When everybody stops reading; what has come by then is the answer.
-    pub until: Option<Instant>,
-}
+/// Rest of a client whose stream failed, so that a server that refuses is not asked in a circle.
+const REST: Duration = Duration::from_secs(1);
 
-/// What came of it.
+/// What is asked of a server.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
-    /// When it was asked and when each token came, since the origin given.
-    pub delivered: Delivered,
-    /// How it ended,
-    pub end: End,
-    /// and when.
-    pub ended: Duration,
+pub struct Load {
+    /// The server.
+    pub target: SocketAddr,
+    /// Streams at once.
+    pub streams: usize,
+    /// Time over which the first ones start, evenly.
+    pub ramp: Duration,
+    /// When to stop, counted from the start.
+    pub duration: Duration,
+    /// The model to ask for.
+    pub model: String,
+    /// What is asked.
+    pub prompt: String,
+    /// Lengths of answers, tokens; each as likely as the others.
+    pub output_tokens: RangeInclusive<u32>,
+    /// Who reads.
+    pub reader: Reader,
+    /// Share of the streams whose client leaves when it has waited for a token for `patience`.
+    pub leavers: f64,
+    /// See `leavers`.
+    pub patience: Duration,
+    /// What is drawn follows from it.
+    pub seed: u64,
 }
 
-/// How an answer ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    /// With everything that was asked for.
-    Finished,
-    /// The reader lost patience.
-    Left,
-    /// Time was up ([`Question::until`]).
-    TimeUp,
-    /// The server or the connection did.
-    Broken(String),
+/// A load that cannot be.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum InvalidLoad {
+    /// Nobody asks.
+    #[error("streams is 0: at least one is needed")]
+    NoStreams,
+    /// No answer has such a length.
+    #[error("output_tokens {0:?} is not a range of lengths from 1 on")]
+    Lengths(RangeInclusive<u32>),
+    /// Not a share.
+    #[error("leavers {0} is not between 0 and 1")]
+    Leavers(f64),
 }
 
-/// A connection to a server, over which one question is asked after the other.
-#[derive(Debug)]
-pub struct Session {
-    sender: SendRequest<Full<Bytes>>,
-    host: SocketAddr,
-    origin: Instant,
+/// One stream as its client saw it. Times count from the start of the run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientStream {
+    /// The server's name for it (`x-request-id`); `None` if it never answered.
+    pub request_id: Option<String>,
+    /// The client's end of the connection; `None` if there never was one.
+    pub address: Option<SocketAddr>,
+    /// When the client asked, connecting included.
+    pub submitted: Duration,
+    /// When each token came.
+    pub deliveries: Vec<Duration>,
+    /// How it ended.
+    pub ending: Ending,
+    /// Tokens asked for.
+    pub output_tokens: u32,
+    /// Whether this client would leave.
+    pub leaver: bool,
+    /// Why it failed, if it has.
+    pub failure: Option<String>,
 }
 
-/// Why there is no session.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot speak to {host}: {cause}")]
-pub struct SessionError {
-    host: SocketAddr,
-    cause: String,
-}
-
-impl Session {
-    /// Over a connected socket, wherever that was connected. Times are counted from `origin`.
-    pub async fn start(socket: TcpStream, origin: Instant) -> Result<Self, SessionError> {
-        let unspecified = SocketAddr::from(([0, 0, 0, 0], 0));
-        let host = socket.peer_addr().unwrap_or(unspecified);
-        let wrong = |cause: &dyn std::fmt::Display| SessionError { host, cause: cause.to_string() };
-        socket.set_nodelay(true).map_err(|error| wrong(&error))?;
-        let started = http1::handshake(TokioIo::new(socket)).await;
-        let (sender, connection) = started.map_err(|error| wrong(&error))?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a session ended");
-            }
-        });
-        Ok(Self { sender, host, origin })
-    }
-
-    /// Asks, and reads the answer to its end. `None` in place of the session if it cannot be used again.
-    pub async fn ask(mut self, question: Question<'_>) -> (Answer, Option<Self>) {
-        let asked = self.origin.elapsed();
-        let mut tokens = Vec::new();
-        let end = match self.send(question).await {
-            Ok(response) => read(response, question, self.origin, &mut tokens).await,
-            Err(end) => end,
-        };
-        let ended = self.origin.elapsed();
-        let session = (end == End::Finished).then_some(self);
-        (Answer { delivered: Delivered { asked, tokens }, end, ended }, session)
-    }
-
-    async fn send(&mut self, question: Question<'_>) -> Result<Response<Incoming>, End> {
-        let body = json!({
-            "model": question.model, "stream": true, "max_tokens": question.tokens,
-            "messages": [{"role": "user", "content": question.prompt}],
-        });
-        let request = Request::post("/v1/chat/completions")
-            .header(header::HOST, self.host.to_string())
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body.to_string())));
-        let request = request.map_err(|error| End::Broken(error.to_string()))?;
-        let ready = async {
-            self.sender.ready().await?;
-            self.sender.send_request(request).await
-        };
-        let response = question.patiently(ready).await?;
-        response.map_err(|error| End::Broken(error.to_string()))
-    }
-}
-
-impl Question<'_> {
-    /// Waits for as long as the reader does.
-    async fn patiently<T>(&self, what: impl Future<Output = T>) -> Result<T, End> {
-        let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
-        let (wait, end) = match (self.patience, left) {
-            (Some(patience), Some(left)) if patience < left => (patience, End::Left),
-            (_, Some(left)) => (left, End::TimeUp),
-            (Some(patience), None) => (patience, End::Left),
-            (None, None) => return Ok(what.await),
-        };
-        tokio::time::timeout(wait, what).await.map_err(|_| end)
-    }
-}
-
-async fn read(
-    response: Response<Incoming>,
-    question: Question<'_>,
-    origin: Instant,
-    tokens: &mut Vec<Duration>,
-) -> End {
-    let status = response.status();
-    if status != StatusCode::OK {
-        return End::Broken(format!("the server answered {status}"));
-    }
-    let (mut body, mut pending) = (response.into_body(), Vec::new());
-    loop {
-        let frame = match question.patiently(body.frame()).await {
-            Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(error))) => return End::Broken(error.to_string()),
-            Ok(None) => return End::Broken("the answer ended in the middle".to_owned()),
-            Err(end) => return end,
-        };
-        let now = origin.elapsed();
-        let Ok(data) = frame.into_data() else { continue };
-        pending.extend_from_slice(&data);
-        while let Some(end) = pending.windows(2).position(|pair| pair == b"\n\n") {
-            let event: Vec<u8> = pending.drain(..end + 2).collect();
-            match event.strip_prefix(b"data: ").map(<[u8]>::trim_ascii) {
-                Some(b"[DONE]") => {
-                    // To its last byte, so that the connection can be used again.
-                    while let Ok(Some(Ok(_))) = question.patiently(body.frame()).await {}
-                    return End::Finished;
-                }
-                Some(data) if has_text(data) => tokens.push(now),
-                _ => {}
-            }
+impl ClientStream {
+    /// The stream as the metrics take it, with what the server counted.
+    pub fn record(&self, reader: Reader, counts: TokenCounts) -> StreamRecord {
+        StreamRecord {
+            submitted: self.submitted,
+            deliveries: self.deliveries.clone(),
+            ending: self.ending,
+            output_tokens: self.output_tokens.into(),
+            reader,
+            counts,
         }
     }
 }
 
-/// Whether an event carries a token, and not a role or the end.
-fn has_text(event: &[u8]) -> bool {
-    let Ok(event) = serde_json::from_slice::<Value>(event) else { return false };
-    let choice = &event["choices"][0];
-    let text = choice["delta"]["content"].as_str().or(choice["text"].as_str());
-    text.is_some_and(|text| !text.is_empty())
+/// What the clients saw. The streams that were open at the end stay open until this is dropped, so that the server's
+/// counts can be read as they are then.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Every stream, in order of its end.
+    pub streams: Vec<ClientStream>,
+    _open: Vec<Open>,
+}
+
+impl Load {
+    fn check(&self) -> Result<(), InvalidLoad> {
+        if self.streams == 0 {
+            return Err(InvalidLoad::NoStreams);
+        }
+        if self.output_tokens.is_empty() || *self.output_tokens.start() == 0 {
+            return Err(InvalidLoad::Lengths(self.output_tokens.clone()));
+        }
+        if !(0.0..=1.0).contains(&self.leavers) {
+            return Err(InvalidLoad::Leavers(self.leavers));
+        }
+        Ok(())
+    }
+}
+
+/// Runs the clients, numbered from 0. `socket` opens a socket that is not connected yet, in the network namespace where the
+/// client of that number is to be; `start` is the origin of all times.
+pub async fn run(
+    load: Load,
+    start: Instant,
+    socket: impl Fn(usize) -> io::Result<TcpSocket> + Send + Sync + 'static,
+) -> Result<Outcome, InvalidLoad> {
+    load.check()?;
+    let mut seeds = StdRng::seed_from_u64(load.seed);
+    let load = Arc::new(load);
+    let socket = Arc::new(socket);
+    let mut clients = JoinSet::new();
+    for number in 0..load.streams {
+        let (load, socket) = (Arc::clone(&load), Arc::clone(&socket));
+        let random = StdRng::seed_from_u64(seeds.random());
+        let begin = start + load.ramp.mul_f64(number as f64 / load.streams as f64);
+        clients.spawn(async move {
+            tokio::time::sleep_until(begin).await;
+            client(&load, start, random, || socket(number)).await
+        });
+    }
+    let mut outcome = Outcome { streams: Vec::new(), _open: Vec::new() };
+    while let Some(ended) = clients.join_next().await {
+        match ended {
+            Ok((streams, open)) => {
+                outcome.streams.extend(streams);
+                outcome._open.extend(open);
+            }
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+    Ok(outcome)
+}
+
+/// One client's streams, and the one that was open at the end.
+async fn client(
+    load: &Load,
+    start: Instant,
+    mut random: StdRng,
+    socket: impl Fn() -> io::Result<TcpSocket> + Send + Sync,
+) -> (Vec<ClientStream>, Option<Open>) {
+    let end = start + load.duration;
+    let mut streams = Vec::new();
+    while Instant::now() < end {
+        let leaver = random.random_bool(load.leavers);
+        let question = Question {
+            output_tokens: random.random_range(load.output_tokens.clone()),
+            seed: random.random(),
+            patience: leaver.then_some(load.patience),
+            start,
+            end,
+        };
+        let (stream, open) = question.ask(load, &socket).await;
+        let failed = stream.ending == Ending::Failed;
+        streams.push(stream);
+        if open.is_some() {
+            return (streams, open);
+        }
+        if failed {
+            tokio::time::sleep_until(end.min(Instant::now() + REST)).await;
+        }
+    }
+    (streams, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use netdiag_telemetry::Tps;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn impossible_loads_are_named() {
+        let load = Load {
+            target: "127.0.0.1:9".parse().expect("address"),
+            streams: 1,
+            ramp: Duration::ZERO,
+            duration: Duration::ZERO,
+            model: String::new(),
+            prompt: String::new(),
+            output_tokens: 1..=2,
+            reader: Reader {
+                rate: Tps::try_new(10.0).expect("valid"),
+                expected_ttft: Duration::ZERO,
+            },
+            leavers: 0.5,
+            patience: Duration::ZERO,
+            seed: 0,
+        };
+        let check = async |load: Load, expected: Option<&str>| {
+            let result = run(load, Instant::now(), |_| TcpSocket::new_v4()).await;
+            assert_eq!(result.err().map(|error| error.to_string()).as_deref(), expected);
+        };
+        check(load.clone(), None).await;
+        check(Load { streams: 0, ..load.clone() }, Some("streams is 0: at least one is needed"))
+            .await;
+        check(
+            Load { leavers: f64::NAN, ..load.clone() },
+            Some("leavers NaN is not between 0 and 1"),
+        )
+        .await;
+        let lengths = "output_tokens 0..=4 is not a range of lengths from 1 on";
+        check(Load { output_tokens: 0..=4, ..load.clone() }, Some(lengths)).await;
+        let lengths = "output_tokens 5..=4 is not a range of lengths from 1 on";
+        check(Load { output_tokens: RangeInclusive::new(5, 4), ..load }, Some(lengths)).await;
+    }
 }

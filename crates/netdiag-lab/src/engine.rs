@@ -1,274 +1,400 @@
-//! A demo engine: an OpenAI-compatible streaming server that behaves like a continuous-batching engine and has no model.
+//! A demo engine: an OpenAI-compatible streaming server that behaves like a continuous-batching engine, without a model.
 //!
-//! What it writes is a built-in text, and it says so. What is real is the pace: seats, steps, a queue, a first token that takes
-//! longer, requests that can be held, and tokens that go on being generated whether the client's link takes them or not, as
-//! real engines do. They wait in memory, up to what the request asked for, and in the socket; [`TokenCounts`] says where each
-//! one is.
+//! What it says is a fixed text; when it says it is what matters: seats, steps that grow with the batch, prompts that take
+//! time, a queue ([`Scheduler`]). It does what real engines do with a client that does not read: goes on generating, into
+//! buffers that somebody else pays for. That is the problem this project exists for, so it is kept, and every token is
+//! accounted for: generated = acknowledged by the client's kernel + in flight + wasted, at any moment
+//! ([`TokenCounts`]).
 //!
-//! It is paced by whoever is asked how fast a peer's stream may go ([`Engine::start`]), between two steps.
+//! Unlike most engines it can be told, per request, to pause, resume, abort, or to run at a rate: as a library
+//! ([`Engine`]), or over HTTP, which is the contract for engine plug-ins of a gateway:
 //!
-//! Invariant: a request ends with its connection; nothing is generated for nobody.
+//! | request                                  | does                                                          |
+//! | ---------------------------------------- | ------------------------------------------------------------- |
+//! | `GET /v1/netdiag/engine`                 | token counts of all requests, and how full the engine is      |
+//! | `GET /v1/netdiag/requests`               | the requests that are not finished                            |
+//! | `GET /v1/netdiag/requests/{id}`          | one request: its state and token counts                       |
+//! | `POST /v1/netdiag/requests/{id}/pause`   | no token from the next step on; the seat goes to others, the place in the KV cache stays |
+//! | `POST /v1/netdiag/requests/{id}/resume`  | back in the next step                                         |
+//! | `POST /v1/netdiag/requests/{id}/abort`   | generates no more; what was generated is still sent, then the stream ends with `finish_reason` `abort` |
+//!
+//! `{id}` is the answer's id, which a streamed response has in its `x-request-id` header before the first token. Each
+//! answers with the request as it is then; 404 for one that is not known, and 409 to pause or resume one that has finished.
+//! All are idempotent. A client that closes its connection aborts its request at once.
+//!
+//! For the lab: it asks nobody who they are.
 
-mod api;
-mod ledger;
-pub(crate) mod scheduler;
+mod account;
+mod asked;
+mod connection;
+mod corpus;
+mod error;
+mod follow;
+mod routes;
+mod scheduler;
+mod serve;
+mod stream;
+mod wire;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc};
+use serde::Serialize;
+use tokio::sync::Notify;
 use tokio::time::Instant;
-use tower::ServiceExt as _;
 
-use ledger::{Account, Connection, NotedSocket};
-use scheduler::{Phase, QueueFull, RequestId, Scheduler};
+use crate::metrics::TokenCounts;
+use account::Account;
+use asked::{Asked, Kind, Offer};
+use connection::Connection;
+use stream::Ticket;
 
-pub use ledger::TokenCounts;
-pub use scheduler::{Allowance, EngineSpec, Totals};
+pub use account::Finish;
+pub use follow::HintServer;
+pub use scheduler::{
+    InvalidModel, Model, Occupancy, Pace, Phase, Refused, RequestId, Scheduler, Status, Token,
+};
 
-/// How often allowances are asked for while nobody is ready.
-const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// Finished requests that can still be asked about one by one; older ones count in the totals only.
+const REMEMBERED: usize = 10_000;
 
-/// How fast the stream of a peer may go now. Asked between two steps, so it must not block.
-pub type Pace = Arc<dyn Fn(SocketAddr) -> Allowance + Send + Sync>;
+/// How the engine is to behave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Its speed and size.
+    pub model: Model,
+    /// What it is called in requests.
+    pub name: String,
+    /// The length of an answer that is left to the model, tokens.
+    pub answer_tokens: NonZeroU32,
+}
 
-/// A running engine. Clones are handles to the same one.
-#[derive(Clone)]
-pub struct Engine(Arc<Shared>);
+impl Default for Settings {
+    fn default() -> Self {
+        // A page: what an assistant answers when it is not told to be brief.
+        const ANSWER_TOKENS: NonZeroU32 = NonZeroU32::new(400).expect("not zero");
+        Self {
+            model: Model::default(),
+            name: "netdiag-demo".to_owned(),
+            answer_tokens: ANSWER_TOKENS,
+        }
+    }
+}
 
+/// What a request is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RequestState {
+    /// Waits to be admitted.
+    Queued,
+    /// Generates.
+    Running,
+    /// Paused until resumed.
+    Paused,
+    /// Held by its pace.
+    Held,
+    /// Generates no more.
+    Finished,
+}
+
+/// One request at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RequestView {
+    /// The answer's id.
+    pub id: String,
+    /// What it is doing.
+    pub state: RequestState,
+    /// Why it ended, if it has.
+    pub finish_reason: Option<Finish>,
+    /// The client's address; `None` if it came over no socket.
+    pub peer: Option<SocketAddr>,
+    /// Length of the prompt, tokens.
+    pub prompt_tokens: u32,
+    /// Length of the whole answer, tokens.
+    pub output_tokens: u32,
+    /// Where the tokens are.
+    #[serde(flatten)]
+    pub tokens: TokenCounts,
+}
+
+/// Why a request cannot be controlled.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// There is no such request, or it finished long ago.
+    #[error("request `{0}` is not known: give the `id` of an answer, or its x-request-id header")]
+    Unknown(String),
+    /// It generates no more.
+    #[error("request `{0}` has finished")]
+    Finished(String),
+}
+
+/// A handle to the engine. All clones are the same engine.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
 struct Shared {
-    core: Mutex<Core>,
-    /// Something changed that an idle engine should know of.
-    changed: Notify,
+    settings: Settings,
+    /// The origin of the scheduler's time.
     started: Instant,
-    pace: Pace,
+    core: Mutex<Core>,
+    /// Something is to be done before the next step ends.
+    changed: Notify,
+    /// Requests that came without a seed, to give each another text.
+    unseeded: AtomicU64,
 }
 
 struct Core {
     scheduler: Scheduler,
-    streams: HashMap<RequestId, Stream>,
-    connections: Vec<Arc<Connection>>,
-    /// Of connections that are no longer listed.
-    settled: TokenCounts,
+    pace_of: Box<dyn Fn(Option<SocketAddr>) -> Pace + Send>,
+    running: BTreeMap<RequestId, Arc<Account>>,
+    finished: VecDeque<Arc<Account>>,
+    /// Tokens of the requests that are no longer remembered.
+    forgotten: TokenCounts,
 }
 
-/// Where a request's tokens go.
-struct Stream {
-    /// As long as the answer may be: a request is bounded by its own `max_tokens`.
-    tokens: mpsc::UnboundedSender<Token>,
-    account: Arc<Account>,
-    peer: Option<SocketAddr>,
-}
-
-/// A token has been generated; the last one, or not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Token {
-    last: bool,
-}
-
-impl fmt::Debug for Engine {
+impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("totals", &self.totals()).finish_non_exhaustive()
+        f.debug_struct("Core")
+            .field("occupancy", &self.scheduler.occupancy())
+            .finish_non_exhaustive()
     }
 }
 
 impl Engine {
-    /// Starts an engine in the present runtime; it runs until that ends.
-    pub fn start(spec: EngineSpec, pace: Pace) -> Self {
+    /// An engine at rest. It generates while [`Engine::run`] or [`Engine::serve`] is polled.
+    pub fn try_new(settings: Settings) -> Result<Self, InvalidModel> {
+        let scheduler = Scheduler::try_new(settings.model)?;
         let core = Core {
-            scheduler: Scheduler::new(spec),
-            streams: HashMap::new(),
-            connections: Vec::new(),
-            settled: TokenCounts::default(),
+            scheduler,
+            pace_of: Box::new(|_| Pace::default()),
+            running: BTreeMap::new(),
+            finished: VecDeque::new(),
+            forgotten: TokenCounts::default(),
         };
         let shared = Shared {
+            settings,
+            started: Instant::now(),
             core: Mutex::new(core),
             changed: Notify::new(),
-            started: Instant::now(),
-            pace,
+            unseeded: AtomicU64::new(0),
         };
-        let engine = Self(Arc::new(shared));
-        tokio::spawn(engine.clone().run());
-        engine
+        Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// The API without a socket. Whoever is answered through it has no address to be paced by.
-    pub fn router(&self) -> Router {
-        api::router(self.clone())
-    }
-
-    /// Accepts connections and answers them.
-    ///
-    /// # Errors
-    ///
-    /// None that ends it but those of the listener itself.
-    pub async fn serve(self, listener: TcpListener) -> io::Result<()> {
-        let router = self.router();
+    /// Generates, for ever.
+    pub async fn run(&self) {
+        let mut tokens = Vec::new();
         loop {
-            let (socket, _) = listener.accept().await?;
-            // Tokens are small and must not wait for each other.
-            let Ok(()) = socket.set_nodelay(true) else { continue };
-            let Ok(connection) = Connection::new(&socket) else { continue };
-            self.core().connections.push(Arc::clone(&connection));
-            let router = router.clone();
-            let service = service_fn({
-                let connection = Arc::clone(&connection);
-                move |mut request: hyper::Request<Incoming>| {
-                    request.extensions_mut().insert(Arc::clone(&connection));
-                    router.clone().oneshot(request.map(Body::new))
-                }
-            });
-            let io = TokioIo::new(NotedSocket::new(socket, connection));
-            tokio::spawn(async move {
-                let served =
-                    http1::Builder::new().timer(TokioTimer::new()).serve_connection(io, service);
-                if let Err(error) = served.await {
-                    tracing::debug!(%error, "a client's connection ended");
-                }
-            });
+            let next = self.core().advance(self.now(), &mut tokens);
+            let changed = self.shared.changed.notified();
+            match next {
+                Some(next) => tokio::select! {
+                    () = tokio::time::sleep_until(self.shared.started + next) => {}
+                    () = changed => {}
+                },
+                None => changed.await,
+            }
         }
     }
 
-    /// Tokens and requests since the start.
-    pub fn totals(&self) -> Totals {
-        self.core().scheduler.totals()
+    /// Sets the pace of every request, by its client's address: of those there are, and of those that come.
+    pub fn pace(&self, pace_of: impl Fn(Option<SocketAddr>) -> Pace + Send + 'static) {
+        let now = self.now();
+        let mut core = self.core();
+        let Core { scheduler, running, .. } = &mut *core;
+        for (id, account) in running {
+            scheduler.pace(now, *id, pace_of(account.peer));
+        }
+        core.pace_of = Box::new(pace_of);
+        drop(core);
+        self.shared.changed.notify_one();
     }
 
-    /// Where the tokens are that were generated over connections, as the kernel says now.
-    pub fn counts(&self) -> TokenCounts {
-        let mut core = self.core();
-        let mut counts = core.settled;
-        let mut settled = TokenCounts::default();
-        core.connections.retain(|connection| {
-            let here = connection.counts();
-            counts += here;
-            // Nobody answers there any more, and nothing is under way: these figures are final.
-            let is_final = here.in_flight == 0 && Arc::strong_count(connection) == 1;
-            if is_final {
-                settled += here;
-            }
-            !is_final
+    /// Gives the request no token from the next step on. Its seat goes to others; its place in the KV cache stays.
+    pub fn pause(&self, id: &str) -> Result<RequestView, ControlError> {
+        self.control(id, |core, id| core.scheduler.pause(id))
+    }
+
+    /// Ends a pause, with the next step.
+    pub fn resume(&self, id: &str) -> Result<RequestView, ControlError> {
+        self.control(id, |core, id| core.scheduler.resume(id))
+    }
+
+    /// Generates no more for this request. What was generated is still sent.
+    pub fn abort(&self, id: &str) -> Result<RequestView, ControlError> {
+        let aborted = self.control(id, |core, id| {
+            core.abort(id);
+            true
         });
-        core.settled += settled;
-        counts
-    }
-
-    /// Generates until the runtime ends.
-    async fn run(self) {
-        loop {
-            let step = self.step();
-            if step.tokens.is_empty() {
-                let idle = step.idle.unwrap_or(ASK_AGAIN).min(ASK_AGAIN);
-                let _ = tokio::time::timeout(idle, self.0.changed.notified()).await;
-                continue;
-            }
-            tokio::time::sleep(step.took).await;
-            let core = self.core();
-            for (id, last) in step.tokens {
-                // Who left meanwhile gets nothing.
-                if let Some(stream) = core.streams.get(&id) {
-                    let _ = stream.tokens.send(Token { last });
-                }
-            }
+        match aborted {
+            Err(ControlError::Finished(_)) => self.request(id),
+            other => other,
         }
     }
 
-    fn step(&self) -> scheduler::Step {
-        let mut core = self.core();
-        let Core { scheduler, streams, .. } = &mut *core;
-        let now = self.0.started.elapsed();
-        for (id, stream) in &*streams {
-            if let Some(peer) = stream.peer {
-                scheduler.allow(*id, (self.0.pace)(peer), now);
-            }
-        }
-        let step = scheduler.step(now);
-        for (id, _) in &step.tokens {
-            if let Some(stream) = streams.get(id) {
-                stream.account.generated.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        step
+    /// One request.
+    pub fn request(&self, id: &str) -> Result<RequestView, ControlError> {
+        let core = self.core();
+        let account = core.find(id)?;
+        Ok(core.view(account))
     }
 
-    /// Takes in a request for `tokens`.
+    /// The requests that are not finished, the oldest first.
+    pub fn requests(&self) -> Vec<RequestView> {
+        let core = self.core();
+        core.running.values().map(|account| core.view(account)).collect()
+    }
+
+    /// The clients of the requests that are not finished.
+    fn peers(&self) -> BTreeSet<SocketAddr> {
+        self.core().running.values().filter_map(|account| account.peer).collect()
+    }
+
+    /// Where the tokens of all requests are, since the engine was made.
+    pub fn tokens(&self) -> TokenCounts {
+        let core = self.core();
+        let mut sum = core.forgotten;
+        core.running.values().chain(&core.finished).for_each(|account| sum.add(account.counts()));
+        sum
+    }
+
+    /// How full the engine is.
+    pub fn occupancy(&self) -> Occupancy {
+        self.core().scheduler.occupancy()
+    }
+
+    /// Reads a request and puts it in line.
     fn submit(
         &self,
-        tokens: u32,
-        connection: Option<&Arc<Connection>>,
-    ) -> Result<Running, QueueFull> {
-        let account = connection.map(|connection| connection.open_account()).unwrap_or_default();
-        let (sender, receiver) = mpsc::unbounded_channel();
+        kind: Kind,
+        body: &[u8],
+        connection: Option<Arc<Connection>>,
+    ) -> Result<(Asked, Ticket), error::ApiError> {
+        let settings = &self.shared.settings;
+        let longest = u32::try_from(settings.model.kv_tokens).unwrap_or(u32::MAX);
+        let offer = Offer {
+            model: &settings.name,
+            answer_tokens: settings.answer_tokens,
+            longest: NonZeroU32::MIN.saturating_add(longest - 1),
+        };
+        let number = self.shared.unseeded.fetch_add(1, Ordering::Relaxed);
+        let asked = Asked::parse(kind, body, offer, number)?;
         let mut core = self.core();
-        let id = core.scheduler.submit(tokens)?;
-        let peer = connection.map(|connection| connection.peer);
-        let stream = Stream { tokens: sender, account: Arc::clone(&account), peer };
-        core.streams.insert(id, stream);
+        let id = core.scheduler.submit(asked.prompt_tokens, asked.answer.tokens())?;
+        let account = Arc::new(Account::new(id, &asked, connection.as_ref()));
+        let pace = (core.pace_of)(account.peer);
+        core.scheduler.pace(self.now(), id, pace);
+        core.running.insert(id, Arc::clone(&account));
         drop(core);
-        self.0.changed.notify_one();
-        let connection = connection.cloned();
-        Ok(Running { id, tokens: receiver, account, connection, engine: self.clone() })
+        self.shared.changed.notify_one();
+        Ok((asked, Ticket::new(self.clone(), account, connection)))
     }
 
-    fn phase(&self, id: RequestId) -> Option<Phase> {
-        self.core().scheduler.phase(id)
-    }
-
-    /// Pauses, resumes; whether there is such a request.
-    fn set_paused(&self, id: RequestId, paused: bool) -> bool {
-        let existed = self.core().scheduler.set_paused(id, paused);
-        self.0.changed.notify_one();
-        existed
-    }
-
-    /// Ends a request; whether there was one. Its stream ends, too.
-    fn abort(&self, id: RequestId) -> bool {
+    /// The client of a request is gone, or has all of it.
+    fn leave(&self, account: &Account) {
         let mut core = self.core();
-        core.streams.remove(&id);
-        let existed = core.scheduler.abort(id);
+        core.abort(account.id);
+        // Under the lock, so that no token is generated behind it.
+        account.abandon();
         drop(core);
-        self.0.changed.notify_one();
-        existed
+        self.shared.changed.notify_one();
+    }
+
+    fn control(
+        &self,
+        id: &str,
+        action: impl FnOnce(&mut Core, RequestId) -> bool,
+    ) -> Result<RequestView, ControlError> {
+        let mut core = self.core();
+        let account = Arc::clone(core.find(id)?);
+        if !core.running.contains_key(&account.id) || !action(&mut core, account.id) {
+            return Err(ControlError::Finished(id.to_owned()));
+        }
+        let view = core.view(&account);
+        drop(core);
+        self.shared.changed.notify_one();
+        Ok(view)
+    }
+
+    fn now(&self) -> Duration {
+        self.shared.started.elapsed()
     }
 
     fn core(&self) -> MutexGuard<'_, Core> {
-        // Nothing here leaves the core half changed.
-        self.0.core.lock().unwrap_or_else(PoisonError::into_inner)
+        // Nothing inside panics between two changes that belong together.
+        self.shared.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A request being answered. Dropped, it is aborted unless it was finished.
-struct Running {
-    id: RequestId,
-    tokens: mpsc::UnboundedReceiver<Token>,
-    account: Arc<Account>,
-    connection: Option<Arc<Connection>>,
-    engine: Engine,
-}
+impl Core {
+    /// Ends what is over by `now`, hands out its tokens and says when to come again.
+    fn advance(&mut self, now: Duration, tokens: &mut Vec<Token>) -> Option<Duration> {
+        let next = self.scheduler.advance(now, tokens);
+        for token in tokens.drain(..) {
+            let Some(account) = self.running.get(&token.request) else { continue };
+            account.generated();
+            if token.last {
+                account.finish(account.natural_end);
+                self.move_to_finished(token.request);
+            }
+        }
+        next
+    }
 
-impl Running {
-    /// The next event that is sent has so many tokens in it.
-    fn announce(&self, tokens: u64) {
-        if let Some(connection) = &self.connection {
-            connection.announce(&self.account, tokens);
+    /// Ends a request, unless it has ended.
+    fn abort(&mut self, id: RequestId) {
+        self.scheduler.abort(id);
+        if let Some(account) = self.running.get(&id) {
+            account.finish(Finish::Abort);
+            self.move_to_finished(id);
         }
     }
-}
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.engine.abort(self.id);
+    fn move_to_finished(&mut self, id: RequestId) {
+        self.finished.extend(self.running.remove(&id));
+        while self.finished.len() > REMEMBERED {
+            let Some(oldest) = self.finished.front().map(|account| account.counts()) else { break };
+            // What is still under way may yet be acknowledged or lost. It is settled when its connection is, so that
+            // as many wait here as there are connections at most.
+            if oldest.in_flight > 0 {
+                break;
+            }
+            self.finished.pop_front();
+            self.forgotten.add(oldest);
+        }
+    }
+
+    fn find(&self, name: &str) -> Result<&Arc<Account>, ControlError> {
+        let mut known = self.running.values().chain(&self.finished);
+        known
+            .find(|account| account.name == name)
+            .ok_or_else(|| ControlError::Unknown(name.to_owned()))
+    }
+
+    fn view(&self, account: &Account) -> RequestView {
+        let state = match self.scheduler.status(account.id) {
+            None => RequestState::Finished,
+            Some(Status { paused: true, .. }) => RequestState::Paused,
+            Some(Status { hold: true, .. }) => RequestState::Held,
+            Some(Status { phase: Phase::Queued, .. }) => RequestState::Queued,
+            Some(Status { phase: Phase::Admitted, .. }) => RequestState::Running,
+        };
+        RequestView {
+            id: account.name.clone(),
+            state,
+            finish_reason: account.finished(),
+            peer: account.peer,
+            prompt_tokens: account.prompt_tokens,
+            output_tokens: account.output_tokens,
+            tokens: account.counts(),
+        }
     }
 }

@@ -18,6 +18,7 @@ pub mod client;
 mod device;
 mod emulator;
 pub mod engine;
+mod http;
 mod jitter;
 mod lab;
 mod link;

@@ -1,177 +1,235 @@
-//! What a reader got out of a stream, and what the engine put in for nothing.
+//! What a stream was worth to its reader, and what it cost the engine.
 //!
-//! The metrics of the literature, each with its source, computed from times alone. Pure: times are since any common moment, real or
-//! virtual, so an experiment on real sockets and a simulation are judged by the same lines.
+//! Every formula works on times that somebody else took: the stream client on a real link, the simulator in virtual
+//! time. So nothing here reads a clock or does I/O, and both are judged by the very same code.
 //!
-//! All of them rest on the same reader, who reads at `r` tokens/s and cannot read what has not come. He has read token `i` at
+//! Readers are modelled by two numbers ([`Reader`]): the time they expect to wait for the first token, and the rate at
+//! which they read. Tokens count from 0; `s` is the submission, `r` the reading rate, `dᵢ` the delivery of token i.
 //!
-//! ```text
-//! t₀ = d₀        tᵢ = max(dᵢ, tᵢ₋₁ + 1/r)        dᵢ: when token i was delivered
-//! ```
-//!
-//! except in QoE, where he does not begin before he would with an ideal server.
-//!
-//! Invariant: every figure is finite and within its stated range, whatever the times.
+//! Invariant: ratios are in 0..=1, and `None` where there is nothing to judge, never a flattering 1 or 0.
+
+mod reaction;
+mod summary;
 
 use std::time::Duration;
 
-/// A gap longer than this is a stall (Eloquent, SIGCOMM 2024, section 5.1): shorter ones are read as one goes.
-const STALL: f64 = 0.2;
+use netdiag_telemetry::Tps;
+use serde::Serialize;
 
-/// Shares of the output's length between which an unread token's worth falls from one to zero (TokenFlow, section 7.1.3).
-const UNREAD_WORTH: [f64; 2] = [0.1, 0.2];
+pub use reaction::reaction_times;
+pub use summary::{Distribution, Summary};
 
-/// One answer, as its reader saw it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Delivered {
-    /// When it was asked for.
-    pub asked: Duration,
-    /// When each token came, in the order of coming.
-    pub tokens: Vec<Duration>,
-}
+/// From this gap on a reader notices that nothing comes (Eloquent, arXiv 2401.12961: 200 ms).
+pub const STALL_GAP: Duration = Duration::from_millis(200);
 
-/// What a reader expects, and how fast he reads.
+/// Shares of the output length between which a token ahead of the reader loses its worth (TokenFlow, arXiv 2510.02758,
+/// §7.1.3).
+const FULL_WORTH: f64 = 0.1;
+const NO_WORTH: f64 = 0.2;
+
+/// Who reads a stream.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reader {
-    /// Time to the first token that he takes for immediate.
-    ttft: Duration,
-    tokens_per_second: f64,
+    /// Reading rate.
+    pub rate: Tps,
+    /// Time to the first token that is still felt as immediate (TTFT*).
+    pub expected_ttft: Duration,
 }
 
-/// A reading rate that nobody has.
-#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-#[error("a reader of {0} tokens/s: give a number above 0, at most 1000")]
-pub struct InvalidReader(f64);
+/// How a stream ended, seen from its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The whole answer arrived.
+    Complete,
+    /// The client went away at this time, be it that it gave up or that it vanished.
+    Left(Duration),
+    /// The measurement ended at this time with the stream still open.
+    Cut(Duration),
+    /// The server refused the request or broke the stream off.
+    Failed,
+}
 
-impl Reader {
-    /// A reader who expects the first token after `ttft` and reads `tokens_per_second`, above 0 and at most 1000.
-    pub fn try_new(ttft: Duration, tokens_per_second: f64) -> Result<Self, InvalidReader> {
-        let possible = tokens_per_second > 0.0 && tokens_per_second <= 1000.0;
-        if possible {
-            Ok(Self { ttft, tokens_per_second })
-        } else {
-            Err(InvalidReader(tokens_per_second))
-        }
+/// Where a number of generated tokens went, counted where they were generated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TokenCounts {
+    /// Generated at all: the sum of the three others ([`TokenCounts::balances`]).
+    pub generated: u64,
+    /// Acknowledged to the last byte by the client's kernel.
+    pub acked: u64,
+    /// Neither: waiting in the engine, in the kernel or on the way, on a connection that may still deliver them.
+    pub in_flight: u64,
+    /// Generated for nobody: the connection was gone before the client's kernel acknowledged them.
+    pub wasted: u64,
+}
+
+impl TokenCounts {
+    /// Whether every token generated is in exactly one place.
+    pub fn balances(&self) -> bool {
+        self.generated == self.acked + self.in_flight + self.wasted
     }
 
-    /// Seconds that he reads a token for.
-    fn pace(self) -> f64 {
-        1.0 / self.tokens_per_second
+    /// Share of the tokens generated that were wasted (waste); `None` when none was generated.
+    pub fn waste_ratio(&self) -> Option<f64> {
+        ratio(self.wasted as f64, self.generated as f64)
+    }
+
+    /// Adds another stream's.
+    pub fn add(&mut self, other: Self) {
+        self.generated += other.generated;
+        self.acked += other.acked;
+        self.in_flight += other.in_flight;
+        self.wasted += other.wasted;
     }
 }
 
-impl Delivered {
-    /// Time to the first token; `None` if none came.
-    pub fn ttft(&self) -> Option<Duration> {
-        self.tokens.first().map(|first| first.saturating_sub(self.asked))
-    }
+/// One stream. All times have the same origin, the start of the run for example.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamRecord {
+    /// When the client asked.
+    pub submitted: Duration,
+    /// When each token reached the client's application, in order. A step back in time counts as no time at all.
+    pub deliveries: Vec<Duration>,
+    /// How it ended.
+    pub ending: Ending,
+    /// Length of the whole answer, tokens, delivered or not.
+    pub output_tokens: u64,
+    /// Who read it.
+    pub reader: Reader,
+    /// Where the tokens went.
+    pub counts: TokenCounts,
+}
 
-    /// Mean time per token after the first; `None` with fewer than two.
-    pub fn tpot(&self) -> Option<Duration> {
-        let (first, last) = self.tokens.first().zip(self.tokens.last())?;
-        let gaps = u32::try_from(self.tokens.len() - 1).ok().filter(|&gaps| gaps > 0)?;
-        Some(last.saturating_sub(*first) / gaps)
-    }
+/// How long a stream was read, and how much of it nothing came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stalls {
+    /// From the first token to the end of the stream.
+    pub reading: Duration,
+    /// Part of it spent in gaps longer than [`STALL_GAP`].
+    pub waiting: Duration,
+}
 
-    /// The gaps between tokens, in seconds.
-    pub fn gaps(&self) -> impl Iterator<Item = f64> {
-        self.tokens.windows(2).map(|pair| pair[1].saturating_sub(pair[0]).as_secs_f64())
+impl Stalls {
+    /// Share of the reading time spent waiting (stall ratio); `None` when there was no reading time.
+    pub fn ratio(&self) -> Option<f64> {
+        ratio(self.waiting.as_secs_f64(), self.reading.as_secs_f64())
     }
+}
 
-    /// Quality of experience, 0..=1 (Andes, section 3): the share of the time to each token that an ideal server needs as well,
+impl StreamRecord {
+    /// Quality of experience, 1 = every token was there when the reader came to it.
     ///
-    /// ```text
-    /// idealᵢ = ttft + i/r        t₀ = max(d₀, ideal₀)        tᵢ = max(dᵢ, tᵢ₋₁ + 1/r)
-    /// QoE = 1 − Σ (tᵢ − idealᵢ) / Σ tᵢ
-    /// ```
+    /// Andes (arXiv 2404.16283) in its discrete form: idealᵢ = s + TTFT* + i/r; t₀ = max(d₀, ideal₀);
+    /// tᵢ = max(dᵢ, tᵢ₋₁ + 1/r); QoE = 1 − Σ max(0, tᵢ − idealᵢ) / Σ (tᵢ − s).
     ///
-    /// with times since the request. 0 if nothing came. What was asked for and never came does not count: say apart how many
-    /// answers were cut short.
-    pub fn qoe(&self, reader: Reader) -> f64 {
-        let (mut late, mut all) = (0.0, 0.0);
-        let mut read = reader.ttft.as_secs_f64() - reader.pace();
-        for (index, token) in self.tokens.iter().enumerate() {
-            let delivered = token.saturating_sub(self.asked).as_secs_f64();
-            let ideal = reader.ttft.as_secs_f64() + index as f64 * reader.pace();
-            read = delivered.max(read + reader.pace());
-            late += (read - ideal).max(0.0);
-            all += read;
+    /// | Andes                   | here                                              | why                              |
+    /// | ----------------------- | ------------------------------------------------- | -------------------------------- |
+    /// | answers are complete    | of one that is not, the next token is taken as delivered when it ended | else a stall at which the client gives up costs nothing |
+    /// | requests are served     | one that failed has 0                             | it is what the formula tends to as the wait grows |
+    ///
+    /// `None` when no token was ever waited for.
+    pub fn qoe(&self) -> Option<f64> {
+        if self.ending == Ending::Failed {
+            return Some(0.0);
         }
-        if all > 0.0 {
-            (1.0 - late / all).clamp(0.0, 1.0)
-        } else {
-            f64::from(u8::from(!self.tokens.is_empty()))
+        let per_token = self.reader.rate.seconds_per_token();
+        let expected = self.reader.expected_ttft.as_secs_f64();
+        let (mut late, mut whole) = (0.0, 0.0);
+        let mut read = None;
+        for (i, delivered) in self.awaited().enumerate() {
+            let delivered = delivered.saturating_sub(self.submitted).as_secs_f64();
+            let ideal = expected + i as f64 * per_token;
+            let reading = delivered.max(read.map_or(ideal, |before: f64| before + per_token));
+            late += (reading - ideal).max(0.0);
+            whole += reading;
+            read = Some(reading);
         }
+        read?;
+        // Everything at once, and expected so, is no delay of nothing.
+        Some(1.0 - ratio(late, whole).unwrap_or(0.0))
     }
 
-    /// Share of the reading time spent waiting in gaps of more than 200 ms, 0..=1 (Eloquent's stall ratio). Reading begins with the
-    /// first token; how long that took is TTFT. 0 if nothing came.
-    pub fn stall_ratio(&self, reader: Reader) -> f64 {
-        let (mut stalled, mut read, mut start) = (0.0, f64::NEG_INFINITY, 0.0);
-        for (index, token) in self.tokens.iter().enumerate() {
-            let delivered = token.as_secs_f64();
-            let ready = read + reader.pace();
-            read = delivered.max(ready);
-            if index == 0 {
-                start = read;
-            } else if read - ready > STALL {
-                stalled += read - ready;
-            }
-        }
-        let reading = read + reader.pace() - start;
-        if reading > 0.0 && reading.is_finite() { (stalled / reading).clamp(0.0, 1.0) } else { 0.0 }
-    }
-
-    /// Tokens that were worth delivering when they were (TokenFlow's effective throughput, before dividing by time): each counts 1
-    /// while less than 10 % of the output lies unread before its reader, 0 from 20 % on, and in between proportionally.
-    /// `output` is the length of the whole answer in tokens.
-    pub fn effective_tokens(&self, reader: Reader, output: usize) -> f64 {
-        let mut read_at: Vec<f64> = Vec::with_capacity(self.tokens.len());
+    /// What the delivered tokens were worth, tokens: one that arrives while what is unread is below 10 % of the output
+    /// counts 1, falling linearly to 0 at 20 % (TokenFlow, arXiv 2510.02758, §7.1.3). Divided by the time of a run this
+    /// is its effective throughput.
+    pub fn effective_tokens(&self) -> f64 {
+        let output = self.output_tokens.max(self.deliveries.len() as u64) as f64;
+        let reads = self.reads();
         let mut read = 0;
-        let mut worth = 0.0;
-        for (index, token) in self.tokens.iter().enumerate() {
-            let now = token.as_secs_f64();
-            while read < index && read_at[read] + reader.pace() <= now {
+        let worth = self.deliveries.iter().enumerate().map(|(i, delivered)| {
+            let now = delivered.as_secs_f64();
+            while read < i && reads[read] <= now {
                 read += 1;
             }
-            let unread = (index - read) as f64 / output.max(1) as f64;
-            let [full, none] = UNREAD_WORTH;
-            worth += ((none - unread) / (none - full)).clamp(0.0, 1.0);
-            let before = read_at.last().copied().unwrap_or(f64::NEG_INFINITY);
-            read_at.push(now.max(before + reader.pace()));
-        }
-        worth
-    }
-
-    /// Tokens that had come when the reader left, and that he had not read by then.
-    pub fn unread(&self, reader: Reader, left: Duration) -> usize {
-        let mut read = f64::NEG_INFINITY;
-        let come = self.tokens.iter().filter(|token| **token <= left);
-        let unread = come.filter(|token| {
-            read = token.as_secs_f64().max(read + reader.pace());
-            read + reader.pace() > left.as_secs_f64()
+            let unread = (i - read) as f64 / output;
+            ((NO_WORTH - unread) / (NO_WORTH - FULL_WORTH)).clamp(0.0, 1.0)
         });
-        unread.count()
+        worth.sum()
+    }
+
+    /// Time without tokens: gaps between two deliveries, or between the last one and the end of a stream that was not
+    /// complete, that are longer than [`STALL_GAP`] (Eloquent, arXiv 2401.12961). Tokens are taken as shown when they
+    /// arrive, so a stream paced below five tokens a second is all stall, however slow its reader.
+    pub fn stalls(&self) -> Stalls {
+        let awaited: Vec<_> = self.awaited().collect();
+        if self.deliveries.is_empty() {
+            return Stalls::default();
+        }
+        let gaps = awaited.windows(2).map(|pair| pair[1].saturating_sub(pair[0]));
+        gaps.fold(Stalls::default(), |sum, gap| Stalls {
+            reading: sum.reading + gap,
+            waiting: sum.waiting + if gap > STALL_GAP { gap } else { Duration::ZERO },
+        })
+    }
+
+    /// Tokens that the client's kernel acknowledged and its reader had not come to when the client left.
+    pub fn unread_tokens(&self) -> u64 {
+        let Ending::Left(left) = self.ending else { return 0 };
+        let left = left.as_secs_f64();
+        let read = self.reads().iter().take_while(|&&at| at <= left).count() as u64;
+        self.counts.acked.saturating_sub(read)
+    }
+
+    /// Time to the first token; `None` without one.
+    pub fn ttft(&self) -> Option<Duration> {
+        Some(self.deliveries.first()?.saturating_sub(self.submitted))
+    }
+
+    /// Mean time per output token after the first; `None` below two.
+    pub fn tpot(&self) -> Option<Duration> {
+        let (first, last) = (self.deliveries.first()?, self.deliveries.last()?);
+        let after = u32::try_from(self.deliveries.len()).ok()?.checked_sub(1).filter(|&n| n > 0)?;
+        Some(last.saturating_sub(*first) / after)
+    }
+
+    /// The deliveries, and where more was to come the moment up to which the client surely waited for it.
+    fn awaited(&self) -> impl Iterator<Item = Duration> {
+        let open = match self.ending {
+            Ending::Left(at) | Ending::Cut(at)
+                if (self.deliveries.len() as u64) < self.output_tokens =>
+            {
+                Some(at)
+            }
+            _ => None,
+        };
+        self.deliveries.iter().copied().chain(open)
+    }
+
+    /// When the reader comes to each token: at once if waiting for it, else one reading interval after the token before.
+    /// Seconds.
+    fn reads(&self) -> Vec<f64> {
+        let per_token = self.reader.rate.seconds_per_token();
+        let mut before = f64::NEG_INFINITY;
+        let reads = self.deliveries.iter().map(|delivered| {
+            before = delivered.as_secs_f64().max(before + per_token);
+            before
+        });
+        reads.collect()
     }
 }
 
-/// Time from `event` to the first of `times` that is not before it: how long a reaction took. `None` if there was none.
-pub fn reaction(event: Duration, times: impl IntoIterator<Item = Duration>) -> Option<Duration> {
-    times.into_iter().filter_map(|time| time.checked_sub(event)).min()
-}
-
-/// The `q`-quantile (0..=1) of any values, interpolated linearly; `None` without finite ones.
-pub fn quantile(values: impl IntoIterator<Item = f64>, q: f64) -> Option<f64> {
-    let mut values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
-    values.sort_unstable_by(f64::total_cmp);
-    netdiag_health::quantile_of_sorted(&values, q)
-}
-
-/// The mean; `None` without values.
-pub fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
-    let (count, sum) =
-        values.into_iter().fold((0_u32, 0.0), |(count, sum), value| (count + 1, sum + value));
-    (count > 0).then(|| sum / f64::from(count))
+/// `part` of `whole`; `None` of nothing.
+fn ratio(part: f64, whole: f64) -> Option<f64> {
+    (whole > 0.0).then(|| (part / whole).clamp(0.0, 1.0))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ mod files;
 mod record;
 mod report;
 
-pub(crate) use arm::{Arm, Conditions, Policy, RunningArm};
+pub(crate) use arm::{Arm, ArmData, Conditions, EndedArm, Policy};
 pub(crate) use figures::{findings, table};
 pub(crate) use files::write;
 pub(crate) use record::{PhaseSpan, Record};

@@ -1,119 +1,248 @@
-//! The formulas by examples worked out by hand, and by what must hold for any times.
+//! The formulas on examples worked by hand, and what must hold of them whatever happened.
 
 use proptest::prelude::*;
 
 use super::*;
 
-fn seconds(seconds: &[f64]) -> Vec<Duration> {
-    seconds.iter().map(|&second| Duration::from_secs_f64(second)).collect()
+const S: Duration = Duration::from_secs(1);
+
+fn seconds(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
 }
 
-fn answer(tokens: &[f64]) -> Delivered {
-    Delivered { asked: Duration::from_secs(10), tokens: seconds(tokens) }
-}
-
-/// First token within a second, then two a second.
-fn reader() -> Reader {
-    Reader::try_new(Duration::from_secs(1), 2.0).expect("a reader")
-}
-
-fn check(found: f64, expected: f64) {
-    assert!((found - expected).abs() < 1e-9, "{found} instead of {expected}");
-}
-
-#[test]
-fn quality_of_experience_by_hand() {
-    // As an ideal server, and earlier than one: nobody reads faster.
-    check(answer(&[11.0, 11.5, 12.0]).qoe(reader()), 1.0);
-    check(answer(&[10.2, 10.3, 10.4]).qoe(reader()), 1.0);
-    // Read at 2, 2.5 and 3 s instead of 1, 1.5 and 2: 3 s late of 7.5.
-    check(answer(&[12.0, 12.1, 12.2]).qoe(reader()), 1.0 - 3.0 / 7.5);
-    // Read at 1, 3.5 and 4 s: the gap delays all that follows. 4 s late of 8.5.
-    check(answer(&[11.0, 13.5, 13.5]).qoe(reader()), 1.0 - 4.0 / 8.5);
-    check(answer(&[]).qoe(reader()), 0.0);
-    check(answer(&[11.0]).qoe(reader()), 1.0);
-}
-
-#[test]
-fn stall_ratio_by_hand() {
-    check(answer(&[12.0, 12.5, 13.0]).stall_ratio(reader()), 0.0);
-    // Gaps of 200 ms are read as one goes: ready at 12.5, there at 12.65.
-    check(answer(&[12.0, 12.65]).stall_ratio(reader()), 0.0);
-    // Ready at 12.5, there at 14.5: 2 s of the 3 from the first to the end of the second.
-    check(answer(&[12.0, 14.5]).stall_ratio(reader()), 2.0 / 3.0);
-    // Three that came at once are read for 1.5 s, so half a second of the gap is a wait: of 2.5 s in all.
-    check(answer(&[12.0, 12.0, 12.0, 14.0]).stall_ratio(reader()), 0.5 / 2.5);
-    check(answer(&[]).stall_ratio(reader()), 0.0);
-}
-
-#[test]
-fn effective_throughput_by_hand() {
-    // As fast as it is read: never more than one unread of twenty.
-    let paced: Vec<f64> = (0..20).map(|i| 11.0 + 0.5 * f64::from(i)).collect();
-    check(answer(&paced).effective_tokens(reader(), 20), 20.0);
-    // All at once: 0, 1 and 2 unread are within 10 %, 3 is half way, 4 and more are worth nothing.
-    check(answer(&[11.0; 20]).effective_tokens(reader(), 20), 3.5);
-    check(answer(&[]).effective_tokens(reader(), 20), 0.0);
-}
-
-#[test]
-fn what_the_reader_left_behind() {
-    // Read until 12.5, 13 and 13.5.
-    let three = answer(&[12.0, 12.0, 12.0]);
-    for (left, unread) in [(12.4, 3), (12.5, 2), (13.2, 1), (14.0, 0), (11.0, 0)] {
-        assert_eq!(three.unread(reader(), Duration::from_secs_f64(left)), unread, "left at {left}");
+/// A stream asked for at second 1, whose reader expects a token after 0.5 s and ten a second from then on. Times count
+/// from the submission.
+fn stream(deliveries: &[f64], output_tokens: u64, ending: Ending) -> StreamRecord {
+    let delivered = deliveries.len() as u64;
+    StreamRecord {
+        submitted: S,
+        deliveries: deliveries.iter().map(|&at| S + seconds(at)).collect(),
+        ending,
+        output_tokens,
+        reader: Reader {
+            rate: Tps::try_new(10.0).expect("valid"),
+            expected_ttft: Duration::from_millis(500),
+        },
+        counts: TokenCounts { generated: delivered, acked: delivered, ..TokenCounts::default() },
     }
 }
 
-#[test]
-fn times_to_and_between_tokens() {
-    let answer = answer(&[10.4, 10.5, 11.2]);
-    assert_eq!(answer.ttft(), Some(Duration::from_millis(400)));
-    assert_eq!(answer.tpot(), Some(Duration::from_millis(400)));
-    assert_eq!(quantile(answer.gaps(), 0.5), Some(0.4));
-    assert_eq!(Delivered::default().ttft(), None);
-    assert_eq!(Delivered { tokens: seconds(&[1.0]), ..Delivered::default() }.tpot(), None);
-    assert_eq!((quantile([], 0.5), mean([])), (None, None));
-    assert_eq!(mean([1.0, 4.0]), Some(2.5));
-    let at = |second: f64| Duration::from_secs_f64(second);
-    assert_eq!(reaction(at(5.0), seconds(&[4.0, 7.5, 6.0])), Some(at(1.0)));
-    assert_eq!(reaction(at(5.0), seconds(&[4.0])), None);
+fn complete(deliveries: &[f64]) -> StreamRecord {
+    stream(deliveries, deliveries.len() as u64, Ending::Complete)
+}
+
+#[track_caller]
+fn close(found: Option<f64>, expected: f64) {
+    let found = found.expect("a value");
+    assert!((found - expected).abs() < 1e-9, "{found} for {expected}");
 }
 
 #[test]
-fn readers_who_cannot_be_are_refused() {
-    for rate in [0.0, -1.0, 1001.0, f64::NAN, f64::INFINITY] {
-        assert!(Reader::try_new(Duration::ZERO, rate).is_err(), "{rate}");
-    }
+fn qoe_of_worked_examples() {
+    // The ideal times are .5 .6 .7, which sum to 1.8.
+    close(complete(&[0.5, 0.6, 0.7]).qoe(), 1.0);
+    close(complete(&[0.1, 0.1, 0.1]).qoe(), 1.0);
+    // Read at 1.0 1.1 1.2: late by 1.5 of 3.3, be the later ones there early or not.
+    close(complete(&[1.0, 1.1, 1.2]).qoe(), 1.0 - 1.5 / 3.3);
+    close(complete(&[1.0, 1.0, 1.0]).qoe(), 1.0 - 1.5 / 3.3);
+    // A stall before the last: read at .5 .6 1.7, late by 1.0 of 2.8.
+    close(complete(&[0.5, 0.6, 1.7]).qoe(), 1.0 - 1.0 / 2.8);
+    // The same stall with the token already there does not matter.
+    close(complete(&[0.5, 0.6, 0.6]).qoe(), 1.0);
+}
+
+#[test]
+fn qoe_of_streams_that_are_not_complete() {
+    let at = |at: f64| S + seconds(at);
+    close(stream(&[], 3, Ending::Failed).qoe(), 0.0);
+    // Nothing for 2.5 s: late by 2.0 of 2.5.
+    close(stream(&[], 3, Ending::Cut(at(2.5))).qoe(), 0.2);
+    close(stream(&[], 3, Ending::Left(at(2.5))).qoe(), 0.2);
+    // Two on time, then nothing for 1.1 s and the client gives up: as if the third had come then.
+    close(stream(&[0.5, 0.6], 3, Ending::Left(at(1.7))).qoe(), 1.0 - 1.0 / 2.8);
+    // It left of its own accord, with nothing late.
+    close(stream(&[0.5, 0.6], 3, Ending::Left(at(0.65))).qoe(), 1.0);
+    // Nothing was asked for.
+    assert_eq!(complete(&[]).qoe(), None);
+    // All at once, as expected: 0/0.
+    let mut instant = complete(&[0.0]);
+    instant.reader.expected_ttft = Duration::ZERO;
+    close(instant.qoe(), 1.0);
+}
+
+#[test]
+fn effective_tokens_of_worked_examples() {
+    let near = |record: StreamRecord, expected: f64| {
+        close(Some(record.effective_tokens()), expected);
+    };
+    // At the reading rate nothing is ever unread.
+    near(complete(&[0.5, 0.6, 0.7, 0.8]), 4.0);
+    // All at once: the reader takes the first, so 0 0 1 2 3 … of 20 are unread before each.
+    near(complete(&[0.5; 20]), 1.0 + 1.0 + 1.0 + 1.0 + 0.5);
+    // A second later ten of them are read, and the buffer is below 10 % again.
+    let late = [&[0.5; 11][..], &[1.5]].concat();
+    near(stream(&late, 20, Ending::Complete), 4.5 + 1.0);
+    near(complete(&[]), 0.0);
+}
+
+#[test]
+fn stalls_of_worked_examples() {
+    let check = |record: StreamRecord, reading: f64, waiting: f64| {
+        let stalls = record.stalls();
+        close(Some(stalls.reading.as_secs_f64()), reading);
+        close(Some(stalls.waiting.as_secs_f64()), waiting);
+    };
+    // Gaps of 100, 300 and 200 ms: only the second is over 200.
+    let gaps = [0.5, 0.6, 0.9, 1.1];
+    check(complete(&gaps), 0.6, 0.3);
+    close(complete(&gaps).stalls().ratio(), 0.5);
+    // Cut after another 0.4 s without a token.
+    check(stream(&gaps, 10, Ending::Cut(S + seconds(1.5))), 1.0, 0.7);
+    check(complete(&[0.5]), 0.0, 0.0);
+    assert_eq!(complete(&[0.5]).stalls().ratio(), None);
+    assert_eq!(stream(&[], 10, Ending::Cut(9 * S)).stalls().ratio(), None);
+}
+
+#[test]
+fn unread_tokens_of_worked_examples() {
+    let check = |acked: u64, ending: Ending, expected: u64| {
+        let mut record = stream(&[1.0; 5], 20, ending);
+        record.counts = TokenCounts { generated: acked, acked, ..TokenCounts::default() };
+        assert_eq!(record.unread_tokens(), expected, "{ending:?}");
+    };
+    // Five delivered at 1.0, read at 1.0 1.1 1.2 and so on; ten acknowledged by the client's kernel.
+    check(10, Ending::Left(S + seconds(1.25)), 7);
+    check(10, Ending::Left(S + seconds(0.9)), 10);
+    check(10, Ending::Left(S + seconds(9.0)), 5);
+    check(10, Ending::Complete, 0);
+    check(10, Ending::Cut(S + seconds(1.25)), 0);
+    check(2, Ending::Left(S + seconds(1.25)), 0);
+}
+
+#[test]
+fn first_token_and_those_after_it() {
+    assert_eq!(complete(&[]).ttft(), None);
+    assert_eq!(complete(&[0.4]).ttft(), Some(seconds(0.4)));
+    assert_eq!(complete(&[0.4]).tpot(), None);
+    // Three intervals in 0.9 s, however uneven.
+    assert_eq!(complete(&[0.4, 0.5, 0.6, 1.3]).tpot(), Some(seconds(0.3)));
+}
+
+#[test]
+fn percentiles_are_nearest_ranks() {
+    assert_eq!(Distribution::of([]), None);
+    let hundred = Distribution::of((1..=100).rev().map(Duration::from_secs)).expect("values");
+    assert_eq!(
+        (hundred.p50_seconds, hundred.p95_seconds, hundred.p99_seconds, hundred.max_seconds),
+        (50.0, 95.0, 99.0, 100.0)
+    );
+    assert_eq!((hundred.count, hundred.mean_seconds), (100, 50.5));
+    let one = Distribution::of([seconds(0.25)]).expect("values");
+    assert_eq!((one.p50_seconds, one.p99_seconds), (0.25, 0.25));
+}
+
+#[test]
+fn a_run_is_the_sum_of_its_streams() {
+    let at = |at: f64| S + seconds(at);
+    let mut left = stream(&[0.5, 0.6], 3, Ending::Left(at(1.7)));
+    left.counts = TokenCounts { generated: 9, acked: 4, in_flight: 2, wasted: 3 };
+    let records = [complete(&[0.5, 0.6, 0.7]), left, stream(&[], 3, Ending::Failed)];
+    let tokens = TokenCounts { generated: 12, acked: 7, in_flight: 2, wasted: 3 };
+    let summary = Summary::of(&records, tokens, Duration::from_secs(2));
+    let ended = (summary.requests, summary.finished, summary.left, summary.failed);
+    assert_eq!(ended, (3, 1, 1, 1));
+    close(summary.waste_ratio, 3.0 / 12.0);
+    assert_eq!(summary.unread_tokens, 2);
+    close(summary.qoe_mean, (1.0 + (1.0 - 1.0 / 2.8) + 0.0) / 3.0);
+    close(summary.delivered_tps, 5.0 / 2.0);
+    close(summary.effective_tps, 5.0 / 2.0);
+    // 1.1 s of 0.2 + 0.1 + 1.1.
+    close(summary.stall_ratio, 1.1 / 1.4);
+    assert_eq!(summary.ttft.map(|ttft| ttft.count), Some(2));
+
+    let nothing = Summary::of(&[], TokenCounts::default(), Duration::ZERO);
+    assert_eq!((nothing.qoe_mean, nothing.effective_tps, nothing.waste_ratio), (None, None, None));
+}
+
+fn any_stream() -> impl Strategy<Value = StreamRecord> {
+    let gaps = prop::collection::vec(0u64..2_000_000, 0..60);
+    let ending = (0u8..4, 0u64..5_000_000);
+    let reader = (0.1f64..1000.0, 0u64..3_000_000);
+    (0u64..10_000_000, gaps, 0u64..80, ending, reader, any::<[u8; 3]>()).prop_map(
+        |(submitted, gaps, output_tokens, (kind, after), (rate, expected), counts)| {
+            let mut at = Duration::from_micros(submitted);
+            let deliveries: Vec<_> = gaps
+                .into_iter()
+                .map(|gap| {
+                    at += Duration::from_micros(gap);
+                    at
+                })
+                .collect();
+            let end = at + Duration::from_micros(after);
+            let ending = [Ending::Complete, Ending::Left(end), Ending::Cut(end), Ending::Failed]
+                [kind as usize];
+            let [acked, in_flight, wasted] = counts.map(u64::from);
+            StreamRecord {
+                submitted: Duration::from_micros(submitted),
+                output_tokens: output_tokens.max(deliveries.len() as u64),
+                deliveries,
+                ending,
+                reader: Reader {
+                    rate: Tps::try_new(rate).expect("valid"),
+                    expected_ttft: Duration::from_micros(expected),
+                },
+                counts: TokenCounts {
+                    generated: acked + in_flight + wasted,
+                    acked,
+                    in_flight,
+                    wasted,
+                },
+            }
+        },
+    )
 }
 
 proptest! {
     #[test]
-    fn every_figure_is_within_its_range(
-        mut tokens in prop::collection::vec(0.0..1e6_f64, 0..60), asked in 0.0..1e6_f64,
-        ttft in 0.0..10.0_f64, rate in 0.01..1000.0_f64, output in 0_usize..100,
-    ) {
-        tokens.sort_by(f64::total_cmp);
-        let reader = Reader::try_new(Duration::from_secs_f64(ttft), rate).expect("a reader");
-        let answer = Delivered { asked: Duration::from_secs_f64(asked), tokens: seconds(&tokens) };
-        prop_assert!((0.0..=1.0).contains(&answer.qoe(reader)));
-        prop_assert!((0.0..=1.0).contains(&answer.stall_ratio(reader)));
-        let effective = answer.effective_tokens(reader, output);
-        prop_assert!((0.0..=tokens.len() as f64).contains(&effective), "{}", effective);
-        prop_assert!(answer.unread(reader, answer.asked) <= tokens.len());
+    fn shares_are_shares(record in any_stream()) {
+        let shares = [record.qoe(), record.stalls().ratio(), record.counts.waste_ratio()];
+        for share in shares.into_iter().flatten() {
+            prop_assert!((0.0..=1.0).contains(&share), "{share}");
+        }
+        let worth = record.effective_tokens();
+        prop_assert!((0.0..=record.deliveries.len() as f64).contains(&worth), "{worth}");
+        prop_assert!(record.unread_tokens() <= record.counts.acked);
+        let stalls = record.stalls();
+        prop_assert!(stalls.waiting <= stalls.reading);
     }
 
+    /// A token later, and those behind it pushed on, is never better for the reader.
     #[test]
-    fn later_is_never_better(
-        mut tokens in prop::collection::vec(0.0..100.0_f64, 1..40), which in any::<prop::sample::Index>(),
-        by in 0.0..50.0_f64,
-    ) {
-        tokens.sort_by(f64::total_cmp);
-        let sooner = Delivered { asked: Duration::ZERO, tokens: seconds(&tokens) };
-        // From one token on everything comes later, as in a queue.
-        let from = which.index(tokens.len());
-        tokens[from..].iter_mut().for_each(|token| *token += by);
-        let later = Delivered { asked: Duration::ZERO, tokens: seconds(&tokens) };
-        prop_assert!(later.qoe(reader()) <= sooner.qoe(reader()) + 1e-9);
+    fn delay_never_raises_qoe(record in any_stream(), at: prop::sample::Index, delay in 0u64..3_000_000) {
+        prop_assume!(!record.deliveries.is_empty());
+        let mut later = record.clone();
+        let from = at.index(record.deliveries.len());
+        let delayed = record.deliveries[from] + Duration::from_micros(delay);
+        for delivery in &mut later.deliveries[from..] {
+            *delivery = delayed.max(*delivery);
+        }
+        prop_assert!(later.qoe().expect("has tokens") <= record.qoe().expect("has tokens") + 1e-9);
+    }
+
+    /// Only differences of times matter.
+    #[test]
+    fn the_origin_of_time_does_not_matter(record in any_stream(), shift in 0u64..1000) {
+        let shift = Duration::from_secs(shift);
+        let mut shifted = record.clone();
+        shifted.submitted += shift;
+        shifted.deliveries.iter_mut().for_each(|delivery| *delivery += shift);
+        shifted.ending = match record.ending {
+            Ending::Left(at) => Ending::Left(at + shift),
+            Ending::Cut(at) => Ending::Cut(at + shift),
+            other => other,
+        };
+        prop_assert_eq!(shifted.qoe(), record.qoe());
+        prop_assert_eq!(shifted.stalls(), record.stalls());
+        prop_assert_eq!((shifted.ttft(), shifted.tpot()), (record.ttft(), record.tpot()));
     }
 }

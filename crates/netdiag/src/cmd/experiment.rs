@@ -11,7 +11,7 @@ use netdiag_probe::SourceChoice;
 
 use crate::args::{RateArgs, values};
 use crate::chaos::values::run_time;
-use crate::experiment::{self, Arm, Conditions, PhaseSpan, Policy, Record, RunningArm};
+use crate::experiment::{self, Arm, ArmData, Conditions, EndedArm, PhaseSpan, Policy, Record};
 use crate::failure::UsageError;
 use crate::place::Places;
 use crate::stop::Stop;
@@ -118,7 +118,7 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
         range,
         interval: TELL,
         source,
-        seconds: scenario.duration().as_secs_f64(),
+        duration: scenario.duration(),
     };
     let phases = phases(&scenario);
     let (record, data) = compare(args, &scenario, &conditions, phases, range, &stop)?;
@@ -132,8 +132,6 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
     Ok(())
 }
 
-type Data = Vec<(Vec<netdiag_telemetry::Row>, Vec<netdiag_lab::client::Answer>)>;
-
 fn compare(
     args: &Args,
     scenario: &Scenario,
@@ -141,7 +139,7 @@ fn compare(
     phases: Vec<PhaseSpan>,
     range: TpsRange,
     stop: &Stop,
-) -> anyhow::Result<(Record, Data)> {
+) -> anyhow::Result<(Record, Vec<ArmData>)> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -159,7 +157,7 @@ fn compare(
         scenario.description(),
         prepared.len(),
         args.streams,
-        conditions.seconds
+        conditions.duration.as_secs_f64()
     ));
     let idle_before = idle_time();
     let began = Instant::now();
@@ -170,9 +168,8 @@ fn compare(
     let status = StatusLine::start_beside(None);
     let mut told = "";
     let mut interrupted = false;
-    while began.elapsed().as_secs_f64() < conditions.seconds {
-        let left = conditions.seconds - began.elapsed().as_secs_f64();
-        if stop.wait(TELL.min(Duration::from_secs_f64(left.max(0.0)))) {
+    while began.elapsed() < conditions.duration {
+        if stop.wait(TELL.min(conditions.duration.saturating_sub(began.elapsed()))) {
             interrupted = true;
             break;
         }
@@ -214,7 +211,9 @@ fn compare(
         let processors = std::thread::available_parallelism().map_or(1, usize::from) as f64;
         ((after - before) / (began.elapsed().as_secs_f64() * processors)).clamp(0.0, 1.0)
     });
-    let counts: Vec<_> = running.iter().map(RunningArm::count).collect::<Result<_, _>>()?;
+    let ended: Vec<EndedArm> =
+        running.into_iter().map(|arm| arm.end(runtime.handle())).collect::<Result<_, _>>()?;
+    let counts: Vec<_> = ended.iter().map(EndedArm::count).collect();
     // Samplers end with the stop; what they measured is there.
     stop.ask();
     let mut record = Record {
@@ -222,7 +221,7 @@ fn compare(
         scenario: scenario.name().to_owned(),
         description: scenario.description().to_owned(),
         seed: scenario.seed(),
-        seconds: conditions.seconds,
+        seconds: conditions.duration.as_secs_f64(),
         streams: args.streams,
         min_tps: range.min().get(),
         max_tps: range.max().get(),
@@ -231,12 +230,11 @@ fn compare(
         phases,
         arms: Vec::new(),
     };
-    let mut data = Data::new();
-    for (arm, tokens) in running.into_iter().zip(counts) {
-        let (arm, rows, answers) =
-            arm.finish(tokens, conditions, &record.phases, runtime.handle())?;
+    let mut data = Vec::new();
+    for (arm, tokens) in ended.into_iter().zip(counts) {
+        let (arm, left) = arm.close(tokens, conditions, &record.phases)?;
         record.arms.push(arm);
-        data.push((rows, answers));
+        data.push(left);
     }
     runtime.shutdown_background();
     Ok((record, data))

@@ -1,23 +1,26 @@
 //! One arm: links, an engine, clients, and the probe that watches them.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use netdiag_hints::Board;
-use netdiag_lab::client::{Answer, End, Question, Session};
-use netdiag_lab::engine::{Allowance, Engine, EngineSpec, Pace};
-use netdiag_lab::metrics::{self, Reader};
+use netdiag_lab::client::{self, ClientStream, Load, Outcome};
+use netdiag_lab::engine::{Engine, Model, Pace, Settings as EngineSettings};
+use netdiag_lab::metrics::{Reader, StreamRecord, Summary, TokenCounts};
 use netdiag_lab::{Lab, Playback, Schedule, ServerSide};
 use netdiag_pacer::TpsRange;
 use netdiag_probe::{FlowFilter, ProbeConfig, SourceChoice};
-use netdiag_telemetry::{Row, Source};
+use netdiag_telemetry::{Row, Source, Tps};
+use tokio::net::TcpSocket;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::record::{ArmRecord, Delivery, PhaseSpan, Rate, Tick, TokenCounts};
+use super::record::{ArmRecord, PhaseSpan, Rate, Tick};
 use crate::models::Models;
 use crate::pacing::Pacers;
 use crate::sampler::{Interval, Sampler, Settings};
@@ -26,31 +29,25 @@ use crate::stop::Stop;
 /// Where the engine listens, in a namespace that is its own.
 const PORT: u16 = 8000;
 
-/// Length of an answer: a few paragraphs, so that a minute has several per stream.
-const ANSWER_TOKENS: u32 = 400;
+/// The engine can do 80 tokens/s for each of eight streams, so that what limits a stream is its link or its pace. Invented,
+/// of the order of a small model on one data-centre GPU.
+const STEP: Duration = Duration::from_micros(11_000);
+const STEP_PER_SEAT: Duration = Duration::from_micros(150);
 
-/// Between an answer and the next question.
-const THINKING: Duration = Duration::from_secs(1);
+/// Lengths of answers, each as likely as the others: a few paragraphs, so that a minute has several per stream.
+const ANSWER_TOKENS: RangeInclusive<u32> = 200..=600;
 
-/// A reader who loses patience does so after a silence of this length.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// The streams of an arm begin within this time: engines do not get all their questions at once.
+const RAMP: Duration = Duration::from_secs(1);
 
-/// One stream in this many has such a reader.
-const IMPATIENT: usize = 5;
-
-/// Time after the end for what is under way in the program itself.
-const GRACE: Duration = Duration::from_millis(300);
-
-/// A connection that takes longer is tried again.
-const CONNECT: Duration = Duration::from_secs(3);
+/// One reader in five loses patience, after a silence of this length.
+const LEAVERS: f64 = 0.2;
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A reader, for the metrics: 10 tokens/s is fast for a person (some 450 words a minute), and one second is what passes for
 /// immediate.
 const READING_TPS: f64 = 10.0;
 const EXPECTED_TTFT: Duration = Duration::from_secs(1);
-
-/// Share of the highest rate that counts as recovered.
-const RECOVERED: f64 = 0.9;
 
 /// How an arm's engine is paced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +79,7 @@ pub(crate) struct Conditions {
     pub(crate) range: TpsRange,
     pub(crate) interval: Duration,
     pub(crate) source: SourceChoice,
-    pub(crate) seconds: f64,
+    pub(crate) duration: Duration,
 }
 
 /// An arm that is set up, and runs once it is begun.
@@ -97,17 +94,29 @@ pub(crate) struct Arm {
 
 /// What the probe's thread has noted.
 #[derive(Debug, Default)]
-pub(crate) struct Seen {
+struct Seen {
     began: Option<Instant>,
-    pub(crate) ticks: Vec<Tick>,
-    pub(crate) rows: Vec<Row>,
+    ticks: Vec<Tick>,
+    rows: Vec<Row>,
 }
 
 /// An arm whose links have begun to change.
 pub(crate) struct RunningArm {
     arm: Arm,
     _playback: Playback,
-    streams: Vec<JoinHandle<Vec<Answer>>>,
+    clients: JoinHandle<anyhow::Result<Outcome>>,
+}
+
+/// An arm whose clients have stopped, with the connections that were open then still open.
+pub(crate) struct EndedArm {
+    arm: Arm,
+    outcome: Outcome,
+}
+
+/// What an arm leaves behind.
+pub(crate) struct ArmData {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) streams: Vec<ClientStream>,
 }
 
 impl Arm {
@@ -122,32 +131,28 @@ impl Arm {
         let lab = Lab::start_links(links, ServerSide::Namespace, conditions.seed)?;
         let range = conditions.range;
         let mut pacers = Pacers::new(range, Models::new(None));
+        let model = Model { step: STEP, step_per_seat: STEP_PER_SEAT, ..Model::default() };
+        let _inside = runtime.enter();
+        let engine = Engine::try_new(EngineSettings { model, ..EngineSettings::default() })?;
         let (boards, newest) = watch::channel(Arc::new(pacers.empty_board()));
-        let engine = {
-            let _inside = runtime.enter();
-            Engine::start(EngineSpec::default(), pace(policy, newest, range))
-        };
+        runtime.spawn(pace(policy, engine.clone(), newest, range));
         let address = SocketAddr::new(lab.server_ip(), PORT);
-        let listener =
-            lab.on_server(|| TcpListener::bind(address))?.context("the engine's port")?;
-        listener.set_nonblocking(true).context("the engine's port")?;
+        let listener = lab
+            .on_server(|| {
+                let listener = TcpListener::bind(address)?;
+                listener.set_nonblocking(true)?;
+                Ok::<_, io::Error>(listener)
+            })?
+            .and_then(tokio::net::TcpListener::from_std)
+            .context("the engine's port")?;
         let serving = engine.clone();
-        runtime.spawn(async move {
-            match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => {
-                    if let Err(error) = serving.serve(listener).await {
-                        tracing::error!(%error, "the engine accepts no more connections");
-                    }
-                }
-                Err(error) => tracing::error!(%error, "the engine cannot listen"),
-            }
-        });
+        runtime.spawn(async move { serving.serve(listener, std::future::pending()).await });
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (noted, counted) = (Arc::clone(&seen), engine.clone());
         let mut generated_before = 0;
         let on_tick = move |interval: &Interval<'_>| {
             let board = pacers.observe(interval.tick, interval.elapsed);
-            let generated = counted.totals().generated_tokens;
+            let generated = counted.tokens().generated;
             let made =
                 (generated - generated_before) as f64 / interval.elapsed.as_secs_f64().max(1e-3);
             generated_before = generated;
@@ -186,18 +191,31 @@ impl Arm {
         conditions: &Conditions,
         runtime: &Handle,
     ) -> anyhow::Result<RunningArm> {
+        let load = Load {
+            target: SocketAddr::new(self.lab.server_ip(), PORT),
+            streams: conditions.streams,
+            ramp: RAMP,
+            duration: conditions.duration,
+            model: EngineSettings::default().name,
+            prompt: "What does a packet see on its way?".to_owned(),
+            output_tokens: ANSWER_TOKENS,
+            reader: reader()?,
+            leavers: LEAVERS,
+            patience: PATIENCE,
+            seed: conditions.seed,
+        };
         let playback = self.lab.play(&conditions.schedules)?;
         let began = playback.started();
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).began = Some(began);
-        let until = began + Duration::from_secs_f64(conditions.seconds) + GRACE;
-        let clients = conditions.schedules.len();
-        let streams = (0..conditions.streams).map(|number| {
-            let patience = (number % IMPATIENT == IMPATIENT - 1).then_some(PATIENCE);
-            let stream = stream(Arc::clone(&self.lab), number % clients, began, until, patience);
-            runtime.spawn(stream)
-        });
-        let streams = streams.collect();
-        Ok(RunningArm { arm: self, _playback: playback, streams })
+        let lab = Arc::clone(&self.lab);
+        let socket = move |number: usize| {
+            let links = lab.links();
+            let inside = links[number % links.len()].on_client(TcpSocket::new_v4);
+            inside.map_err(io::Error::other)?
+        };
+        let clients =
+            runtime.spawn(async move { Ok(client::run(load, began.into(), socket).await?) });
+        Ok(RunningArm { arm: self, _playback: playback, clients })
     }
 }
 
@@ -211,109 +229,72 @@ impl RunningArm {
         self.arm.policy.name()
     }
 
-    /// Where the tokens are now. To be asked of all arms at the end of the schedule, before any of them is ended.
-    pub(crate) fn count(&self) -> anyhow::Result<TokenCounts> {
-        let counts = self.arm.engine.counts();
-        Ok(TokenCounts::try_new(counts.generated, counts.acked, counts.in_flight, counts.wasted)?)
+    /// Waits for the clients, who stop when the schedule is over.
+    pub(crate) fn end(self, runtime: &Handle) -> anyhow::Result<EndedArm> {
+        let outcome = runtime.block_on(self.clients).context("the clients")??;
+        Ok(EndedArm { arm: self.arm, outcome })
+    }
+}
+
+impl EndedArm {
+    /// Where the tokens are now. To be asked of all arms before any of them is closed.
+    pub(crate) fn count(&self) -> TokenCounts {
+        self.arm.engine.tokens()
     }
 
-    /// Ends the arm, of whose tokens stock has been taken.
-    pub(crate) fn finish(
+    /// Closes the arm, of whose tokens stock has been taken.
+    pub(crate) fn close(
         self,
         tokens: TokenCounts,
         conditions: &Conditions,
         phases: &[PhaseSpan],
-        runtime: &Handle,
-    ) -> anyhow::Result<(ArmRecord, Vec<Row>, Vec<Answer>)> {
-        let answers: Vec<Answer> = runtime.block_on(async {
-            let mut answers = Vec::new();
-            for stream in self.streams {
-                answers.extend(stream.await.unwrap_or_default());
-            }
-            answers
-        });
+    ) -> anyhow::Result<(ArmRecord, ArmData)> {
+        let Outcome { streams, .. } = self.outcome;
         self.arm.sampler.join()?;
         let seen =
             std::mem::take(&mut *self.arm.seen.lock().unwrap_or_else(PoisonError::into_inner));
         let mut ticks = seen.ticks;
-        deliver(&mut ticks, &answers);
-        let rate = Rate::of(&ticks, phases, RECOVERED * conditions.range.max().get());
-        let delivery = delivery(&answers, conditions.seconds)?;
+        deliver(&mut ticks, &streams);
+        let reader = reader()?;
+        let counts = |stream: &ClientStream| {
+            let id = stream.request_id.as_deref()?;
+            Some(self.arm.engine.request(id).ok()?.tokens)
+        };
+        let records: Vec<StreamRecord> = streams
+            .iter()
+            .map(|stream| stream.record(reader, counts(stream).unwrap_or_default()))
+            .collect();
         let record = ArmRecord {
             name: self.arm.policy.name().to_owned(),
             paced: self.arm.policy != Policy::None,
-            tokens,
-            delivery,
-            rate,
+            rate: Rate::of(&ticks, phases, conditions.range.max().get()),
+            summary: Summary::of(&records, tokens, conditions.duration),
             ticks,
         };
-        Ok((record, seen.rows, answers))
+        Ok((record, ArmData { rows: seen.rows, streams }))
     }
 }
 
-/// How fast an arm's streams may go.
-fn pace(policy: Policy, newest: watch::Receiver<Arc<Board>>, range: TpsRange) -> Pace {
-    let most = Allowance { rate: Some(range.max()), hold: false };
-    match policy {
-        Policy::None => Arc::new(move |_| most),
-        Policy::Classic => Arc::new(move |peer| {
-            let board = newest.borrow();
-            board
-                .peers
-                .get(&peer.ip())
-                .map_or(most, |hint| Allowance { rate: Some(hint.current_tps), hold: hint.hold })
-        }),
-    }
+fn reader() -> anyhow::Result<Reader> {
+    Ok(Reader { rate: Tps::try_new(READING_TPS)?, expected_ttft: EXPECTED_TTFT })
 }
 
-/// Asks, reads, thinks, and asks again, over one connection for as long as it holds.
-async fn stream(
-    lab: Arc<Lab>,
-    client: usize,
-    origin: Instant,
-    until: Instant,
-    patience: Option<Duration>,
-) -> Vec<Answer> {
-    let mut answers = Vec::new();
-    let mut session = None;
-    while Instant::now() < until {
-        let present = match session.take() {
-            Some(session) => session,
-            None => match connect(Arc::clone(&lab), client, origin).await {
-                Ok(session) => session,
-                Err(error) => {
-                    tracing::debug!("a client will try again: {error:#}");
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                    continue;
-                }
-            },
-        };
-        let prompt = "What does a packet see on its way?";
-        let question = Question {
-            model: "netdiag-demo",
-            prompt,
-            tokens: ANSWER_TOKENS,
-            patience,
-            until: Some(until),
-        };
-        let (answer, again) = present.ask(question).await;
-        session = again;
-        answers.push(answer);
-        tokio::time::sleep(THINKING.min(until.saturating_duration_since(Instant::now()))).await;
+/// Paces the engine's streams by the newest hints, for as long as there are any.
+async fn pace(
+    policy: Policy,
+    engine: Engine,
+    mut newest: watch::Receiver<Arc<Board>>,
+    range: TpsRange,
+) {
+    let most = Pace { rate: Some(range.max()), hold: false };
+    engine.pace(move |_| most);
+    while policy == Policy::Classic && newest.changed().await.is_ok() {
+        let board = Arc::clone(&newest.borrow_and_update());
+        engine.pace(move |peer| {
+            let hint = peer.and_then(|peer| board.peers.get(&peer.ip()));
+            hint.map_or(most, Pace::from)
+        });
     }
-    answers
-}
-
-async fn connect(lab: Arc<Lab>, client: usize, origin: Instant) -> anyhow::Result<Session> {
-    let address = SocketAddr::new(lab.server_ip(), PORT);
-    // The namespace is the thread's, so the socket is made on one that may wait.
-    let socket = tokio::task::spawn_blocking(move || {
-        let link = lab.links().get(client).context("a link")?;
-        Ok::<_, anyhow::Error>(link.on_client(|| TcpStream::connect_timeout(&address, CONNECT))??)
-    });
-    let socket = socket.await??;
-    socket.set_nonblocking(true)?;
-    Ok(Session::start(tokio::net::TcpStream::from_std(socket)?, origin).await?)
 }
 
 fn tick(at: Duration, board: &Board, interval: &Interval<'_>, generated_tps: f64) -> Tick {
@@ -335,45 +316,14 @@ fn tick(at: Duration, board: &Board, interval: &Interval<'_>, generated_tps: f64
 }
 
 /// Fills in what clients received in each interval.
-fn deliver(ticks: &mut [Tick], answers: &[Answer]) {
-    let mut times: Vec<f64> = answers
-        .iter()
-        .flat_map(|answer| &answer.delivered.tokens)
-        .map(Duration::as_secs_f64)
-        .collect();
-    times.sort_unstable_by(f64::total_cmp);
+fn deliver(ticks: &mut [Tick], streams: &[ClientStream]) {
+    let mut times: Vec<Duration> =
+        streams.iter().flat_map(|stream| stream.deliveries.iter().copied()).collect();
+    times.sort_unstable();
     let (mut before, mut start) = (0, 0.0);
     for tick in ticks {
-        let end = times.partition_point(|time| *time <= tick.seconds);
+        let end = times.partition_point(|time| time.as_secs_f64() <= tick.seconds);
         tick.delivered_tps = (end - before) as f64 / (tick.seconds - start).max(1e-3);
         (before, start) = (end, tick.seconds);
     }
-}
-
-fn delivery(answers: &[Answer], seconds: f64) -> anyhow::Result<Delivery> {
-    let reader = Reader::try_new(EXPECTED_TTFT, READING_TPS)?;
-    let of = |figure: &dyn Fn(&Answer) -> Option<f64>| -> Vec<f64> {
-        answers.iter().filter_map(figure).collect()
-    };
-    let ttft = of(&|answer| Some(answer.delivered.ttft()?.as_secs_f64()));
-    let gaps: Vec<f64> =
-        answers.iter().flat_map(|answer| answer.delivered.gaps().collect::<Vec<_>>()).collect();
-    let output = usize::try_from(ANSWER_TOKENS)?;
-    let effective: f64 =
-        answers.iter().map(|answer| answer.delivered.effective_tokens(reader, output)).sum();
-    let ended = |end: &End| answers.iter().filter(|answer| answer.end == *end).count();
-    Ok(Delivery {
-        requests: answers.len(),
-        finished: ended(&End::Finished),
-        left_early: ended(&End::Left),
-        qoe: metrics::mean(answers.iter().map(|answer| answer.delivered.qoe(reader))),
-        effective_tps: Some(effective / seconds),
-        stall_ratio: metrics::mean(
-            answers.iter().map(|answer| answer.delivered.stall_ratio(reader)),
-        ),
-        ttft_p50_seconds: metrics::quantile(ttft.iter().copied(), 0.5),
-        ttft_p95_seconds: metrics::quantile(ttft, 0.95),
-        tpot_p50_seconds: metrics::quantile(gaps.iter().copied(), 0.5),
-        tpot_p99_seconds: metrics::quantile(gaps, 0.99),
-    })
 }

@@ -14,37 +14,37 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
-use netdiag_lab::client::{Answer, End};
-use netdiag_telemetry::{Row, csv};
+use netdiag_lab::metrics::Ending;
+use netdiag_telemetry::csv;
 
+use super::arm::ArmData;
 use super::record::Record;
 use super::report;
 use crate::plot::{self, Recording};
 use crate::replace::replace;
 
 /// Writes all of it. Each file is replaced whole; `arms` are in the record's order.
-pub(crate) fn write(
-    folder: &Path,
-    record: &Record,
-    arms: &[(Vec<Row>, Vec<Answer>)],
-) -> anyhow::Result<()> {
+pub(crate) fn write(folder: &Path, record: &Record, arms: &[ArmData]) -> anyhow::Result<()> {
     let save = |name: &str, content: &[u8]| {
         let path = folder.join(name);
         replace(&path, |file| file.write_all(content))
             .with_context(|| format!("cannot write {}", path.display()))
     };
-    for (index, (arm, (rows, _))) in record.arms.iter().zip(arms).enumerate() {
+    for (index, (arm, data)) in record.arms.iter().zip(arms).enumerate() {
         let text: String =
-            std::iter::once(csv::header()).chain(rows.iter().map(csv::format_row)).collect();
+            std::iter::once(csv::header()).chain(data.rows.iter().map(csv::format_row)).collect();
         let is_last = index + 1 == arms.len();
         let name =
             if is_last { "net_data.csv".to_owned() } else { format!("{}.net_data.csv", arm.name) };
         save(&name, text.as_bytes())?;
     }
-    if let (Some(arm), Some((rows, _))) = (record.arms.last(), arms.last()) {
+    if let (Some(arm), Some(data)) = (record.arms.last(), arms.last()) {
         let anomalies = arm.ticks.iter().map(|tick| tick.anomaly).collect();
         let name = format!("{}, {}", record.scenario, arm.name);
-        save("timeline.png", &plot::draw(&Recording { rows: rows.clone(), anomalies, name })?)?;
+        save(
+            "timeline.png",
+            &plot::draw(&Recording { rows: data.rows.clone(), anomalies, name })?,
+        )?;
     }
     save("hints.csv", hints(record).as_bytes())?;
     save("tokens.csv", tokens(record, arms).as_bytes())?;
@@ -81,18 +81,18 @@ fn hints(record: &Record) -> String {
     text
 }
 
-fn tokens(record: &Record, arms: &[(Vec<Row>, Vec<Answer>)]) -> String {
+fn tokens(record: &Record, arms: &[ArmData]) -> String {
     let mut text = "arm,answer,asked_seconds,end,token,received_seconds\n".to_owned();
-    for (arm, (_, answers)) in record.arms.iter().zip(arms) {
-        for (number, answer) in answers.iter().enumerate() {
-            let end = match answer.end {
-                End::Finished => "finished",
-                End::Left => "left",
-                End::TimeUp => "time_up",
-                End::Broken(_) => "broken",
+    for (arm, data) in record.arms.iter().zip(arms) {
+        for (number, stream) in data.streams.iter().enumerate() {
+            let end = match stream.ending {
+                Ending::Complete => "finished",
+                Ending::Left(_) => "left",
+                Ending::Cut(_) => "time_up",
+                Ending::Failed => "failed",
             };
-            let asked = answer.delivered.asked.as_secs_f64();
-            for (token, at) in answer.delivered.tokens.iter().enumerate() {
+            let asked = stream.submitted.as_secs_f64();
+            for (token, at) in stream.deliveries.iter().enumerate() {
                 let at = at.as_secs_f64();
                 let _ = writeln!(text, "{},{number},{asked:.4},{end},{token},{at:.4}", arm.name);
             }

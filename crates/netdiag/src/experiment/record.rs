@@ -1,9 +1,15 @@
 //! What an experiment recorded, and what it comes to: the data behind `summary.json` and `report.html`.
 //!
-//! Invariant: nothing here is better or worse than what was counted. An arm's tokens add up, `generated = acked + in flight at the
-//! end + wasted`, or the arm is not in a record at all ([`TokenCounts::try_new`]).
+//! Invariant: nothing here is better or worse than what was counted.
 
+use std::time::Duration;
+
+use netdiag_lab::metrics::{self, Summary};
 use serde::Serialize;
+
+/// Share of the highest rate that counts as slowed down, and as recovered.
+const SLOW: f64 = 0.5;
+const RECOVERED: f64 = 0.9;
 
 /// A whole experiment.
 #[derive(Clone, Debug, Serialize)]
@@ -44,41 +50,13 @@ pub(crate) struct ArmRecord {
     pub(crate) name: String,
     /// Whether the engine followed hints.
     pub(crate) paced: bool,
-    pub(crate) tokens: TokenCounts,
-    pub(crate) delivery: Delivery,
+    /// What it came to for clients and engine.
+    #[serde(flatten)]
+    pub(crate) summary: Summary,
     pub(crate) rate: Rate,
     /// Drawn, and written to `hints.csv`.
     #[serde(skip)]
     pub(crate) ticks: Vec<Tick>,
-}
-
-/// Where the tokens went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct TokenCounts {
-    pub(crate) generated: u64,
-    /// Acknowledged by the client's kernel.
-    pub(crate) acked: u64,
-    /// Generated and not acknowledged when the arm ended, for streams that were still open.
-    pub(crate) in_flight: u64,
-    /// Generated and never acknowledged, for streams that had ended.
-    pub(crate) wasted: u64,
-}
-
-/// What clients saw, over all streams of the arm.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct Delivery {
-    pub(crate) requests: usize,
-    pub(crate) finished: usize,
-    pub(crate) left_early: usize,
-    /// Mean over requests.
-    pub(crate) qoe: Option<f64>,
-    pub(crate) effective_tps: Option<f64>,
-    /// Mean over requests.
-    pub(crate) stall_ratio: Option<f64>,
-    pub(crate) ttft_p50_seconds: Option<f64>,
-    pub(crate) ttft_p95_seconds: Option<f64>,
-    pub(crate) tpot_p50_seconds: Option<f64>,
-    pub(crate) tpot_p99_seconds: Option<f64>,
 }
 
 /// What was recommended, tokens/s per stream.
@@ -87,8 +65,16 @@ pub(crate) struct Rate {
     pub(crate) mean_in_calm_tps: Option<f64>,
     pub(crate) mean_in_faults_tps: Option<f64>,
     pub(crate) lowest_tps: Option<f64>,
-    /// From the end of a fault until the rate is back at 90 % of the maximum, median over those it came back from.
-    pub(crate) recovery_seconds: Option<f64>,
+    /// Faults that followed a calm phase.
+    pub(crate) faults: usize,
+    /// Those in which the rate fell below half of the maximum, and how long that took, median.
+    pub(crate) slowed: usize,
+    pub(crate) slowed_after_seconds: Option<f64>,
+    /// Calm phases after a fault.
+    pub(crate) calms: usize,
+    /// Those in which the rate came back to 90 % of the maximum, and how long that took, median.
+    pub(crate) recovered: usize,
+    pub(crate) recovered_after_seconds: Option<f64>,
 }
 
 /// One interval of an arm.
@@ -108,18 +94,6 @@ pub(crate) struct Tick {
     /// All streams together.
     pub(crate) generated_tps: f64,
     pub(crate) delivered_tps: f64,
-}
-
-/// Counters that do not add up: a fault of the program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{generated} tokens were generated, but {acked} acked, {in_flight} in flight and {wasted} wasted are not so many"
-)]
-pub(crate) struct Unbalanced {
-    generated: u64,
-    acked: u64,
-    in_flight: u64,
-    wasted: u64,
 }
 
 impl Record {
@@ -148,29 +122,9 @@ impl Record {
     }
 }
 
-impl TokenCounts {
-    /// Counts that add up.
-    pub(crate) fn try_new(
-        generated: u64,
-        acked: u64,
-        in_flight: u64,
-        wasted: u64,
-    ) -> Result<Self, Unbalanced> {
-        match acked.checked_add(in_flight).and_then(|sum| sum.checked_add(wasted)) {
-            Some(sum) if sum == generated => Ok(Self { generated, acked, in_flight, wasted }),
-            _ => Err(Unbalanced { generated, acked, in_flight, wasted }),
-        }
-    }
-
-    /// Wasted share of what was generated, 0..=1.
-    pub(crate) fn waste(self) -> f64 {
-        self.wasted as f64 / self.generated.max(1) as f64
-    }
-}
-
 impl Rate {
-    /// Of an arm's intervals. `back_at` is the rate that counts as recovered.
-    pub(crate) fn of(ticks: &[Tick], phases: &[PhaseSpan], back_at: f64) -> Self {
+    /// Of an arm's intervals. `highest` is the most that can be recommended.
+    pub(crate) fn of(ticks: &[Tick], phases: &[PhaseSpan], highest: f64) -> Self {
         let fault_at = |seconds: f64| {
             let phase = phases
                 .iter()
@@ -178,32 +132,127 @@ impl Rate {
             phase.is_some_and(|phase| phase.fault)
         };
         let mean = |fault: bool| {
-            let rates = ticks
+            let rates: Vec<f64> = ticks
                 .iter()
                 .filter(|tick| fault_at(tick.seconds) == fault)
-                .map(|tick| tick.current_tps);
-            let (count, sum) =
-                rates.fold((0_u32, 0.0), |(count, sum), rate| (count + 1, sum + rate));
-            (count > 0).then(|| sum / f64::from(count))
+                .map(|tick| tick.current_tps)
+                .collect();
+            (!rates.is_empty()).then(|| rates.iter().sum::<f64>() / rates.len() as f64)
         };
         // Faults that follow one another are one.
-        let ends = phases
-            .windows(2)
-            .filter(|pair| pair[0].fault && !pair[1].fault)
-            .map(|pair| (pair[0].to_seconds, pair[1].to_seconds));
-        let mut recoveries: Vec<f64> = ends
-            .filter_map(|(end, until)| {
-                let mut after =
-                    ticks.iter().filter(|tick| tick.seconds > end && tick.seconds <= until);
-                Some(after.find(|tick| tick.current_tps >= back_at)?.seconds - end)
-            })
-            .collect();
-        recoveries.sort_by(f64::total_cmp);
+        let turns = |to_fault: bool| -> Vec<f64> {
+            let pairs = phases.windows(2);
+            let turns = pairs.filter(|pair| pair[0].fault != to_fault && pair[1].fault == to_fault);
+            turns.map(|pair| pair[1].from_seconds).collect()
+        };
+        let (faults, calms) = (turns(true), turns(false));
+        let reaction = |causes: &[f64], others: &[f64], is: &dyn Fn(&Tick) -> bool| {
+            let reactions = ticks.iter().filter(|tick| is(tick)).map(|tick| tick.seconds);
+            Reactions::of(causes, others, &reactions.collect::<Vec<_>>())
+        };
+        let down = reaction(&faults, &calms, &|tick| tick.current_tps < SLOW * highest);
+        let back = reaction(&calms, &faults, &|tick| tick.current_tps >= RECOVERED * highest);
         Self {
             mean_in_calm_tps: mean(false),
             mean_in_faults_tps: mean(true),
             lowest_tps: ticks.iter().map(|tick| tick.current_tps).reduce(f64::min),
-            recovery_seconds: recoveries.get(recoveries.len() / 2).copied(),
+            faults: faults.len(),
+            slowed: down.count,
+            slowed_after_seconds: down.median_seconds,
+            calms: calms.len(),
+            recovered: back.count,
+            recovered_after_seconds: back.median_seconds,
         }
+    }
+}
+
+/// How often something was reacted to, and how soon.
+struct Reactions {
+    count: usize,
+    median_seconds: Option<f64>,
+}
+
+impl Reactions {
+    /// Reactions to `causes`, all in seconds and ascending. One that comes after the next of `others`, which turns things
+    /// round again, is none.
+    fn of(causes: &[f64], others: &[f64], reactions: &[f64]) -> Self {
+        let durations = |seconds: &[f64]| -> Vec<Duration> {
+            seconds.iter().map(|&second| Duration::from_secs_f64(second)).collect()
+        };
+        let times = metrics::reaction_times(&durations(causes), &durations(reactions));
+        let in_time = causes.iter().zip(times).filter_map(|(cause, time)| {
+            let time = time?.as_secs_f64();
+            let end = others.iter().copied().find(|other| other > cause);
+            (cause + time <= end.unwrap_or(f64::INFINITY)).then_some(time)
+        });
+        let mut in_time: Vec<f64> = in_time.collect();
+        in_time.sort_unstable_by(f64::total_cmp);
+        Self {
+            count: in_time.len(),
+            median_seconds: netdiag_health::quantile_of_sorted(&in_time, 0.5),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn phase(from_seconds: f64, to_seconds: f64, fault: bool) -> PhaseSpan {
+        PhaseSpan { name: String::new(), kind: "", from_seconds, to_seconds, fault }
+    }
+
+    fn tick(seconds: f64, current_tps: f64) -> Tick {
+        Tick {
+            seconds,
+            p95_rtt_ms: None,
+            retrans_segs: 0,
+            health: 1.0,
+            anomaly: false,
+            anomaly_score: 0.0,
+            state: "clear",
+            current_tps,
+            target_tps: current_tps,
+            hold: false,
+            generated_tps: 0.0,
+            delivered_tps: 0.0,
+        }
+    }
+
+    #[test]
+    fn reactions_are_timed_from_the_turn_of_the_link() {
+        // Two faults in a row are one; the rate has not come back when the next begins.
+        let phases = [
+            phase(0.0, 10.0, false),
+            phase(10.0, 15.0, true),
+            phase(15.0, 20.0, true),
+            phase(20.0, 30.0, false),
+            phase(30.0, 40.0, true),
+            phase(40.0, 45.0, false),
+            phase(45.0, 50.0, true),
+        ];
+        let rates = [
+            (9.0, 80.0),
+            (11.0, 50.0),
+            (12.0, 39.0),
+            (19.0, 5.0),
+            (21.0, 60.0),
+            (23.5, 72.0),
+            (34.0, 30.0),
+            (44.0, 71.0),
+            (49.0, 72.0),
+        ];
+        let ticks: Vec<Tick> = rates.iter().map(|&(at, rate)| tick(at, rate)).collect();
+        let rate = Rate::of(&ticks, &phases, 80.0);
+        assert_eq!((rate.faults, rate.slowed, rate.slowed_after_seconds), (3, 2, Some(3.0)));
+        assert_eq!((rate.calms, rate.recovered, rate.recovered_after_seconds), (2, 1, Some(3.5)));
+        assert_eq!(rate.lowest_tps, Some(5.0));
+        assert_eq!(rate.mean_in_calm_tps, Some((80.0 + 60.0 + 72.0 + 71.0) / 4.0));
+    }
+
+    #[test]
+    fn nothing_recorded_is_nothing_said() {
+        let rate = Rate::of(&[], &[phase(0.0, 1.0, false)], 80.0);
+        assert_eq!((rate.mean_in_calm_tps, rate.lowest_tps, rate.faults), (None, None, 0));
     }
 }

@@ -1,0 +1,182 @@
+//! One stream: connect, ask, and note when each token comes.
+
+use std::io;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::{Request, Response, StatusCode, header};
+use serde_json::json;
+use tokio::net::TcpSocket;
+use tokio::time::{Instant, timeout_at};
+
+use super::events::{Event, Lines};
+use super::{ClientStream, Load};
+use crate::http::{HttpConnection, HttpError};
+use crate::metrics::Ending;
+
+/// One question to ask.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Question {
+    pub(crate) output_tokens: u32,
+    pub(crate) seed: i64,
+    /// How long this client waits for a token before it leaves; `None`: for ever.
+    pub(crate) patience: Option<Duration>,
+    /// The origin of all times.
+    pub(crate) start: Instant,
+    /// When the run ends.
+    pub(crate) end: Instant,
+}
+
+/// A connection that is kept open; dropped, it closes.
+#[derive(Debug)]
+pub(crate) struct Open {
+    _connection: Option<HttpConnection>,
+    /// hyper closes a connection whose answer nobody wants.
+    _body: Option<Response<Incoming>>,
+}
+
+/// How far a stream has come.
+struct Progress {
+    stream: ClientStream,
+    connection: Option<HttpConnection>,
+    response: Option<Response<Incoming>>,
+    /// The last sign of life: the question, or a token.
+    seen: Instant,
+}
+
+impl Question {
+    /// Asks and reads to the end of the stream, of the client's patience, or of the run; in that case with the connection.
+    pub(crate) async fn ask(
+        self,
+        load: &Load,
+        socket: &(impl Fn() -> io::Result<TcpSocket> + Send + Sync),
+    ) -> (ClientStream, Option<Open>) {
+        let now = Instant::now();
+        let mut progress = Progress {
+            stream: ClientStream {
+                request_id: None,
+                address: None,
+                submitted: now - self.start,
+                deliveries: Vec::with_capacity(self.output_tokens as usize),
+                ending: Ending::Failed,
+                output_tokens: self.output_tokens,
+                leaver: self.patience.is_some(),
+                failure: None,
+            },
+            connection: None,
+            response: None,
+            seen: now,
+        };
+        let ended = self.read(&mut progress, load, socket).await;
+        let Progress { mut stream, connection, response, .. } = progress;
+        let mut open = None;
+        match ended {
+            Ok(Ended::Complete) => stream.ending = Ending::Complete,
+            Ok(Ended::Left(at)) => stream.ending = Ending::Left(at - self.start),
+            Ok(Ended::Cut) => {
+                stream.ending = Ending::Cut(self.end - self.start);
+                open = Some(Open { _connection: connection, _body: response });
+            }
+            Err(failure) => stream.failure = Some(failure.to_string()),
+        }
+        (stream, open)
+    }
+
+    async fn read(
+        &self,
+        progress: &mut Progress,
+        load: &Load,
+        socket: &(impl Fn() -> io::Result<TcpSocket> + Send + Sync),
+    ) -> Result<Ended, Failure> {
+        let opening = HttpConnection::open(socket().map_err(HttpError::from)?, load.target);
+        let Ok(connection) = self.within(progress.seen, opening).await else {
+            return Ok(self.gave_up());
+        };
+        let connection = progress.connection.insert(connection?);
+        progress.stream.address = Some(connection.local);
+        let request = self.request(load)?;
+        let Ok(response) = self.within(progress.seen, connection.send(request)).await else {
+            return Ok(self.gave_up());
+        };
+        let response = progress.response.insert(response?);
+        let id = response.headers().get("x-request-id").and_then(|id| id.to_str().ok());
+        progress.stream.request_id = id.map(str::to_owned);
+        if response.status() != StatusCode::OK {
+            return Err(Failure::Status(response.status()));
+        }
+        let (mut lines, mut aborted, mut done) = (Lines::default(), false, false);
+        while !done {
+            let Ok(frame) = self.within(progress.seen, response.frame()).await else {
+                return Ok(self.gave_up());
+            };
+            let frame = frame.ok_or(Failure::Ended)?.map_err(HttpError::from)?;
+            let Some(bytes) = frame.data_ref() else { continue };
+            let now = Instant::now();
+            lines.push(bytes, |event| match event {
+                Event::Token => {
+                    progress.stream.deliveries.push(now - self.start);
+                    progress.seen = now;
+                }
+                Event::Finish(abort) => aborted = abort,
+                Event::Done => done = true,
+                Event::Other => {}
+            })?;
+        }
+        if aborted { Err(Failure::Aborted) } else { Ok(Ended::Complete) }
+    }
+
+    /// What `future` gives, unless patience or the run ends before.
+    async fn within<T>(&self, seen: Instant, future: impl Future<Output = T>) -> Result<T, ()> {
+        let patience = self.patience.map(|patience| seen + patience);
+        let until = patience.map_or(self.end, |patience| patience.min(self.end));
+        timeout_at(until, future).await.map_err(|_| ())
+    }
+
+    /// Why waiting ended.
+    fn gave_up(&self) -> Ended {
+        let now = Instant::now();
+        if now >= self.end { Ended::Cut } else { Ended::Left(now) }
+    }
+
+    fn request(&self, load: &Load) -> Result<Request<Full<Bytes>>, Failure> {
+        let body = json!({
+            "model": load.model,
+            "messages": [{"role": "user", "content": load.prompt}],
+            "max_tokens": self.output_tokens,
+            // As many as asked for, be the model done or not.
+            "ignore_eos": true,
+            "seed": self.seed,
+            "stream": true,
+        });
+        let request = Request::post("/v1/chat/completions")
+            .header(header::HOST, load.target.to_string())
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::from(body.to_string()))?;
+        Ok(request)
+    }
+}
+
+enum Ended {
+    Complete,
+    Left(Instant),
+    Cut,
+}
+
+/// Why a stream failed.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    #[error("request: {0}")]
+    Request(#[from] hyper::http::Error),
+    #[error("the server answered {0}")]
+    Status(StatusCode),
+    #[error("the server aborted the answer")]
+    Aborted,
+    #[error("the stream ended before it was complete")]
+    Ended,
+    #[error(transparent)]
+    Garbage(#[from] super::events::Garbage),
+}
