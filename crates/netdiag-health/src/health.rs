@@ -112,6 +112,13 @@ impl Health {
         self.reservoir.as_mut()?.take()
     }
 
+    /// The training set that was taken came to nothing: one is due again after 60 seconds of activity.
+    pub fn put_training_off(&mut self) {
+        if let Some(reservoir) = &mut self.reservoir {
+            reservoir.put_off();
+        }
+    }
+
     /// The model from now on.
     pub fn set_model(&mut self, model: Arc<Model>) {
         self.model = Some(model);

@@ -79,7 +79,7 @@ impl RollingQuantile {
         Self { span, times: VecDeque::new(), values: SortedRing::default() }
     }
 
-    /// Takes in a value seen at `now`, which does not run backwards.
+    /// Takes in a value seen at `now`, which does not run backwards, nor on by more than a month at once.
     pub(crate) fn push(&mut self, now: Duration, value: f64) {
         let now = now.as_millis() as u32;
         let age = |time: &u32| Duration::from_millis(now.wrapping_sub(*time).into());
@@ -97,6 +97,11 @@ impl RollingQuantile {
     /// The `q`-quantile (0..=1); `None` without values.
     pub(crate) fn quantile(&self, q: f64) -> Option<f64> {
         self.values.quantile(q)
+    }
+
+    /// Values kept.
+    pub(crate) fn len(&self) -> usize {
+        self.values.len()
     }
 }
 

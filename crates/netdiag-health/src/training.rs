@@ -25,6 +25,9 @@ const WARM_UP: usize = 300;
 /// Rows that are new before the next training: half of the reservoir.
 const RETRAIN: usize = SIZE / 2;
 
+/// The same after one that came to nothing.
+const RETRY: usize = 60;
+
 /// Rows to train a [`Model`](crate::Model) from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainingSet {
@@ -97,6 +100,11 @@ impl Reservoir {
         self.due = RETRAIN;
         Some(TrainingSet { rows: self.rows.clone() })
     }
+
+    /// The rows that were taken are due again soon.
+    pub(crate) fn put_off(&mut self) {
+        self.due = RETRY;
+    }
 }
 
 #[cfg(test)]
@@ -137,6 +145,19 @@ mod tests {
         assert_eq!(reservoir.take(), None);
         offer(&mut reservoir, 0..1);
         assert!(reservoir.take().is_some());
+    }
+
+    #[test]
+    fn a_training_that_failed_is_due_again_soon() {
+        let mut reservoir = Reservoir::new(1);
+        offer(&mut reservoir, 0..300);
+        assert!(reservoir.take().is_some());
+        reservoir.put_off();
+        offer(&mut reservoir, 0..59);
+        assert_eq!(reservoir.take(), None);
+        offer(&mut reservoir, 0..1);
+        assert_eq!(reservoir.take().map(|set| set.rows().len()), Some(360));
+        assert_eq!(reservoir.due, RETRAIN);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::error::{FitError, InvalidModel, ScoreError};
 use crate::grow::Grower;
 use crate::model::Stored;
 use crate::nodes::{MAX_FEATURES, Nodes, score};
-use crate::params::Params;
+use crate::params::{Params, Resolved};
 use crate::rows;
 
 /// Where the line is drawn without a contamination: at an average path length (Liu et al. 2008, section 2, with
@@ -76,12 +76,7 @@ impl IsolationForest {
         if u32::try_from(count).is_err() {
             return Err(FitError::TooManyRows(count));
         }
-        if params.n_estimators == 0 {
-            return Err(FitError::NoEstimators);
-        }
-        let samples = params.max_samples.of(count)?;
-        let max_features = params.max_features.of(features)?;
-        let contamination = params.contamination.share()?;
+        let Resolved { samples, max_features, contamination } = params.resolve(count, features)?;
 
         let random = Xoshiro256PlusPlus::seed_from_u64(params.seed);
         let mut grower = Grower::new(rows, features, samples, max_features, random);
@@ -230,6 +225,8 @@ impl Serialize for IsolationForest {
 /// The value below which this share of the numbers lies, linearly interpolated, as `numpy.percentile` does it to the last
 /// bit.
 fn percentile(mut numbers: Vec<f64>, share: f64) -> f64 {
+    // scikit-learn asks for a percentage, of which NumPy makes a share again; for 0.119 and others that is another number.
+    let share = 100.0 * share / 100.0;
     let place = share * (numbers.len() - 1) as f64;
     let below = (place as usize).min(numbers.len() - 1);
     let (_, &mut low, above) = numbers.select_nth_unstable_by(below, f64::total_cmp);

@@ -33,6 +33,35 @@ impl Default for Params {
     }
 }
 
+/// What parameters come to for given rows.
+pub(crate) struct Resolved {
+    pub(crate) samples: usize,
+    pub(crate) max_features: usize,
+    pub(crate) contamination: Option<f64>,
+}
+
+impl Params {
+    /// Whether a forest can be fitted with these parameters to so many rows and features.
+    ///
+    /// # Errors
+    ///
+    /// The parameter that is outside its range.
+    pub fn check(&self, rows: usize, features: usize) -> Result<(), FitError> {
+        self.resolve(rows, features).map(drop)
+    }
+
+    pub(crate) fn resolve(&self, rows: usize, features: usize) -> Result<Resolved, FitError> {
+        if self.n_estimators == 0 {
+            return Err(FitError::NoEstimators);
+        }
+        Ok(Resolved {
+            samples: self.max_samples.of(rows)?,
+            max_features: self.max_features.of(features)?,
+            contamination: self.contamination.share()?,
+        })
+    }
+}
+
 /// How many rows a tree is grown from, drawn without replacement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -72,7 +101,7 @@ pub enum MaxFeatures {
 }
 
 impl MaxSamples {
-    pub(crate) fn of(self, rows: usize) -> Result<usize, FitError> {
+    fn of(self, rows: usize) -> Result<usize, FitError> {
         let wanted = match self {
             MaxSamples::Auto => 256,
             MaxSamples::Count(count) if count < 2 => return Err(FitError::MaxSamples(count)),
@@ -91,7 +120,7 @@ impl MaxSamples {
 
 impl Contamination {
     /// The share of outliers, if one is asked for.
-    pub(crate) fn share(self) -> Result<Option<f64>, FitError> {
+    fn share(self) -> Result<Option<f64>, FitError> {
         match self {
             Contamination::Auto => Ok(None),
             Contamination::Fraction(share) if is_share(share, 0.5) => Ok(Some(share)),
@@ -101,7 +130,7 @@ impl Contamination {
 }
 
 impl MaxFeatures {
-    pub(crate) fn of(self, features: usize) -> Result<usize, FitError> {
+    fn of(self, features: usize) -> Result<usize, FitError> {
         match self {
             MaxFeatures::All => Ok(features),
             MaxFeatures::Count(given) if given == 0 || given > features => {

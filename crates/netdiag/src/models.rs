@@ -57,7 +57,10 @@ impl Models {
         let thread = std::thread::Builder::new().name("trainer".to_owned());
         match thread.spawn(move || rows.train(&Params::default())) {
             Ok(training) => self.training = Some(training),
-            Err(error) => tracing::warn!("cannot train a model for now: {error}"),
+            Err(error) => {
+                tracing::warn!("cannot train a model for now: {error}");
+                host.put_training_off();
+            }
         }
         None
     }
@@ -77,10 +80,12 @@ impl Models {
             }
             Ok(Err(error)) => {
                 tracing::info!("no new model: {error}");
+                host.put_training_off();
                 None
             }
             Err(_) => {
                 tracing::error!("the training of a model panicked; the one before stays in use");
+                host.put_training_off();
                 None
             }
         }

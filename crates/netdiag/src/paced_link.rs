@@ -80,6 +80,11 @@ impl PacedLink {
         self.health.take_training_set()
     }
 
+    /// That came to nothing: another is due soon.
+    pub(crate) fn put_training_off(&mut self) {
+        self.health.put_training_off();
+    }
+
     /// The model to judge by from now on.
     pub(crate) fn set_model(&mut self, model: Arc<Model>) {
         self.health.set_model(model);

@@ -1,10 +1,11 @@
-//! Charts of a recording and of a model, as PNG: what a person looks at to see whether the link was well, and what a training
-//! made of it.
+//! Charts of a recording, of a model and of an experiment, as PNG: what a person looks at to see whether the link was well, what a
+//! training made of it, and what pacing did.
 //!
 //! Drawn at twice the size and reduced, because the drawing library does not smooth lines; the font is built in, so a
 //! machine without fonts draws the same picture. Invariant: a chart of any recording can be drawn, also of one without a
 //! single round trip.
 
+mod arms;
 mod axis;
 mod canvas;
 mod distributions;
@@ -18,6 +19,7 @@ use anyhow::Context as _;
 use netdiag_telemetry::Row;
 
 use crate::figures::span;
+pub(crate) use arms::{ArmLines, ArmsChart, PhaseMark};
 use canvas::{Area, Canvas, Drawn};
 pub(crate) use model::{ChartRow, ModelChart, ScoreChart};
 
@@ -55,6 +57,11 @@ pub(crate) fn draw(recording: &Recording) -> anyhow::Result<Vec<u8>> {
 /// A trained model's scores and judgement, as PNG.
 pub(crate) fn draw_model(chart: &ModelChart) -> anyhow::Result<Vec<u8>> {
     picture(&chart.title, |body| model::draw(chart, body))
+}
+
+/// The course of an experiment's arms, as PNG.
+pub(crate) fn draw_arms(chart: &ArmsChart<'_>) -> anyhow::Result<Vec<u8>> {
+    picture(&chart.title, |body| arms::draw(chart, body))
 }
 
 /// A picture under a title.

@@ -78,16 +78,20 @@ pub(super) fn run(data: Option<&Path>) -> anyhow::Result<Report> {
         let answers: Vec<Answer> = traces.iter().map(detector).collect();
         let figures = Figures::of(&answers, &traces);
         report.rows.push(figures.row(name));
-        if index == 0 {
-            let bar = |name: &str, value: Option<f64>, limit| Bar {
-                name: name.to_owned(),
-                value: value.unwrap_or(f64::NAN),
-                bound: Bound::AtLeast(limit),
-                unit: "",
-            };
-            report.bars.push(bar("rtt_changes_ap", figures.ap, 0.252));
-            report.bars.push(bar("rtt_changes_roc", figures.roc, 0.942));
-        }
+        // The change detector by itself, and the score that hints carry.
+        let of = match index {
+            0 => "rtt_changes",
+            1 => "live_score",
+            _ => continue,
+        };
+        let bar = |name: &str, value: Option<f64>, limit| Bar {
+            name: format!("{of}_{name}"),
+            value: value.unwrap_or(f64::NAN),
+            bound: Bound::AtLeast(limit),
+            unit: "",
+        };
+        report.bars.push(bar("ap", figures.ap, 0.252));
+        report.bars.push(bar("roc", figures.roc, 0.942));
     }
     Ok(report)
 }
@@ -268,10 +272,16 @@ impl Alarms {
             Self::of(&on, changes)
         };
         let days = days(scores.len());
-        // Lower thresholds have more false alarms, up to where they run into one another.
-        let at =
-            thresholds.partition_point(|&t| above(t).false_alarms as f64 > FALSE_PER_DAY * days);
-        above(thresholds.get(at).copied().unwrap_or(f64::INFINITY))
+        // From the highest down: lower thresholds have more false alarms only up to where those run into one another.
+        let mut lowest = above(f64::INFINITY);
+        for &threshold in thresholds.iter().rev() {
+            let alarms = above(threshold);
+            if alarms.false_alarms as f64 > FALSE_PER_DAY * days {
+                break;
+            }
+            lowest = alarms;
+        }
+        lowest
     }
 
     fn add(&mut self, other: &Alarms) {

@@ -151,7 +151,7 @@ proptest! {
             let features = tracker.observe(&seen, elapsed).features;
             let all = [features.rtt_ratio, features.rtt_spread, features.retrans_rate, features.rtt_slope];
             prop_assert!(all.iter().all(|value| value.is_finite()), "{:?}", features);
-            prop_assert!(tracker.recent.len() <= 64);
+            prop_assert!(tracker.round_trips.len() <= 64 && tracker.losses.len() <= 64);
         }
     }
 

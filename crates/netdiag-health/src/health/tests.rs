@@ -78,6 +78,78 @@ fn three_percent_of_few_segments_is_told_in_time_wherever_the_losses_fall() {
 }
 
 #[test]
+fn three_intervals_are_recent_however_long_they_are() {
+    let minute = Duration::from_secs(60);
+    let mut health = calm(20.0, 50, minute);
+    // Two of three agree. After five minutes of it the path has moved for good.
+    let lit = [(); 4].map(|()| health.observe(&link(60.0, 0, 2400), minute).anomaly);
+    assert_eq!(lit, [false, true, true, true]);
+}
+
+#[test]
+fn a_first_interval_that_is_not_like_the_others_is_no_trouble() {
+    for first_ms in [1.0, 10.0, 20.0, 30.0, 50.0, 200.0, 5000.0] {
+        for tick in [100, 500, 1000].map(Duration::from_millis) {
+            let mut health = Health::new(1);
+            health.observe(&link(first_ms, 0, 20), tick);
+            for ticks in 0..100 {
+                let assessment = health.observe(&link(60.0, 0, 20), tick);
+                let fine = !assessment.anomaly && assessment.health > 0.9;
+                assert!(fine, "{first_ms} ms first, tick {ticks} of {tick:?}: {assessment:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn half_a_millisecond_is_scheduling() {
+    let raised = |ms: f64| {
+        let mut health = calm(ms, 200, TICK);
+        seconds_until(&mut health, true, TICK, |_| link(3.0 * ms, 0, 20))
+    };
+    assert!(raised(0.3).is_infinite());
+    assert!(raised(1.0) <= 3.0);
+}
+
+#[test]
+fn a_link_that_answers_no_more_is_not_well_between_two_attempts() {
+    // A sender's attempts double their distance, up to two minutes; files of the original family count no stalls.
+    let attempt = Observation { retrans_segs: 1, segs_out: None, ..Observation::default() };
+    let mut health = calm(20.0, 200, TICK);
+    let mut assessments = Vec::new();
+    for attempt_after in [1, 1, 2, 4, 8, 16, 32, 64, 128, 240, 240] {
+        assessments.push(health.observe(&attempt, TICK));
+        let silence = (1..attempt_after).map(|_| health.observe(&Observation::default(), TICK));
+        assessments.extend(silence.collect::<Vec<_>>());
+    }
+    let trouble = &assessments[8..];
+    assert!(trouble.iter().all(|seen| seen.anomaly && seen.health < 0.1), "{trouble:?}");
+    // It is given up in the end, and an answer is one.
+    for _ in 0..260 {
+        health.observe(&Observation::default(), TICK);
+    }
+    assert!(health.observe(&Observation::default(), TICK).health > 0.9);
+}
+
+#[test]
+fn a_link_with_little_to_say_is_well_again_in_time() {
+    for idle in 0..10 {
+        let seen = move |bad: bool| {
+            move |ticks: u64| match ticks % (idle + 1) {
+                0 => link(if bad { 80.0 } else { 20.0 }, u64::from(bad), 20),
+                _ => Observation::default(),
+            }
+        };
+        let mut health = calm(20.0, 200, TICK);
+        for ticks in 0..100 {
+            health.observe(&seen(true)(ticks), TICK);
+        }
+        let cleared = seconds_until(&mut health, false, TICK, seen(false));
+        assert!(cleared <= 10.0, "{cleared} s with {idle} idle intervals between");
+    }
+}
+
+#[test]
 fn streams_are_judged_by_a_model_without_gathering_rows() {
     let mut stream = Health::without_training();
     stream.set_model(some_model());
@@ -204,9 +276,15 @@ fn trouble_is_not_learned_as_the_norm() {
     assert!((before..=before + 100 + 3).contains(&after), "{after} after {before}");
 }
 
-/// Intervals as they occur.
+/// Intervals as they occur: also without a round trip, without a loss, and with stalls.
 fn plausible() -> impl Strategy<Value = Observation> {
-    (1.0..500.0, 0u64..20, 1u64..200).prop_map(|(ms, retrans, segs)| link(ms, retrans, segs))
+    let stalled = prop_oneof![3 => Just(0.0), 1 => 0.0..1.0];
+    let retrans = prop_oneof![1 => Just(0u64), 1 => 0u64..20];
+    (prop::option::weighted(0.7, 1.0..500.0), retrans, prop::option::of(1u64..200), stalled)
+        .prop_map(|(ms, retrans, segs, stalled)| {
+            let rtt = ms.and_then(|ms| link(ms, 0, 0).rtt);
+            Observation { rtt, retrans_segs: retrans, segs_out: segs, stalled }
+        })
 }
 
 /// The same model for all cases.
@@ -219,7 +297,7 @@ proptest! {
     #[test]
     fn health_never_rises_when_the_last_interval_is_worse(
         past in prop::collection::vec(plausible(), 0..60), last in plausible(),
-        longer in 1.0..10.0, more in 0u64..1000, with_model in any::<bool>(),
+        longer in 1.0..10.0, more in 0u64..1000, stuck in 0.0..1.0, with_model in any::<bool>(),
     ) {
         let mut health = Health::new(1);
         if with_model {
@@ -229,7 +307,8 @@ proptest! {
             health.observe(seen, TICK);
         }
         let rtt = last.rtt.map(|rtt| RttRange { p95: rtt.p95.mul_f64(longer), ..rtt });
-        let worse = Observation { rtt, retrans_segs: last.retrans_segs + more, ..last };
+        let (retrans_segs, stalled) = (last.retrans_segs + more, last.stalled.max(stuck));
+        let worse = Observation { rtt, retrans_segs, stalled, ..last };
         let better = health.clone().observe(&last, TICK).health;
         let worse = health.observe(&worse, TICK).health;
         prop_assert!(worse <= better + 1e-12, "{} after {}", worse, better);

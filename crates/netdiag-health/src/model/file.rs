@@ -11,10 +11,10 @@
 //! The tag is read first and by itself, so that a file of another format is told as that and not as one with a wrong field.
 //! Scaler and forest check themselves. Invariant: reading takes memory in proportion to the file, which is bounded.
 
-use netdiag_iforest::{IsolationForest, Params, StandardScaler};
+use netdiag_iforest::{FitError, IsolationForest, Params, StandardScaler};
 use serde::{Deserialize, Serialize};
 
-use super::{Calibration, MOST_TREES, Model, Training};
+use super::{Calibration, FEWEST_ROWS, MOST_TREES, Model, Training};
 use crate::features::{FEATURE_NAMES, FEATURES};
 
 /// The tag of the format that this version writes and reads.
@@ -66,6 +66,9 @@ pub enum ModelError {
         "model file, training.constant_features: `{0}` is no feature, or is there twice: train again"
     )]
     ConstantFeature(String),
+    /// Parameters with which nothing could have been trained.
+    #[error("model file, training.params: {0}: train again")]
+    Params(FitError),
     /// A figure outside its range.
     #[error("model file, {field}: {value} is not {range}: train again")]
     Range {
@@ -172,7 +175,7 @@ impl Stored {
         if self.forest.n_estimators() > MOST_TREES {
             return Err(ModelError::TooManyTrees(self.forest.n_estimators()));
         }
-        let training = self.training.into_training()?;
+        let training = self.training.into_training(self.forest.n_estimators())?;
         Ok(Model::new(self.scaler, self.forest, self.calibration.into_calibration()?, training))
     }
 }
@@ -198,7 +201,23 @@ impl StoredCalibration {
 }
 
 impl StoredTraining {
-    fn into_training(self) -> Result<Training, ModelError> {
+    /// Of a model whose forest has so many trees.
+    fn into_training(self, trees: usize) -> Result<Training, ModelError> {
+        if self.rows < FEWEST_ROWS {
+            return Err(ModelError::Range {
+                field: "training.rows",
+                value: self.rows as f64,
+                range: "as many as a training needs",
+            });
+        }
+        if self.params.n_estimators != trees {
+            return Err(ModelError::Range {
+                field: "training.params.n_estimators",
+                value: self.params.n_estimators as f64,
+                range: "the number of trees of the forest",
+            });
+        }
+        self.params.check(self.rows, FEATURES).map_err(ModelError::Params)?;
         let mut constant_features = Vec::new();
         for name in &self.constant_features {
             let known = FEATURE_NAMES.into_iter().find(|known| known == name);

@@ -125,6 +125,10 @@ fn what_is_wrong_with_a_file_is_said_with_place_and_remedy() {
     check("\"constant_features\":[", "\"constant_features\":[\"x\"", "`x` is no feature");
     let twice = "\"constant_features\":[\"rtt_slope\",\"rtt_slope\"";
     check("\"constant_features\":[", twice, "`rtt_slope` is no feature, or is there twice");
+    check("\"rows\":1000", "\"rows\":99", "training.rows: 99");
+    check("\"n_estimators\":20", "\"n_estimators\":21", "training.params.n_estimators: 21");
+    let nine = "\"contamination\":{\"fraction\":9.0}";
+    check("\"contamination\":\"auto\"", nine, "training.params: contamination 9 is outside");
     check("\"format\"", "\"former\"", "missing field `format`");
     check("\"training\":", "\"trained\":", "line 1, column");
     check("{", "[", "line 1, column");
@@ -175,6 +179,7 @@ fn a_file_with_more_trees_than_are_trained_is_refused() {
         let mut json: serde_json::Value = serde_json::from_str(&model().render()).expect("JSON");
         let tree = serde_json::json!({"nodes": [-256], "thresholds": []});
         json["forest"]["trees"] = vec![tree; trees].into();
+        json["training"]["params"]["n_estimators"] = trees.into();
         Model::parse(json.to_string().as_bytes()).map(drop)
     };
     assert_eq!(parse(MOST_TREES), Ok(()));

@@ -1,7 +1,7 @@
 //! `netdiag train`: a recording becomes a model, a picture of it, and figures that say what it is worth.
 //!
 //! Invariant: model, picture and figures belong together. They are written after everything has been computed, and none is
-//! replaced unless all can be.
+//! replaced unless all could be written.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -202,8 +202,15 @@ fn write(args: &Args, outcome: &Outcome, png: &[u8]) -> anyhow::Result<()> {
     };
     let staged: Vec<Staged> = contents.into_iter().map(stage).collect::<Result<_, _>>()?;
     anyhow::ensure!(!stop.wait(Duration::ZERO), "interrupted; nothing was written");
+    let mut replaced = Vec::new();
     for (staged, (path, _)) in staged.into_iter().zip(contents) {
-        staged.replace().with_context(|| format!("cannot write {}", path.display()))?;
+        staged.replace().with_context(|| match replaced.is_empty() {
+            true => format!("cannot write {}", path.display()),
+            false => {
+                format!("cannot write {}; {} is new already", path.display(), replaced.join(", "))
+            }
+        })?;
+        replaced.push(path.display().to_string());
     }
     Ok(())
 }

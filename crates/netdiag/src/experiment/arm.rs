@@ -254,6 +254,8 @@ impl EndedArm {
         let seen =
             std::mem::take(&mut *self.arm.seen.lock().unwrap_or_else(PoisonError::into_inner));
         let mut ticks = seen.ticks;
+        // One that ended after the clients did would show less than there was.
+        ticks.retain(|tick| tick.seconds <= conditions.duration.as_secs_f64());
         deliver(&mut ticks, &streams);
         let reader = reader()?;
         let counts = |stream: &ClientStream| {

@@ -4,8 +4,8 @@
 //! | --- | --- |
 //! | `report.html` | everything in one page |
 //! | `summary.json` | the figures (`netdiag-experiment/1`) |
-//! | `timeline.png` | the link as the last arm's probe saw it |
-//! | `net_data.csv` | the same, as `netdiag agent` writes it; other arms' have their name in front |
+//! | `timeline.png` | the course of all arms |
+//! | `net_data.csv` | the last arm's link, as `netdiag agent` writes it; other arms' have their name in front |
 //! | `hints.csv` | what was recommended, per arm and interval |
 //! | `tokens.csv` | when each token came, per arm and answer |
 
@@ -18,9 +18,9 @@ use netdiag_lab::metrics::Ending;
 use netdiag_telemetry::csv;
 
 use super::arm::ArmData;
-use super::record::Record;
+use super::record::{Record, Tick};
 use super::report;
-use crate::plot::{self, Recording};
+use crate::plot::{self, ArmLines, ArmsChart, PhaseMark};
 use crate::replace::replace;
 
 /// Writes all of it. Each file is replaced whole; `arms` are in the record's order.
@@ -38,19 +38,43 @@ pub(crate) fn write(folder: &Path, record: &Record, arms: &[ArmData]) -> anyhow:
             if is_last { "net_data.csv".to_owned() } else { format!("{}.net_data.csv", arm.name) };
         save(&name, text.as_bytes())?;
     }
-    if let (Some(arm), Some(data)) = (record.arms.last(), arms.last()) {
-        let anomalies = arm.ticks.iter().map(|tick| tick.anomaly).collect();
-        let name = format!("{}, {}", record.scenario, arm.name);
-        save(
-            "timeline.png",
-            &plot::draw(&Recording { rows: data.rows.clone(), anomalies, name })?,
-        )?;
-    }
+    save("timeline.png", &plot::draw_arms(&timeline(record))?)?;
     save("hints.csv", hints(record).as_bytes())?;
     save("tokens.csv", tokens(record, arms).as_bytes())?;
     let summary = serde_json::to_string_pretty(record).context("the summary as JSON")? + "\n";
     save("summary.json", summary.as_bytes())?;
     save("report.html", report::render(record).as_bytes())
+}
+
+fn timeline(record: &Record) -> ArmsChart<'_> {
+    let phases = record.phases.iter().map(|phase| PhaseMark {
+        name: &phase.name,
+        from_seconds: phase.from_seconds,
+        to_seconds: phase.to_seconds,
+        fault: phase.fault,
+    });
+    let arms = record.arms.iter().map(|arm| {
+        let values = |of: fn(&Tick) -> f64| arm.ticks.iter().map(of).collect();
+        ArmLines {
+            name: &arm.name,
+            seconds: values(|tick| tick.seconds),
+            p95_rtt_ms: arm.ticks.iter().map(|tick| tick.p95_rtt_ms).collect(),
+            retrans_segs: values(|tick| tick.retrans_segs as f64),
+            health: values(|tick| tick.health),
+            anomaly: arm.ticks.iter().map(|tick| tick.anomaly).collect(),
+            current_tps: values(|tick| tick.current_tps),
+            delivered_tps: values(|tick| tick.delivered_tps),
+        }
+    });
+    ArmsChart {
+        title: format!(
+            "{}: {} streams per arm, by {}",
+            record.scenario, record.streams, record.source
+        ),
+        seconds: record.seconds,
+        phases: phases.collect(),
+        arms: arms.collect(),
+    }
 }
 
 fn hints(record: &Record) -> String {

@@ -23,6 +23,9 @@ pub(super) struct Time {
     at: Vec<f64>,
     end: f64,
     unit: &'static str,
+    unit_seconds: f64,
+    /// What is zero.
+    origin: &'static str,
     /// The usual distance of rows.
     usual: f64,
 }
@@ -30,8 +33,14 @@ pub(super) struct Time {
 impl Time {
     /// Of rows that came so many seconds after the first.
     pub(super) fn of(seconds: impl Iterator<Item = f64>) -> Self {
-        let mut at: Vec<f64> = seconds.collect();
-        let length = at.iter().copied().fold(SHORTEST, f64::max);
+        let at: Vec<f64> = seconds.collect();
+        let length = at.iter().copied().fold(0.0, f64::max);
+        Self { origin: "the first row", ..Self::until(at, length) }
+    }
+
+    /// Of rows at so many seconds, on an axis of `length` seconds.
+    pub(super) fn until(mut at: Vec<f64>, length: f64) -> Self {
+        let length = length.max(SHORTEST);
         let (unit, seconds) = match length {
             length if length < 300.0 => ("s", 1.0),
             length if length < 18_000.0 => ("min", 60.0),
@@ -41,7 +50,8 @@ impl Time {
         let mut steps: Vec<f64> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
         steps.sort_by(f64::total_cmp);
         let usual = steps.get(steps.len() / 2).copied().unwrap_or(0.0).max(1e-9);
-        Self { at, end: length / seconds, unit, usual }
+        let end = length / seconds;
+        Self { at, end, unit, unit_seconds: seconds, origin: "the start", usual }
     }
 
     /// A panel over this time; the lowest one names it.
@@ -50,9 +60,14 @@ impl Time {
             title: None,
             x: Axis::linear(0.0..self.end, 0.0),
             y,
-            x_name: lowest.then(|| format!("time since the first row, {}", self.unit)),
+            x_name: lowest.then(|| format!("time since {}, {}", self.origin, self.unit)),
             y_name,
         }
+    }
+
+    /// Where a moment stands on the axis, seconds.
+    pub(super) fn place(&self, seconds: f64) -> f64 {
+        seconds / self.unit_seconds
     }
 
     /// Where a row stands on the axis.
@@ -68,19 +83,11 @@ impl Time {
         y: &Axis,
         name: Option<&str>,
     ) -> Drawn {
-        let (low, high) = (y.bounds().start, y.bounds().end);
-        let spans = self.spans(lit).into_iter();
-        let series = chart.draw_series(
-            spans.map(|(from, to)| Rectangle::new([(from, low), (to, high)], SHADE.filled())),
-        )?;
-        if let Some(name) = name {
-            series.label(name).legend(|at| canvas::swatch(at, SHADE.filled()));
-        }
-        Ok(())
+        shade(chart, self.spans(lit), y, name)
     }
 
-    /// A row speaks for the time since the one before, as far as that is no pause.
-    fn spans(&self, lit: &[bool]) -> Vec<(f64, f64)> {
+    /// Where the light was on. A row speaks for the time since the one before, as far as that is no pause.
+    pub(super) fn spans(&self, lit: &[bool]) -> Vec<(f64, f64)> {
         let mut spans: Vec<(f64, f64)> = Vec::new();
         for (row, _) in lit.iter().enumerate().filter(|(_, lit)| **lit) {
             let to = self.at[row];
@@ -125,6 +132,24 @@ impl Time {
         }
         Ok(())
     }
+}
+
+/// Shades stretches of the axis.
+pub(super) fn shade(
+    chart: &mut Chart<'_, '_>,
+    spans: impl IntoIterator<Item = (f64, f64)>,
+    y: &Axis,
+    name: Option<&str>,
+) -> Drawn {
+    let (low, high) = (y.bounds().start, y.bounds().end);
+    let spans = spans.into_iter();
+    let series = chart.draw_series(
+        spans.map(|(from, to)| Rectangle::new([(from, low), (to, high)], SHADE.filled())),
+    )?;
+    if let Some(name) = name {
+        series.label(name).legend(|at| canvas::swatch(at, SHADE.filled()));
+    }
+    Ok(())
 }
 
 /// Of the points in each column the first, the lowest, the highest and the last: a line that looks the same, without the time

@@ -33,16 +33,10 @@ pub(crate) struct Alarms {
 }
 
 impl Alarms {
-    /// Of rows of these lengths, whether each is labelled bad, and whether the light was on after it.
-    pub(super) fn of(lengths: &[Duration], bad: &[bool], light: &[bool]) -> Self {
-        let ends: Vec<Duration> = lengths
-            .iter()
-            .scan(Duration::ZERO, |now, &length| {
-                *now = now.saturating_add(length);
-                Some(*now)
-            })
-            .collect();
-        let episodes = episodes(&ends, bad);
+    /// Of rows that ended at these times (ascending, from the beginning of the part), whether each is labelled bad, and whether
+    /// the light was on after it.
+    pub(super) fn of(ends: &[Duration], bad: &[bool], light: &[bool]) -> Self {
+        let episodes = episodes(ends, bad);
         let delay = |episode: &Range<usize>| {
             let lit = episode.clone().find(|&row| light[row])?;
             Some((ends[lit] - ends[episode.start]).as_secs_f64())
@@ -92,8 +86,8 @@ mod tests {
     /// Rows of a second each, written as digits: `1` where it is bad, or lit.
     fn check(bad: &str, light: &str, expected: (usize, usize, Option<f64>, usize)) {
         let flags = |text: &str| text.bytes().map(|byte| byte == b'1').collect::<Vec<_>>();
-        let lengths = vec![Duration::from_secs(1); bad.len()];
-        let found = Alarms::of(&lengths, &flags(bad), &flags(light));
+        let ends: Vec<Duration> = (1..=bad.len() as u64).map(Duration::from_secs).collect();
+        let found = Alarms::of(&ends, &flags(bad), &flags(light));
         let seen = (found.episodes, found.found, found.median_delay_seconds, found.false_alarms);
         assert_eq!(seen, expected, "{bad} {light}");
     }
@@ -118,10 +112,10 @@ mod tests {
 
     #[test]
     fn rates_are_per_hour_and_per_row() {
-        let lengths = vec![Duration::from_secs(36); 100];
+        let ends: Vec<Duration> = (1..=100).map(|row| Duration::from_secs(36 * row)).collect();
         let bad: Vec<bool> = (0..100).map(|row| row < 20).collect();
         let light: Vec<bool> = (0..100).map(|row| row % 10 == 5).collect();
-        let found = Alarms::of(&lengths, &bad, &light);
+        let found = Alarms::of(&ends, &bad, &light);
         assert_eq!((found.found_share, found.false_alarms), (Some(1.0), 8));
         assert!((found.false_alarms_per_hour - 8.0).abs() < 1e-9);
         assert_eq!(found.lit_outside_share, Some(0.1));

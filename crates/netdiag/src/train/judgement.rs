@@ -4,7 +4,7 @@ use netdiag_health::ranking::{average_precision, roc_auc};
 use serde::Serialize;
 
 use super::alarms::Alarms;
-use super::recording::{Interval, Judged, span, used_scores};
+use super::recording::{Interval, Judged, ends, span, used_scores};
 use super::scores::Scored;
 
 /// The judgement of a part of a recording, or of another one.
@@ -81,14 +81,13 @@ impl Labelled {
                 average_precision: average_precision(&scores, bad),
             }
         };
-        let lengths: Vec<_> = intervals.iter().map(|interval| interval.elapsed).collect();
         let light: Vec<bool> = judged.iter().map(|judged| judged.anomaly).collect();
         Self {
             bad_rows: bad.iter().filter(|&&bad| bad).count(),
             anomaly_score: ranking(|judged| judged.anomaly_score),
             // A forest's score falls where a row is unusual.
             forest_score: ranking(|judged| -judged.forest),
-            anomaly_light: Alarms::of(&lengths, bad, &light),
+            anomaly_light: Alarms::of(&ends(intervals), bad, &light),
         }
     }
 }

@@ -32,7 +32,7 @@ pub(crate) struct Recording {
 pub(super) struct Interval {
     /// Its end, time since the Unix epoch.
     pub(super) timestamp: Duration,
-    pub(super) elapsed: Duration,
+    elapsed: Duration,
     seen: Observation,
     pub(super) features: Features,
     /// It showed nothing to judge by, so nothing is learned from it.
@@ -154,8 +154,50 @@ pub(super) fn span(intervals: &[Interval]) -> Duration {
     }
 }
 
+/// When each interval ended, counted from the beginning of the first; a row that goes back in time takes none.
+///
+/// Not sums of [`Interval::elapsed`], which the judgement is spared anything beyond a minute of.
+pub(super) fn ends(intervals: &[Interval]) -> Vec<Duration> {
+    let mut end = intervals.first().map_or(Duration::ZERO, |first| first.elapsed);
+    let later =
+        intervals.windows(2).map(|pair| pair[1].timestamp.saturating_sub(pair[0].timestamp));
+    let steps = std::iter::once(Duration::ZERO).chain(later);
+    let ends = steps.take(intervals.len()).map(|step| {
+        end = end.saturating_add(step);
+        end
+    });
+    ends.collect()
+}
+
 /// The forest's scores of the used ones of these intervals.
 pub(super) fn used_scores(intervals: &[Interval], judged: &[Judged]) -> Vec<f64> {
     let used = intervals.iter().zip(judged).filter(|(interval, _)| !interval.idle);
     used.map(|(_, judged)| judged.forest).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_take_as_long_as_they_took() {
+        let seconds = Duration::from_secs;
+        let interval = |at: u64| Interval {
+            timestamp: seconds(at),
+            elapsed: seconds(1),
+            seen: Observation::default(),
+            features: Features::default(),
+            idle: false,
+            label: None,
+        };
+        let check = |at: &[u64], expected: &[u64]| {
+            let intervals: Vec<Interval> = at.iter().map(|&at| interval(at)).collect();
+            let expected: Vec<Duration> = expected.iter().map(|&end| seconds(end)).collect();
+            assert_eq!(ends(&intervals), expected);
+        };
+        check(&[], &[]);
+        check(&[500], &[1]);
+        check(&[500, 740, 980], &[1, 241, 481]);
+        check(&[500, 400, 410], &[1, 1, 11]);
+    }
 }
