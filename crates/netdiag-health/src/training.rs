@@ -63,7 +63,7 @@ impl Reservoir {
         Self {
             rows: Vec::new(),
             random: Xoshiro256PlusPlus::seed_from_u64(seed),
-            waited: SPACING,
+            waited: Duration::ZERO,
             fresh: 0,
             due: WARM_UP,
         }
@@ -76,7 +76,8 @@ impl Reservoir {
         if self.waited < SPACING || row.iter().any(|value| !value.is_finite()) {
             return;
         }
-        self.waited = Duration::ZERO;
+        // What is over counts for the next one: intervals are a little shorter than half a second as often as longer.
+        self.waited = (self.waited - SPACING).min(SPACING);
         self.fresh += 1;
         if self.rows.len() >= SIZE {
             let at = self.random.random_range(0..SIZE);
@@ -169,6 +170,16 @@ mod tests {
             }
             assert!((199..=201).contains(&reservoir.fresh), "{} at {interval:?}", reservoir.fresh);
         }
+    }
+
+    #[test]
+    fn nor_does_it_matter_that_intervals_are_not_quite_even() {
+        let mut reservoir = Reservoir::new(1);
+        for tick in 0..600_u64 {
+            let jitter = Duration::from_millis(tick * 37 % 11);
+            reservoir.offer(Features::default(), Duration::from_millis(495) + jitter);
+        }
+        assert!((298..=302).contains(&reservoir.fresh), "{}", reservoir.fresh);
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl Cmd {
             Cmd::Serve(args) => cmd::serve::run(args, places),
             Cmd::Pace(args) => cmd::pace::run(args, places),
             Cmd::Agent(args) => cmd::agent::run(args, places),
-            Cmd::Plot(args) => cmd::plot::run(&args),
+            Cmd::Plot(args) => cmd::plot::run(&args, places),
             Cmd::Train(args) => cmd::train::run(&args, places),
             Cmd::Experiment(args) => cmd::experiment::run(&args, places),
             Cmd::Chaos(args) => cmd::chaos::run(&args, places),

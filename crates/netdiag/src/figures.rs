@@ -14,6 +14,11 @@ pub(crate) fn counts(values: &[f64], edges: &[f64]) -> Vec<u32> {
     counts
 }
 
+/// A number of things for a person: `1 row`, `2 rows`.
+pub(crate) fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 /// A length of time for a person: `90 s`, `60 min`, `2.5 h`.
 pub(crate) fn span(seconds: f64) -> String {
     match seconds {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use netdiag_telemetry::Row;
 
-use crate::figures::span;
+use crate::figures::{counted, span};
 pub(crate) use arms::{ArmLines, ArmsChart, PhaseMark};
 use canvas::{Area, Canvas, Drawn};
 pub(crate) use model::{ChartRow, ModelChart, ScoreChart};
@@ -42,6 +42,12 @@ impl Recording {
     fn seconds(&self) -> impl Iterator<Item = f64> {
         let start = self.rows.first().map_or(Duration::ZERO, |row| row.sample.timestamp);
         self.rows.iter().map(move |row| row.sample.timestamp.saturating_sub(start).as_secs_f64())
+    }
+
+    /// What is odd about the rows and no mistake.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let timestamps = self.rows.iter().map(|row| row.sample.timestamp);
+        time_notes(&self.name, timestamps.collect())
     }
 }
 
@@ -75,6 +81,30 @@ fn picture(title: &str, draw: impl FnOnce(&Area<'_>) -> Drawn) -> anyhow::Result
         })
         .map_err(|error| anyhow::anyhow!("cannot draw the chart: {error}"))?;
     canvas.encode().context("cannot encode the chart")
+}
+
+/// What is odd about rows of these times, in the order of the file.
+pub(crate) fn time_notes(name: &str, timestamps: Vec<Duration>) -> Vec<String> {
+    let mut notes = Vec::new();
+    let pairs = || timestamps.windows(2).map(|pair| (pair[0], pair[1]));
+    let backwards = pairs().filter(|(before, after)| after < before).count();
+    if backwards > 0 {
+        notes.push(format!(
+            "{name}: {} back in time; rows were taken in the order of the file",
+            counted(backwards, "row goes", "rows go"),
+        ));
+    }
+    let longest = pairs().map(|(before, after)| after.saturating_sub(before)).max();
+    let longest = longest.unwrap_or_default();
+    let whole: Duration = pairs().map(|(before, after)| after.saturating_sub(before)).sum();
+    // What is left beside it could not be made out in a picture.
+    if timestamps.len() > 2 && longest * 10 > whole * 9 {
+        notes.push(format!(
+            "nearly all of the {} of {name} are one pause; give the parts before and after it files of their own to see them",
+            span(whole.as_secs_f64()),
+        ));
+    }
+    notes
 }
 
 fn headline(recording: &Recording) -> String {

@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
+use crate::failure::UsageError;
+use crate::place::Places;
+
 /// New content beside the file that it is to replace; gone if it is dropped.
 #[derive(Debug)]
 pub(crate) struct Staged {
@@ -34,7 +37,9 @@ impl Staged {
         let temporary = tempfile::Builder::new()
             .prefix(".netdiag-")
             .permissions(Permissions::from_mode(mode))
-            .tempfile_in(folder.unwrap_or(Path::new(".")))?;
+            .tempfile_in(folder.unwrap_or(Path::new(".")))
+            // Without the name that it would have had, which says nothing to anybody.
+            .map_err(|error| error.raw_os_error().map_or(error, io::Error::from_raw_os_error))?;
         Ok(Self { temporary, target })
     }
 
@@ -63,8 +68,24 @@ pub(crate) fn replace(
     Staged::create(path)?.write(write)?.replace()
 }
 
+/// Refuses two names of one file: an output would replace an input, or another output. Each path with its flag's name.
+pub(crate) fn check_distinct(files: &[(&str, &Path)], places: &Places) -> Result<(), UsageError> {
+    for (index, (id, path)) in files.iter().enumerate() {
+        for (other_id, other) in &files[..index] {
+            if resolved(path) == resolved(other) {
+                return Err(UsageError::new(format!(
+                    "{} is the same file as {}; give each a file of its own",
+                    places.named(id, path.display()),
+                    places.named(other_id, other.display()),
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The file that a path names, behind all links; it need not exist.
-pub(crate) fn resolved(path: &Path) -> PathBuf {
+fn resolved(path: &Path) -> PathBuf {
     let absolute = || {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = std::fs::canonicalize(folder.unwrap_or(Path::new("."))).ok()?;

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use netdiag_health::{Features, Model, TrainError, TrainingSet};
 use netdiag_iforest::{Contamination, Params};
 
-use crate::figures::span;
+use crate::figures::{counted, span};
 use crate::plot::{ModelChart, ScoreChart};
 use crate::terminal::{Progress, Unit};
 use judgement::Judgement;
@@ -66,7 +66,7 @@ pub(crate) fn train(
     let scores: Vec<f64> = features.iter().map(|features| model.score(features)).collect();
     let training = Scored::of(&scores, model.offset());
     let mut notes = notes(&model, &training, params);
-    notes.extend(recording.note());
+    notes.extend(recording.notes());
     let flagged = scores.iter().map(|&score| score < model.offset()).collect::<Vec<bool>>();
     let (hold_out, judged, scores) = match earlier {
         Ok(earlier) => {
@@ -84,7 +84,7 @@ pub(crate) fn train(
     let validation = validation.map(|other| {
         let judged = other.judged_by(&model, progress);
         let judgement = Judgement::of(&other.intervals, &judged, model.offset());
-        notes.extend(other.note().into_iter().chain(judgement.note("validation")));
+        notes.extend(other.notes().into_iter().chain(judgement.note("validation")));
         Validation { file: other.name.clone(), judgement }
     });
     notes.extend(stability.as_ref().err().map(|error| format!("no figures of stability: {error}")));
@@ -134,14 +134,22 @@ fn notes(model: &Model, training: &Scored, params: &Params) -> Vec<String> {
     let constant = &model.training().constant_features;
     if !constant.is_empty() {
         let names = constant.join(", ");
-        notes.push(format!("trained around {names}: the same in all rows"));
+        notes.push(format!(
+            "trained around {names}: the same in all rows, so nothing to tell them apart by"
+        ));
+        if constant.contains(&"rtt_slope") {
+            notes.push(
+                "a slope needs five round trips within three seconds: intervals of at most 0.7 s"
+                    .to_owned(),
+            );
+        }
     }
     if let Contamination::Fraction(share) = params.contamination {
         let wanted = share * training.used_rows as f64;
         if (training.flagged_rows as f64 - wanted).abs() > 1.0 {
             notes.push(format!(
-                "{} rows are flagged instead of {wanted:.0}: many rows are alike, and the line cannot be drawn between them",
-                training.flagged_rows
+                "{} flagged instead of {wanted:.0}: many rows are alike, and the line cannot be drawn between them",
+                counted(training.flagged_rows, "row is", "rows are")
             ));
         }
     }
@@ -151,11 +159,11 @@ fn notes(model: &Model, training: &Scored, params: &Params) -> Vec<String> {
 /// The title of the picture.
 fn headline(recording: &Recording, training: &Scored, params: &Params) -> String {
     format!(
-        "{}: {} rows over {}, {} trees, {:.1} % flagged",
+        "{}: {} over {}, {}, {:.1} % flagged",
         recording.name,
-        training.used_rows,
+        counted(training.used_rows, "row", "rows"),
         span(recording.span().as_secs_f64()),
-        params.n_estimators,
+        counted(params.n_estimators, "tree", "trees"),
         100.0 * training.flagged_share,
     )
 }

@@ -20,6 +20,9 @@ use crate::features::{FEATURE_NAMES, FEATURES};
 /// The tag of the format that this version writes and reads.
 const FORMAT: &str = "netdiag-model/1";
 
+/// No feature comes near: the logarithm of a ratio, a share, or a slope of the former within a tenth of a second.
+const LARGEST_FIGURE: f64 = 1e6;
+
 /// Why a model file is none. Each message names the place and the remedy.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -175,6 +178,14 @@ impl Stored {
         if self.forest.n_estimators() > MOST_TREES {
             return Err(ModelError::TooManyTrees(self.forest.n_estimators()));
         }
+        for (field, figures) in
+            [("scaler.mean", self.scaler.mean()), ("scaler.scale", self.scaler.scale())]
+        {
+            let wrong = figures.iter().copied().find(|figure| figure.abs() > LARGEST_FIGURE);
+            if let Some(value) = wrong {
+                return Err(ModelError::Range { field, value, range: "in -1e6..=1e6" });
+            }
+        }
         let training = self.training.into_training(self.forest.n_estimators())?;
         Ok(Model::new(self.scaler, self.forest, self.calibration.into_calibration()?, training))
     }
@@ -191,10 +202,11 @@ impl StoredCalibration {
         check("calibration.score_median", score_median, is_score(score_median), "in -1..=0")?;
         let below = is_score(score_p5) && score_p5 <= score_median;
         check("calibration.score_p5", score_p5, below, "in -1..=score_median")?;
-        let is_badness = usual_badness.is_finite() && usual_badness >= 0.0;
-        check("calibration.usual_badness", usual_badness, is_badness, "a number from 0 up")?;
-        for median in medians {
-            check("calibration.medians", median.into(), median.is_finite(), "finite")?;
+        let is_badness = (0.0..=LARGEST_FIGURE).contains(&usual_badness);
+        check("calibration.usual_badness", usual_badness, is_badness, "in 0..=1e6")?;
+        for median in medians.map(f64::from) {
+            let is_feature = median.abs() <= LARGEST_FIGURE;
+            check("calibration.medians", median, is_feature, "in -1e6..=1e6")?;
         }
         Ok(Calibration { score_median, score_p5, usual_badness, medians })
     }

@@ -163,6 +163,24 @@ fn scaler_and_forest_must_fit_the_features() {
 }
 
 #[test]
+fn figures_that_no_training_gives_are_refused() {
+    let check = |pointer: &str, value: f64, expected: &str| {
+        let mut json: serde_json::Value = serde_json::from_str(&model().render()).expect("JSON");
+        *json.pointer_mut(pointer).expect("is there") = value.into();
+        let error = Model::parse(json.to_string().as_bytes()).expect_err("refused").to_string();
+        assert!(error.contains(expected) && error.contains("train again"), "{error}");
+    };
+    check(
+        "/calibration/usual_badness",
+        9e9,
+        "calibration.usual_badness: 9000000000 is not in 0..=1e6",
+    );
+    check("/calibration/medians/2", -1e7, "calibration.medians: -10000000 is not in");
+    check("/scaler/mean/1", 1e7, "scaler.mean: 10000000 is not in");
+    check("/scaler/scale/3", 1e7, "scaler.scale: 10000000 is not in");
+}
+
+#[test]
 fn a_file_of_the_wrong_size_is_refused() {
     assert!(matches!(Model::parse(b""), Err(ModelError::Json(_))));
     let huge = vec![b' '; Model::LARGEST_FILE + 1];

@@ -290,7 +290,7 @@ impl Cells<'_> {
         match cell.parse::<f64>() {
             // Without the sign of `-0`.
             Ok(value) if (0.0..=LARGEST).contains(&value) => Ok(Some(value.abs())),
-            _ => Err(self.wrong(column, "a finite number, 0 or above")),
+            _ => Err(self.wrong(column, "a number from 0 to 1e15")),
         }
     }
 

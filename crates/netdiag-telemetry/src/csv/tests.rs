@@ -137,13 +137,14 @@ fn errors_name_the_line_the_column_and_the_value() {
         &["timestamp,timestamp,avg_rtt_us,p95_rtt_us,retrans_count"],
         "line 1: column `timestamp` appears twice; keep one of them",
     );
-    let bad = "is not a finite number, 0 or above";
+    let bad = "is not a number from 0 to 1e15";
     check_error(
         &[head, "1,2,3,4", "1,fast,3,4"],
         &format!("line 3: column `avg_rtt_us`: `fast` {bad}"),
     );
     check_error(&[head, "1,NaN,3,4"], &format!("line 2: column `avg_rtt_us`: `NaN` {bad}"));
     check_error(&[head, "1,2,inf,4"], &format!("line 2: column `p95_rtt_us`: `inf` {bad}"));
+    check_error(&[head, "1,1e16,3,4"], &format!("line 2: column `avg_rtt_us`: `1e16` {bad}"));
     check_error(&[head, "1,-2,3,4"], &format!("line 2: column `avg_rtt_us`: `-2` {bad}"));
     check_error(
         &[head, "1,2,3,4.5"],

@@ -8,8 +8,9 @@ use netdiag_health::Health;
 use netdiag_telemetry::Row;
 
 use crate::csv_file::{self, Labels, RowClock};
+use crate::place::Places;
 use crate::plot::{self, Recording};
-use crate::replace::replace;
+use crate::replace::{check_distinct, replace};
 use crate::terminal::{Progress, say};
 
 /// Draw a recording: distributions, time line and anomalies
@@ -45,7 +46,8 @@ pub(crate) struct Args {
 }
 
 /// Draws the file once.
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
+    check_distinct(&[("data", &args.data), ("out", &args.out)], places)?;
     let mut rows = Vec::new();
     let progress = Progress::start();
     csv_file::read("--data", &args.data, Labels::Ignored, &progress, |row, _| rows.push(*row))?;
@@ -56,6 +58,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let png = plot::draw(&recording)?;
     replace(&args.out, |file| file.write_all(&png))
         .with_context(|| format!("cannot write {}", args.out.display()))?;
+    for note in recording.notes() {
+        say(&format!("netdiag: {note}"));
+    }
     say(&format!("netdiag: {} intervals drawn to {}", recording.rows.len(), args.out.display()));
     Ok(())
 }

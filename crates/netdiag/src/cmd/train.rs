@@ -15,7 +15,7 @@ use crate::failure::UsageError;
 use crate::output;
 use crate::place::Places;
 use crate::plot;
-use crate::replace::{Staged, resolved};
+use crate::replace::{Staged, check_distinct};
 use crate::stop::Stop;
 use crate::terminal::{Progress, say};
 use crate::train::{self, Outcome, Recording};
@@ -65,7 +65,7 @@ pub(crate) struct Args {
 
     /// Grow this many trees.
     ///
-    /// From 1 to 10000. Scores settle before 100; size of the file and time of a judgement grow with it, one to two kilobytes and
+    /// From 1 to 10000. Scores settle before 100; size of the file and time of a judgement grow with it, about a kilobyte and
     /// some 12 ns per tree.
     #[arg(
         long,
@@ -96,7 +96,7 @@ pub(crate) struct Args {
     #[arg(
         long,
         value_name = "FILE",
-        env = "NETDIAG_MODEL",
+        env = "NETDIAG_TRAINED_MODEL",
         default_value = "isolation_forest.json",
         help_heading = "Output"
     )]
@@ -129,7 +129,10 @@ pub(crate) struct Args {
 
 /// Trains once. A signal ends it with nothing written.
 pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
-    check_files(args, places)?;
+    let mut files = vec![("data", args.data.as_path())];
+    files.extend(args.validate.as_deref().map(|path| ("validate", path)));
+    files.extend([("model", &*args.model), ("plot", &*args.plot), ("metrics", &*args.metrics)]);
+    check_distinct(&files, places)?;
     let progress = Progress::start();
     let recording = Recording::read("--data", &args.data, &progress)?;
     let validation = args.validate.as_deref();
@@ -166,26 +169,6 @@ fn read_validation(path: &Path, progress: &Progress) -> Result<Recording, UsageE
         return Err(UsageError::new(format!("--validate {} {message}; {remedy}", path.display())));
     }
     Ok(recording)
-}
-
-/// Refuses two names of one file: an output would replace an input, or another output.
-fn check_files(args: &Args, places: &Places) -> Result<(), UsageError> {
-    let mut files = vec![("data", &args.data)];
-    files.extend(args.validate.as_ref().map(|path| ("validate", path)));
-    files.extend([("model", &args.model), ("plot", &args.plot), ("metrics", &args.metrics)]);
-    for (index, (id, path)) in files.iter().enumerate() {
-        for (other_id, other) in &files[..index] {
-            if resolved(path) == resolved(other) {
-                let named = |id, path: &Path| places.named(id, path.display());
-                return Err(UsageError::new(format!(
-                    "{} is the same file as {}; give each a file of its own",
-                    named(id, path),
-                    named(other_id, other),
-                )));
-            }
-        }
-    }
-    Ok(())
 }
 
 fn write(args: &Args, outcome: &Outcome, png: &[u8]) -> anyhow::Result<()> {

@@ -27,6 +27,12 @@ impl Axis {
         Self::linear(0.0..if high > 0.0 { high * 1.08 } else { 1.0 }, 0.0)
     }
 
+    /// From zero to above the largest of some counts, written in whole numbers.
+    pub(super) fn counts(values: impl Iterator<Item = f64>) -> Self {
+        let high = values.fold(1.0, f64::max);
+        Self::linear(0.0..high * 1.08, 1.0)
+    }
+
     /// A logarithmic axis that holds those of `values` that are above zero, with some air around them.
     pub(super) fn log(values: impl Iterator<Item = f64>) -> Self {
         let (low, high) = values

@@ -111,7 +111,8 @@ fn scores(scores: &ScoreChart, area: &Area<'_>) -> Drawn {
         canvas::draw_line(&mut chart, steps, canvas::line(ORANGE, 2), name)?;
     }
     let offset = scores.offset;
-    let name = Some(format!("flagged below {offset:.3}"));
+    let of = if scores.held_out.is_some() { " by the model of the earlier rows" } else { "" };
+    let name = Some(format!("flagged below {offset:.3}{of}"));
     let upright = [(offset, 0.0), (offset, highest * 1.1)];
     canvas::draw_line(&mut chart, upright, canvas::line(INK, 2), name)?;
     canvas::legend(&mut chart)
@@ -211,7 +212,7 @@ fn timeline(rows: &[ChartRow], held_out: Option<usize>, area: &Area<'_>) -> Draw
     if let Some(row) = held_out {
         let upright = [(time.at(row), 0.0), (time.at(row), panel.y.bounds().end)];
         let name = Some("held out from here".to_owned());
-        canvas::draw_line(&mut chart, upright, canvas::line(ORANGE, 2), name)?;
+        canvas::draw_line(&mut chart, upright, canvas::line(INK, 2), name)?;
     }
     canvas::legend(&mut chart)
 }

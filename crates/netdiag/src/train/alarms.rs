@@ -26,8 +26,8 @@ pub(crate) struct Alarms {
     pub(crate) median_delay_seconds: Option<f64>,
     /// Times that the light came on outside episodes; not that it was on as the part began.
     pub(crate) false_alarms: usize,
-    /// The same per hour of the part.
-    pub(crate) false_alarms_per_hour: f64,
+    /// The same per hour of the part; `None` of a part without rows outside episodes.
+    pub(crate) false_alarms_per_hour: Option<f64>,
     /// Share of the rows outside episodes with the light on, 0..=1; `None` without such rows.
     pub(crate) lit_outside_share: Option<f64>,
 }
@@ -56,7 +56,8 @@ impl Alarms {
             found_share: share(delays.len(), episodes.len()),
             median_delay_seconds: quantile_of_sorted(&delays, 0.5),
             false_alarms,
-            false_alarms_per_hour: if hours > 0.0 { false_alarms as f64 / hours } else { 0.0 },
+            false_alarms_per_hour: (hours > 0.0 && rows().count() > 0)
+                .then(|| false_alarms as f64 / hours),
             lit_outside_share: share(rows().filter(|&row| light[row]).count(), rows().count()),
         }
     }
@@ -117,7 +118,10 @@ mod tests {
         let light: Vec<bool> = (0..100).map(|row| row % 10 == 5).collect();
         let found = Alarms::of(&ends, &bad, &light);
         assert_eq!((found.found_share, found.false_alarms), (Some(1.0), 8));
-        assert!((found.false_alarms_per_hour - 8.0).abs() < 1e-9);
+        let per_hour = found.false_alarms_per_hour.expect("an hour");
+        assert!((per_hour - 8.0).abs() < 1e-9);
+        let nothing = Alarms::of(&ends, &[true; 100], &light);
+        assert_eq!((nothing.false_alarms_per_hour, nothing.lit_outside_share), (None, None));
         assert_eq!(found.lit_outside_share, Some(0.1));
     }
 }

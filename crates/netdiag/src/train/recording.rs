@@ -10,7 +10,7 @@ use netdiag_health::{Features, Health, Model, Observation};
 
 use crate::csv_file::{self, Labels, RowClock};
 use crate::failure::UsageError;
-use crate::plot::ChartRow;
+use crate::plot::{ChartRow, time_notes};
 use crate::terminal::{Progress, Unit};
 
 /// Rows between two movements of the progress bar.
@@ -23,8 +23,6 @@ pub(crate) struct Recording {
     pub(super) name: String,
     /// In the order of the file.
     pub(super) intervals: Vec<Interval>,
-    /// Rows with a timestamp before that of the row before them.
-    backwards: usize,
 }
 
 /// One row of the file.
@@ -56,14 +54,12 @@ impl Recording {
     /// Reads the file that `flag` named. One without rows, or with anything wrong in it, is the caller's mistake.
     pub(crate) fn read(flag: &str, path: &Path, progress: &Progress) -> Result<Self, UsageError> {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        let mut recording = Self { name, intervals: Vec::new(), backwards: 0 };
+        let mut recording = Self { name, intervals: Vec::new() };
         let (mut health, mut clock) = (Health::without_training(), RowClock::default());
         csv_file::read(flag, path, Labels::Read, progress, |row, label| {
             let (timestamp, elapsed) = (row.sample.timestamp, clock.elapsed(row));
             let seen = Observation::from(&row.sample);
             let assessment = health.observe(&seen, elapsed);
-            let last = recording.intervals.last();
-            recording.backwards += usize::from(last.is_some_and(|last| timestamp < last.timestamp));
             recording.intervals.push(Interval {
                 timestamp,
                 elapsed,
@@ -119,13 +115,16 @@ impl Recording {
     }
 
     /// What is odd about the file and no mistake.
-    pub(super) fn note(&self) -> Option<String> {
-        let (name, rows) = (&self.name, self.backwards);
-        (rows > 0).then(|| {
-            format!(
-                "{rows} rows of {name} go back in time; rows were taken in the order of the file"
-            )
-        })
+    pub(super) fn notes(&self) -> Vec<String> {
+        let name = &self.name;
+        let timestamps = self.intervals.iter().map(|interval| interval.timestamp).collect();
+        let mut notes = time_notes(name, timestamps);
+        if self.intervals.iter().all(|interval| interval.seen.rtt.is_none()) {
+            notes.push(format!(
+                "no row of {name} has a round trip: losses and stalls are all there is"
+            ));
+        }
+        notes
     }
 
     /// The recording as judged, to be drawn; for each used row, whether it is flagged.

@@ -6,7 +6,7 @@ use super::alarms::Alarms;
 use super::judgement::{Judgement, Ranking};
 use super::metrics::{Metrics, Parameters};
 use super::scores::{Quantiles, Scored};
-use crate::figures::span;
+use crate::figures::{counted, span};
 
 impl fmt::Display for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -15,9 +15,9 @@ impl fmt::Display for Metrics {
             f,
             "data",
             format_args!(
-                "{}: {} rows over {}, {} used, {} idle",
+                "{}: {} over {}, {} used, {} idle",
                 data.file,
-                data.rows,
+                counted(data.rows, "row", "rows"),
                 span(data.span_seconds),
                 data.used_rows,
                 data.idle_rows
@@ -74,7 +74,7 @@ impl Metrics {
 
 impl fmt::Display for Parameters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} trees, contamination ", self.estimators)?;
+        write!(f, "{}, contamination ", counted(self.estimators, "tree", "trees"))?;
         match self.contamination {
             Some(share) => write!(f, "{share}")?,
             None => f.write_str("auto")?,
@@ -122,7 +122,9 @@ fn labels(f: &mut fmt::Formatter<'_>, name: &str, part: &Judgement) -> fmt::Resu
     if let Some(delay) = median_delay_seconds {
         write!(f, " after {delay:.1} s (median)")?;
     }
-    write!(f, ", {false_alarms_per_hour:.1} false alarms per hour")?;
+    if let Some(per_hour) = false_alarms_per_hour {
+        write!(f, ", {per_hour:.1} false alarms per hour")?;
+    }
     match lit_outside_share {
         Some(share) => writeln!(f, ", on in {} of the rows outside", percent(share)),
         None => writeln!(f),

@@ -63,3 +63,35 @@ fn what_cannot_be_drawn_is_told_and_leaves_the_old_picture() {
     assert_eq!(output.status.code(), Some(1), "{}", complaint(&output));
     assert!(complaint(&output).contains("chart.png"), "{}", complaint(&output));
 }
+
+#[test]
+fn a_recording_is_not_replaced_by_its_picture() {
+    let folder = tempfile::tempdir().expect("folder");
+    let data = folder.path().join("data.csv");
+    std::fs::write(&data, "timestamp,avg_rtt_us,p95_rtt_us,retrans_count\n1,2,3,4\n")
+        .expect("file");
+    let mut command = netdiag(["plot", "--data"]);
+    command.arg(&data).arg("--out").arg(folder.path().join("./data.csv"));
+    let output = output(command);
+    assert_eq!(output.status.code(), Some(2), "{}", complaint(&output));
+    assert!(complaint(&output).contains("is the same file as --data"), "{}", complaint(&output));
+    assert!(std::fs::read_to_string(&data).expect("there").starts_with("timestamp"));
+}
+
+#[test]
+fn what_is_odd_about_the_times_is_told() {
+    let folder = tempfile::tempdir().expect("folder");
+    let check = |times: &[u64], told: &str| {
+        let data = folder.path().join("data.csv");
+        let rows: String = times.iter().map(|at| format!("{at},2000,3000,0\n")).collect();
+        let text = format!("timestamp,avg_rtt_us,p95_rtt_us,retrans_count\n{rows}");
+        std::fs::write(&data, text).expect("file");
+        let mut command = netdiag(["plot", "--data"]);
+        command.arg(&data).arg("--out").arg(folder.path().join("data.png"));
+        let output = output(command);
+        assert_eq!(output.status.code(), Some(0), "{}", complaint(&output));
+        assert!(complaint(&output).contains(told), "no `{told}` in {}", complaint(&output));
+    };
+    check(&[1, 2, 3, 2, 4], "data.csv: 1 row goes back in time");
+    check(&[1, 2, 3, 9_000_003, 9_000_004], "are one pause");
+}

@@ -302,7 +302,7 @@ fn recordings_that_nothing_can_be_learned_from() {
         [("nan,1,0", "avg_rtt_us"), ("1,inf,0", "p95_rtt_us"), ("1,1,-1", "retrans_count")]
     {
         let text = format!("{good}1700000200,{cell}\n");
-        check(&text, &["line 202", column, "is not a finite number", "mend or remove that line"]);
+        check(&text, &["line 202", column, "is not a number from 0", "mend or remove that line"]);
     }
     let labelled = Recording::faulty(200).text();
     check(&(labelled + "1700000200,1,1,0,2\n"), &["line 202: column `label`: `2` is not 0 or 1"]);
