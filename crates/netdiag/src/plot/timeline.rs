@@ -34,10 +34,10 @@ pub(super) fn draw(recording: &Recording, area: &Area<'_>) -> Drawn {
     let panel = time.panel(Axis::counts(all).with_headroom(0.5), "retrans., segs", true);
     let mut chart = panel.chart(&losses)?;
     time.shade(&mut chart, lit, &panel.y, None)?;
+    time.draw(&mut chart, &rolling, canvas::line(INK, 1), "in the window")?;
     for (at, count) in time.runs(&segments).concat() {
         draw_line(&mut chart, [(at, 0.0), (at, count)], canvas::line(VERMILLION, 1), None)?;
     }
-    time.draw(&mut chart, &rolling, canvas::line(INK, 1), "in the window")?;
     canvas::legend(&mut chart)
 }
 
@@ -56,11 +56,11 @@ fn round_trips(recording: &Recording, time: &Time, area: &Area<'_>) -> Drawn {
     time.shade(&mut chart, &recording.anomalies, &panel.y, Some("anomalous"))?;
     type Line<'a> = (&'a str, RGBColor, u32, &'a dyn Fn(&Row) -> Option<f64>);
     let lines: [Line<'_>; 5] = [
+        ("95th percentile of the window", INK, 1, &rolling),
+        ("average of the window and one deviation", GREEN, 1, &deviation),
+        ("average of the window", GREEN, 2, &window),
         ("95th percentile of the interval", ORANGE, 1, &p95),
         ("average of the interval", BLUE, 2, &avg),
-        ("95th percentile of the window", INK, 1, &rolling),
-        ("average of the window", GREEN, 2, &window),
-        ("that and one deviation", GREEN, 1, &deviation),
     ];
     for (name, colour, width, of) in lines {
         let values: Vec<_> = recording.rows.iter().map(of).collect();
