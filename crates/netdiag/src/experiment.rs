@@ -8,12 +8,14 @@
 
 mod arm;
 mod chart;
+mod cpu;
 mod figures;
 mod files;
 mod record;
 mod report;
 
 pub(crate) use arm::{Arm, ArmData, Conditions, EndedArm, Policy};
+pub(crate) use cpu::{CpuMeter, WORKER};
 pub(crate) use figures::{findings, table};
 pub(crate) use files::write;
 pub(crate) use record::{PhaseSpan, Record};

@@ -11,7 +11,9 @@ use netdiag_probe::SourceChoice;
 
 use crate::args::{RateArgs, values};
 use crate::chaos::values::run_time;
-use crate::experiment::{self, Arm, ArmData, Conditions, EndedArm, PhaseSpan, Policy, Record};
+use crate::experiment::{
+    self, Arm, ArmData, Conditions, CpuMeter, EndedArm, PhaseSpan, Policy, Record, WORKER,
+};
 use crate::failure::UsageError;
 use crate::place::Places;
 use crate::stop::Stop;
@@ -128,6 +130,7 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
     for finding in experiment::findings(&record) {
         say(&finding);
     }
+    say(&record.cpu.sentence());
     say(&format!("netdiag: report in {}", args.out.join("report.html").display()));
     Ok(())
 }
@@ -142,6 +145,7 @@ fn compare(
 ) -> anyhow::Result<(Record, Vec<ArmData>)> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .thread_name(WORKER)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
@@ -159,7 +163,7 @@ fn compare(
         args.streams,
         conditions.duration.as_secs_f64()
     ));
-    let idle_before = idle_time();
+    let meter = CpuMeter::start();
     let began = Instant::now();
     let running: Vec<_> = prepared
         .into_iter()
@@ -207,10 +211,7 @@ fn compare(
         "interrupted after {:.0} s; nothing was written",
         began.elapsed().as_secs_f64()
     );
-    let idle_cpu = idle_before.zip(idle_time()).map(|(before, after)| {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-        ((after - before) / (began.elapsed().as_secs_f64() * processors)).clamp(0.0, 1.0)
-    });
+    let cpu = meter.used();
     let ended: Vec<EndedArm> =
         running.into_iter().map(|arm| arm.end(runtime.handle())).collect::<Result<_, _>>()?;
     let counts: Vec<_> = ended.iter().map(EndedArm::count).collect();
@@ -226,7 +227,7 @@ fn compare(
         min_tps: range.min().get(),
         max_tps: range.max().get(),
         source,
-        idle_cpu,
+        cpu,
         phases,
         arms: Vec::new(),
     };
@@ -266,10 +267,4 @@ fn privileges() -> anyhow::Result<SourceChoice> {
         UsageError::because(format!("an experiment needs network namespaces; {remedy}"), error)
     })?;
     Ok(SourceChoice::Sockdiag)
-}
-
-/// Seconds that all processors have been idle, together, since the machine started.
-fn idle_time() -> Option<f64> {
-    let text = fs::read_to_string("/proc/uptime").ok()?;
-    text.split_whitespace().nth(1)?.parse().ok()
 }

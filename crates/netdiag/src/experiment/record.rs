@@ -7,6 +7,8 @@ use std::time::Duration;
 use netdiag_lab::metrics::{self, Summary};
 use serde::Serialize;
 
+use super::cpu::CpuUse;
+
 /// Share of the highest rate that counts as slowed down, and as recovered.
 const SLOW: f64 = 0.5;
 const RECOVERED: f64 = 0.9;
@@ -27,8 +29,8 @@ pub(crate) struct Record {
     pub(crate) max_tps: f64,
     /// Which source measured: `ebpf` or `sockdiag`.
     pub(crate) source: String,
-    /// Share of the machine's processors that was idle meanwhile, 0..=1; `None` if the kernel does not tell.
-    pub(crate) idle_cpu: Option<f64>,
+    /// What the machine had to do meanwhile.
+    pub(crate) cpu: CpuUse,
     pub(crate) phases: Vec<PhaseSpan>,
     pub(crate) arms: Vec<ArmRecord>,
 }
@@ -106,11 +108,8 @@ impl Record {
     /// What was run, in a sentence.
     pub(crate) fn setting(&self) -> String {
         let arms: Vec<&str> = self.arms.iter().map(|arm| arm.name.as_str()).collect();
-        let idle = self.idle_cpu.map_or(String::new(), |idle| {
-            format!(" The machine was idle for {:.0} % of its processors' time.", idle * 100.0)
-        });
         format!(
-            "{} streams per arm for {:.0} s, arms {}; rates from {} to {} tokens/s, seed {}, measured by {}.{idle}",
+            "{} streams per arm for {:.0} s, arms {}; rates from {} to {} tokens/s, seed {}, measured by {}. {}",
             self.streams,
             self.seconds,
             arms.join(", "),
@@ -118,6 +117,7 @@ impl Record {
             self.max_tps,
             self.seed,
             self.source,
+            self.cpu.sentence(),
         )
     }
 }
