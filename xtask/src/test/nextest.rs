@@ -16,9 +16,14 @@ use crate::command;
 /// Where the runner leaves its report, whatever the target folder: in its store, at the path that its configuration says.
 const REPORT: &str = "target/nextest/default/junit.xml";
 
-/// What tests of faults on interfaces make their interfaces with.
-const TOOLS: [(&str, &str); 4] =
-    [("ip", "iproute2"), ("tc", "iproute2"), ("unshare", "util-linux"), ("nsenter", "util-linux")];
+/// What tests of faults on interfaces make their interfaces with, and what pages are looked at with.
+const TOOLS: [(&str, &str); 5] = [
+    ("ip", "iproute2"),
+    ("tc", "iproute2"),
+    ("unshare", "util-linux"),
+    ("nsenter", "util-linux"),
+    ("chromium", "chromium"),
+];
 
 pub(super) fn run() -> anyhow::Result<()> {
     command::ensure_debian(&TOOLS)?;

@@ -121,7 +121,7 @@ fn number(value: Option<f64>, digits: usize, unit: &str) -> String {
 }
 
 fn pair(seconds: Option<(f64, f64)>) -> String {
-    seconds.map_or("–".to_owned(), |(low, high)| format!("{low:.3} s / {high:.3} s"))
+    seconds.map_or("–".to_owned(), |(low, high)| format!("{low:.3} / {high:.3} s"))
 }
 
 /// The table for a terminal.

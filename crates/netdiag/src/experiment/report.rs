@@ -18,7 +18,7 @@ const STYLE: &str = include_str!("report.css");
 pub(crate) fn render(record: &Record) -> String {
     let mut html = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <link rel=\"icon\" href=\"data:,\">\n\
          <title>NetDiag-LLM experiment: {name}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n",
@@ -36,7 +36,7 @@ pub(crate) fn render(record: &Record) -> String {
     html.push_str("<h2>What happened</h2>\n");
     html.push_str(
         "<p>All arms ran at the same time over links with the same faults. Time is in seconds since the start; the scenario's \
-         phases are named above each chart, and faults are shaded.</p>\n",
+         phases are named above each chart where there is room, and faults are shaded.</p>\n",
     );
     for chart in charts(record) {
         html.push_str(&chart);

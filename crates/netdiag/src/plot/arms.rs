@@ -7,8 +7,8 @@ use super::axis::Axis;
 use super::canvas::{self, Area, BLUE, Chart, Drawn, GREEN, ORANGE, VERMILLION, draw_line};
 use super::time::{self, Time};
 
-/// Told apart by the colour-blind as well; arms beyond these share the last.
-const COLOURS: [RGBColor; 4] = [BLUE, VERMILLION, GREEN, ORANGE];
+/// As in the report. Told apart by the colour-blind as well; arms beyond these share the last.
+const COLOURS: [RGBColor; 4] = [VERMILLION, BLUE, GREEN, ORANGE];
 
 /// Arms that ran at the same time.
 pub(crate) struct ArmsChart<'a> {

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::{complaint, netdiag, output, root};
+use crate::browser;
+use crate::support::{complaint, netdiag, output, png_size, root, skipped};
 
 fn summary(folder: &Path) -> Value {
     let text = std::fs::read_to_string(folder.join("summary.json")).expect("a summary");
@@ -44,7 +45,16 @@ fn arms_are_compared_and_every_token_is_accounted_for() {
         let text = std::fs::read_to_string(folder.path().join(file)).expect(file);
         assert!(text.lines().count() > 10, "{file}");
     }
-    assert!(folder.path().join("timeline.png").exists());
+    let timeline = std::fs::read(folder.path().join("timeline.png")).expect("a picture");
+    assert_eq!(png_size(&timeline), (1600, 1000));
+    if !browser::is_installed() {
+        skipped("experiment: the report in a browser", "no chromium");
+        return;
+    }
+    for width in [1280, 390] {
+        let picture = folder.path().join(format!("{width}.png"));
+        browser::check_page(&folder.path().join("report.html"), width, &picture);
+    }
 }
 
 #[test]

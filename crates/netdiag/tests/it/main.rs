@@ -4,9 +4,11 @@
 
 mod agent;
 mod bad_input;
+mod browser;
 mod chaos;
 mod closed_loop;
 mod doctor;
+mod engine;
 mod experiment;
 mod model;
 mod pace;
