@@ -129,7 +129,8 @@ run_tests() {
     log=/tmp/$1.log
     executable=/tests/$1
     shift
-    timeout 400 "$executable" "$@" --test-threads=1 --show-output >$log 2>&1
+    # Several times what it needs: a test that hangs is to be named in the log before the machine is ended.
+    timeout 800 "$executable" "$@" --test-threads=1 --show-output >$log 2>&1
     ended=$?
     cat $log
     # A test that cannot run says so, and passes.
