@@ -137,7 +137,7 @@ impl Examined {
         Self::whole(kernel, Outcome::Absent, Duration::ZERO, why)
     }
 
-    /// The worst of all verdicts, with the sum of their tests.
+    /// `ok` if all are, with the sum of their tests.
     fn sum(&self) -> Verdict {
         let mut outcomes = self.verdicts.iter().map(|verdict| verdict.outcome);
         let outcome = outcomes.find(|&outcome| outcome != Outcome::Ok).unwrap_or(Outcome::Ok);
