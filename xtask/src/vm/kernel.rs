@@ -17,6 +17,10 @@ const FLAVOUR: &str = "-cloud-amd64";
 /// What the names of kernel packages begin with; the rest is the release.
 const PREFIX: &str = "linux-image-";
 
+/// Why there may be none of a series, and what to do.
+pub(super) const ABSENT: &str = "apt's sources offer no such kernel of Debian's for virtual machines: as root \
+    `apt-get update`, add a source of a Debian that has it, or name others by --kernel";
+
 /// An unpacked kernel.
 #[derive(Debug)]
 pub(super) struct Kernel {
@@ -62,7 +66,7 @@ fn numbers(release: &str) -> Vec<u32> {
 }
 
 /// Removes a folder that may not be there.
-pub(super) fn remove(folder: &Path) -> anyhow::Result<()> {
+fn remove(folder: &Path) -> anyhow::Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| folder.display().to_string())
@@ -95,22 +99,19 @@ impl Kernel {
         self.folder.join("boot").join(format!("vmlinuz-{}", self.release))
     }
 
-    /// Copies modules and those they need into the tree of another root, where `modprobe` finds them.
-    pub(super) fn install_modules(&self, names: &[&str], root: &Path) -> anyhow::Result<()> {
+    /// The files of modules and of those that they need, and the lists in which `modprobe` finds them: where each belongs,
+    /// and where it is.
+    pub(super) fn modules(&self, names: &[&str]) -> anyhow::Result<Vec<(String, PathBuf)>> {
         let under = format!("lib/modules/{}", self.release);
-        let (from, to) = (self.folder.join(&under), root.join(&under));
-        let dependencies = from.join("modules.dep");
+        let folder = self.folder.join(&under);
+        let dependencies = folder.join("modules.dep");
         let dependencies = fs::read_to_string(&dependencies)
             .with_context(|| dependencies.display().to_string())?;
         let lists = ["modules.dep", "modules.alias", "modules.builtin"].map(str::to_owned);
         let modules = closure(&dependencies, names)
             .with_context(|| format!("modules of Linux {}", self.release))?;
-        for path in modules.into_iter().chain(lists) {
-            let target = to.join(&path);
-            fs::create_dir_all(target.parent().unwrap_or(&to))?;
-            fs::copy(from.join(&path), &target).with_context(|| path.clone())?;
-        }
-        Ok(())
+        let files = modules.into_iter().chain(lists);
+        Ok(files.map(|file| (format!("/{under}/{file}"), folder.join(file))).collect())
     }
 }
 
