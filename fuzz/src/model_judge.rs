@@ -11,6 +11,9 @@ use netdiag_health::{FEATURE_NAMES, FEATURES, Model};
 
 use crate::judge::{check_model, observations};
 
+/// The largest figure that the format allows.
+const LARGEST_FIGURE: f64 = 1e6;
+
 /// Most trees: single rows go through eight at a time, and then one by one.
 const MOST_TREES: usize = 10;
 
@@ -43,7 +46,8 @@ fn model(input: &mut Unstructured<'_>) -> Result<Value> {
         "format": "netdiag-model/1",
         "features": FEATURE_NAMES,
         "training": {
-            "rows": max_samples,
+            // As many as a training needs, at least.
+            "rows": max_samples.max(100),
             "constant_features": constant.collect::<Vec<_>>(),
             "params": {"n_estimators": trees.len(), "seed": input.arbitrary::<u64>()?},
         },
@@ -61,7 +65,7 @@ fn model(input: &mut Unstructured<'_>) -> Result<Value> {
             "score_median": score_median,
             "score_p5": (score_median - (1.0 + score_median) * share(input)?).max(-1.0),
             "usual_badness": finite(input)?.abs(),
-            "medians": [small(input)?, small(input)?, small(input)?, small(input)?],
+            "medians": [finite(input)?, finite(input)?, finite(input)?, finite(input)?],
         },
     }))
 }
@@ -90,10 +94,10 @@ fn share(input: &mut Unstructured<'_>) -> Result<f64> {
     Ok(f64::from(input.arbitrary::<u16>()?) / f64::from(u16::MAX))
 }
 
-/// Any finite number, from the least to the largest.
+/// Any number that a figure of a model may be, from the least on.
 fn finite(input: &mut Unstructured<'_>) -> Result<f64> {
     let number: f64 = input.arbitrary()?;
-    Ok(if number.is_finite() { number } else { 0.0 })
+    Ok(if number.is_finite() { number.clamp(-LARGEST_FIGURE, LARGEST_FIGURE) } else { 0.0 })
 }
 
 fn positive(input: &mut Unstructured<'_>) -> Result<f64> {
