@@ -45,6 +45,7 @@ def main():
         except (OSError, ValueError) as error:
             parser.error(f"--token-file {arguments.token_file}: cannot be read: {error}")
 
+    due = time.monotonic()
     words = arguments.text.split() or ["token"]
     sleep_seconds = 0.05
     reachable = True
@@ -60,7 +61,9 @@ def main():
             if reachable:
                 print(f"\n[no hint, going on at {1 / sleep_seconds:.1f} tokens/s: {error}]", file=sys.stderr)
             reachable = False
-        time.sleep(sleep_seconds)
+        # From token to token, so that the time it takes to ask is part of the sleep. What is late is not made up for.
+        due = max(due + sleep_seconds, time.monotonic())
+        time.sleep(max(due - time.monotonic(), 0.0))
         print(words[index % len(words)], end=" ", flush=True)
     print()
 

@@ -6,7 +6,7 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
@@ -39,6 +39,7 @@ fn run() -> io::Result<()> {
         ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(1))).build().into();
     let mut sleep = Duration::from_millis(50);
     let mut reachable = true;
+    let mut due = Instant::now();
     for token in text.split_inclusive(' ') {
         loop {
             let mut request = agent.get(&url);
@@ -62,7 +63,9 @@ fn run() -> io::Result<()> {
                 }
             }
         }
-        std::thread::sleep(sleep);
+        // From token to token, so that the time it takes to ask is part of the sleep. What is late is not made up for.
+        due = (due + sleep).max(Instant::now());
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
         print!("{token}");
         std::io::stdout().flush()?;
     }

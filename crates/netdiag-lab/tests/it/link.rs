@@ -59,7 +59,7 @@ fn the_rate_is_the_one_asked_for() {
     // moment makes up for it as long as something waits.
     const PACKETS: u32 = 300;
     const DATA: usize = 1472;
-    for rate in [2_000_000_u32, 20_000_000] {
+    for rate in [2_000_000_u32, 8_000_000] {
         let spec = link(5).with_rate(rate.into()).expect("possible");
         let Some(lab) = lab(spec, ServerSide::Namespace) else { return };
         let (client_ip, server_ip) = (lab.client_ip(), lab.server_ip());
@@ -84,7 +84,7 @@ fn the_rate_is_the_one_asked_for() {
         let expected = SECOND * (PACKETS - 1) * 1500 * 8 / rate;
         let took = times[times.len() - 1] - times[0];
         assert!(
-            took.abs_diff(expected) < expected / 20 + ms(10),
+            took.abs_diff(expected) < expected / 20 + ms(20),
             "{took:?}, {expected:?} at {rate} bit/s"
         );
     }

@@ -15,6 +15,7 @@ use crate::experiment::{
     self, Arm, ArmData, Conditions, CpuMeter, EndedArm, PhaseSpan, Policy, Record, WORKER,
 };
 use crate::failure::UsageError;
+use crate::output;
 use crate::place::Places;
 use crate::stop::Stop;
 use crate::terminal::{StatusLine, say};
@@ -93,7 +94,7 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
     if args.list {
         for name in Scenario::builtin_names() {
             let scenario = Scenario::builtin(name)?;
-            say(&format!("{name:<16} {}", scenario.description()));
+            output::print(&format!("{name:<16} {}\n", scenario.description()))?;
         }
         return Ok(());
     }
@@ -125,12 +126,11 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
     let phases = phases(&scenario);
     let (record, data) = compare(args, &scenario, &conditions, phases, range, &stop)?;
     experiment::write(&args.out, &record, &data)?;
-    say("");
-    say(&experiment::table(&record));
-    for finding in experiment::findings(&record) {
-        say(&finding);
+    let mut told = experiment::table(&record) + "\n";
+    for sentence in experiment::findings(&record).into_iter().chain([record.cpu.sentence()]) {
+        told += &(sentence + "\n");
     }
-    say(&record.cpu.sentence());
+    output::print(&told)?;
     say(&format!("netdiag: report in {}", args.out.join("report.html").display()));
     Ok(())
 }
@@ -189,9 +189,9 @@ fn compare(
                 let Some(tick) = arm.newest() else { return format!("{} –", arm.name()) };
                 let rtt = tick.p95_rtt_ms.map_or("–".to_owned(), |ms| format!("{ms:.0} ms"));
                 format!(
-                    "{} {:.0} tok/s, health {:.2}, RTT {rtt}, retrans {}",
+                    "{} {:.0} tok/s, health {:.2}, {rtt}, {} resent",
                     arm.name(),
-                    tick.current_tps,
+                    tick.generated_tps,
                     tick.health,
                     tick.retrans_segs
                 )
