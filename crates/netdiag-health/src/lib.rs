@@ -10,7 +10,8 @@
 //! - [`ranking`]: how well a score finds what somebody has labelled, and how alike two scores are.
 //!
 //! A link is measured by itself: round trips by their ratio to the link's own baseline, so that a long clean path is as
-//! healthy as a short one. Behaviour is stated in seconds and does not change with the interval.
+//! healthy as a short one. Behaviour is stated in seconds and does not change with the interval, up to the
+//! three intervals that a judgement needs; only the slope needs five within three seconds, and is zero where they are longer.
 
 #![forbid(unsafe_code)]
 
