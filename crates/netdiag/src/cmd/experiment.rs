@@ -99,6 +99,17 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
         return Ok(());
     }
     let range = args.rates.validate(places)?;
+    for (index, arm) in args.arms.iter().enumerate() {
+        if args.arms[..index].contains(arm) {
+            let names: Vec<&str> = args.arms.iter().map(|arm| arm.name()).collect();
+            return Err(UsageError::new(format!(
+                "{}: {} is named twice; name each arm once",
+                places.named("arms", names.join(",")),
+                arm.name()
+            ))
+            .into());
+        }
+    }
     let wrong = |error: &dyn std::fmt::Display| {
         UsageError::new(format!("{}: {error}", places.named("scenario", &args.scenario)))
     };
@@ -125,12 +136,13 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
     };
     let phases = phases(&scenario);
     let (record, data) = compare(args, &scenario, &conditions, phases, range, &stop)?;
-    experiment::write(&args.out, &record, &data)?;
     let mut told = experiment::table(&record) + "\n";
     for sentence in experiment::findings(&record).into_iter().chain([record.cpu.sentence()]) {
         told += &(sentence + "\n");
     }
+    // First what needs no room on a disk.
     output::print(&told)?;
+    experiment::write(&args.out, &record, &data)?;
     say(&format!("netdiag: report in {}", args.out.join("report.html").display()));
     Ok(())
 }

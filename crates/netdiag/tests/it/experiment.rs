@@ -74,6 +74,7 @@ fn what_cannot_be_run_is_told() {
     check(&["--duration", "1s"], &["cannot take", "phase"]);
     check(&["--duration", "soon"], &["--duration soon", "30s"]);
     check(&["--streams", "0"], &["--streams 0", "from 1 to 200"]);
+    check(&["--arms", "none,none"], &["--arms none,none", "none is named twice"]);
     check(&["--arms", "fast"], &["--arms fast", "none, classic"]);
     let bad = folder.path().join("bad.toml");
     std::fs::write(&bad, "[[phase]]\nkind = \"sunny\"\nduration = \"5s\"\n").expect("file");
