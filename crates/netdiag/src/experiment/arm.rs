@@ -12,7 +12,7 @@ use netdiag_lab::client::{self, ClientStream, Load, Outcome};
 use netdiag_lab::engine::{Engine, Model, Pace, Settings as EngineSettings};
 use netdiag_lab::metrics::{Reader, StreamRecord, Summary, TokenCounts};
 use netdiag_lab::{Lab, Playback, Schedule, ServerSide};
-use netdiag_pacer::TpsRange;
+use netdiag_pacer::{Hint, TpsRange};
 use netdiag_probe::{FlowFilter, ProbeConfig, SourceChoice};
 use netdiag_telemetry::{Row, Source, Tps};
 use tokio::net::TcpSocket;
@@ -301,6 +301,14 @@ async fn pace(
 
 fn tick(at: Duration, board: &Board, interval: &Interval<'_>, generated_tps: f64) -> Tick {
     let (hint, sample) = (&board.host, &interval.tick.host.sample);
+    // Streams are paced by their own client's hint, and clients' links differ.
+    let mean = |of: fn(&Hint) -> Tps| {
+        let rates: Vec<f64> = board.peers.values().map(|hint| of(hint).get()).collect();
+        match rates.is_empty() {
+            true => of(hint).get(),
+            false => rates.iter().sum::<f64>() / rates.len() as f64,
+        }
+    };
     Tick {
         seconds: at.as_secs_f64(),
         p95_rtt_ms: sample.rtt.map(|rtt| rtt.p95.as_secs_f64() * 1e3),
@@ -309,8 +317,8 @@ fn tick(at: Duration, board: &Board, interval: &Interval<'_>, generated_tps: f64
         anomaly: hint.anomaly,
         anomaly_score: hint.anomaly_score,
         state: hint.state.as_str(),
-        current_tps: hint.current_tps.get(),
-        target_tps: hint.target_tps.get(),
+        current_tps: mean(|hint| hint.current_tps),
+        target_tps: mean(|hint| hint.target_tps),
         hold: hint.hold,
         generated_tps,
         delivered_tps: 0.0,

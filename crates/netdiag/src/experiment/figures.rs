@@ -84,7 +84,7 @@ pub(crate) const FIGURES: [Figure; 16] = [
     },
     Figure {
         name: "Recommended rate",
-        meaning: "tokens/s per stream, mean in calm phases / mean in faults / lowest",
+        meaning: "tokens/s per stream, mean over clients: in calm phases / in faults / lowest",
         of: |arm| {
             let rate = &arm.rate;
             let all = [rate.mean_in_calm_tps, rate.mean_in_faults_tps, rate.lowest_tps];
@@ -163,7 +163,7 @@ pub(crate) fn findings(record: &Record) -> Vec<String> {
                 "Wasted: {:.2} % of what {name} generated, {:.2} % of what {than} did ({}).",
                 ours * 100.0,
                 theirs * 100.0,
-                verdict(ours, theirs),
+                verdict(ours, theirs, 0.0005),
             ));
         }
         if let Some((ours, theirs)) = both(|summary| summary.stall_ratio) {
@@ -171,13 +171,13 @@ pub(crate) fn findings(record: &Record) -> Vec<String> {
                 "Gaps of more than 200 ms: {:.1} % of the time with {name}, {:.1} % with {than} ({}).",
                 ours * 100.0,
                 theirs * 100.0,
-                verdict(ours, theirs),
+                verdict(ours, theirs, 0.005),
             ));
         }
         if let Some((ours, theirs)) = both(|summary| summary.qoe_mean) {
             findings.push(format!(
                 "Quality of experience: {ours:.3} with {name}, {theirs:.3} with {than} ({}).",
-                verdict(1.0 - ours, 1.0 - theirs),
+                verdict(1.0 - ours, 1.0 - theirs, 0.005),
             ));
         }
     }
@@ -204,9 +204,9 @@ fn pace_of(arm: &ArmRecord) -> Option<String> {
     ))
 }
 
-/// For a figure of which less is better. Within a twentieth of each other is chance.
-fn verdict(ours: f64, theirs: f64) -> &'static str {
-    if (ours - theirs).abs() <= 0.05 * ours.abs().max(theirs.abs()) {
+/// For a figure of which less is better. Within a twentieth of each other, or within `least`, is chance.
+fn verdict(ours: f64, theirs: f64, least: f64) -> &'static str {
+    if (ours - theirs).abs() <= least.max(0.05 * ours.abs().max(theirs.abs())) {
         "no difference to speak of"
     } else if ours < theirs {
         "better"

@@ -90,6 +90,7 @@ pub(crate) struct Tick {
     pub(crate) anomaly: bool,
     pub(crate) anomaly_score: f64,
     pub(crate) state: &'static str,
+    /// Mean over clients, as is the next.
     pub(crate) current_tps: f64,
     pub(crate) target_tps: f64,
     pub(crate) hold: bool,

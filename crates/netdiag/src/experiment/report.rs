@@ -76,9 +76,12 @@ fn charts(record: &Record) -> Vec<String> {
         chart("Anomaly light", "1 while it is on", Scale::FromZero(1.0), |tick| {
             Some(f64::from(u8::from(tick.anomaly)))
         }),
-        chart("Recommended rate", "tokens/s for each stream", Scale::FromZero(1.0), |tick| {
-            Some(tick.current_tps)
-        }),
+        chart(
+            "Recommended rate",
+            "tokens/s for each stream, mean over clients",
+            Scale::FromZero(1.0),
+            |tick| Some(tick.current_tps),
+        ),
         chart("Generated", "tokens/s, all streams of an arm", Scale::FromZero(1.0), |tick| {
             Some(tick.generated_tps)
         }),
