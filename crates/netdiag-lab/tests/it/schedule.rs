@@ -58,7 +58,7 @@ fn each_link_has_its_own_schedule() {
     let Some(lab) = lab_of(links, ServerSide::Namespace) else { return };
     let mut ends: Vec<_> =
         lab.links().iter().map(|link| connect_from(&lab, link, lab.server_ip())).collect();
-    let schedules = [schedule(&[(0, 10), (400, 30)]), schedule(&[(0, 50), (800, 1)])];
+    let schedules = [schedule(&[(0, 10), (2000, 30)]), schedule(&[(0, 50), (4000, 1)])];
     let playback = lab.play(&schedules).expect("plays");
     let after = |time: u64, ends: &mut Vec<_>, delays: [u64; 2]| {
         std::thread::sleep(ms(time).saturating_sub(playback.started().elapsed()));
@@ -67,8 +67,8 @@ fn each_link_has_its_own_schedule() {
         }
     };
     after(0, &mut ends, [10, 50]);
-    after(450, &mut ends, [30, 50]);
-    after(850, &mut ends, [30, 1]);
+    after(2050, &mut ends, [30, 50]);
+    after(4050, &mut ends, [30, 1]);
 }
 
 #[test]
