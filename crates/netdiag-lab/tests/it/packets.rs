@@ -71,7 +71,8 @@ fn bursts_are_those_asked_for_and_the_same_in_every_lab_with_the_seed() {
         let receiver = std::thread::spawn(move || receive(&client));
         for number in 0..PACKETS {
             server.send_to(&number.to_ne_bytes(), to).expect("send");
-            std::thread::sleep(Duration::from_micros(100));
+            // Slowly, for a receiver that lacks a core now and then: what its socket drops is not the link's loss.
+            std::thread::sleep(Duration::from_micros(400));
         }
         let received = receiver.join().expect("receiver");
         Some((0..PACKETS).map(|number| !received.contains(&number)).collect::<Vec<_>>())
@@ -84,7 +85,8 @@ fn bursts_are_those_asked_for_and_the_same_in_every_lab_with_the_seed() {
     // A hundred geometric bursts of 5: their mean strays by 0.45, and their sum by a seventh besides.
     assert!((3.6..=6.4).contains(&mean), "bursts of {mean}");
     assert!((250..=750).contains(&lost), "{lost} lost");
-    assert_eq!(first, second);
+    let other = first.iter().zip(&second).filter(|(first, second)| first != second).count();
+    assert_eq!(other, 0, "packets that met another fate in the other lab");
 }
 
 #[test]
