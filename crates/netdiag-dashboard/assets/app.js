@@ -1,0 +1,180 @@
+// Wiring: the feed on one side, the views on the other, and the controls between. What anything looks like or means is decided
+// elsewhere.
+//
+// Invariant: the address names the view, so a reload and a link show the same one.
+
+import { forgetColours } from "./colours.js";
+import { csv } from "./csv.js";
+import { byId, save, setAttribute, setText } from "./dom.js";
+import { makeExperiment } from "./experiment.js";
+import { openFeed } from "./feed.js";
+import { clock } from "./format.js";
+import { LANGUAGES, language, preferred, speak, t, translate } from "./i18n.js";
+import { makeMachine } from "./machine.js";
+import { makeOverview } from "./overview.js";
+import { makePanel } from "./panel.js";
+import { picture } from "./png.js";
+import { remember, remembered } from "./preferences.js";
+import { COLUMNS, Rows } from "./rows.js";
+import { actionOf } from "./shortcuts.js";
+import { makeStreams } from "./streams.js";
+import { RANGES } from "./view.js";
+
+const THEMES = ["auto", "light", "dark"];
+
+const root = document.documentElement;
+const rows = new Rows();
+const overview = makeOverview();
+const panel = makePanel(rows, { onViewChange: (view) => remember("range", String(view.range)) });
+const streams = makeStreams();
+const experiment = makeExperiment();
+const machine = makeMachine();
+const views = { overview: panel, streams, experiment, machine };
+
+function route() {
+  const wanted = location.hash.replace(/^#\//, "");
+  const current = wanted in views ? wanted : "overview";
+  for (const [name, view] of Object.entries(views)) {
+    byId(`view-${name}`).hidden = name !== current;
+    const link = document.querySelector(`#nav [data-view="${name}"]`);
+    if (name === current) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+    view.show(name === current);
+  }
+  byId("mini").hidden = current === "overview";
+}
+
+function setLanguage(wanted) {
+  speak(wanted);
+  root.lang = wanted === "zh" ? "zh-CN" : "en";
+  translate(document, wanted);
+  setText(byId("lang"), t("language.other"));
+  byId("lang").lang = wanted === "zh" ? "en" : "zh";
+  setText(byId("theme"), t(`theme.${byId("theme").dataset.theme}`));
+  for (const view of [overview, panel, streams, experiment, machine]) view.translate();
+}
+
+function setTheme(wanted) {
+  root.dataset.theme = wanted;
+  byId("theme").dataset.theme = wanted;
+  setText(byId("theme"), t(`theme.${wanted}`));
+  repaint();
+}
+
+function repaint() {
+  forgetColours();
+  for (const chart of panel.charts) chart.redraw();
+  experiment.redraw();
+}
+
+function stamp() {
+  return clock(Date.now() / 1000, { withDate: true }).replace(/[: ]/g, "-");
+}
+
+function exportCsv() {
+  const { from, to } = panel.window();
+  const text = csv(rows.slice(from, to), COLUMNS);
+  offer(new Blob([text], { type: "text/csv;charset=utf-8" }), `netdiag-${stamp()}.csv`);
+}
+
+async function exportPng() {
+  const { from, to } = panel.window();
+  const subtitle = `${clock(from, { withDate: true })} – ${clock(to, { withDate: true })}`;
+  offer(await picture(panel.charts, { title: "NetDiag-LLM", subtitle }), `netdiag-${stamp()}.png`);
+}
+
+function offer(blob, name) {
+  save(blob, name);
+  setText(byId("announcer"), t("say.exported", { name }));
+}
+
+const actions = {
+  "pause": () => panel.togglePause(),
+  "zoom.in": () => panel.zoom(0.5),
+  "zoom.out": () => panel.zoom(2),
+  "pan.left": () => panel.pan(-0.25),
+  "pan.right": () => panel.pan(0.25),
+  "reset": () => panel.reset(),
+  "scale": () => panel.toggleLog(),
+  "help": () => byId("help").showModal(),
+};
+
+function listen() {
+  const click = (id, action) => byId(id).addEventListener("click", action);
+  click("pause", actions.pause);
+  click("reset-zoom", actions.reset);
+  click("help-open", actions.help);
+  click("export-csv", exportCsv);
+  click("export-png", exportPng);
+  click("lang", () => {
+    setLanguage(LANGUAGES[(LANGUAGES.indexOf(language()) + 1) % LANGUAGES.length]);
+    remember("language", language());
+  });
+  click("theme", () => {
+    setTheme(THEMES[(THEMES.indexOf(root.dataset.theme) + 1) % THEMES.length]);
+    remember("theme", root.dataset.theme);
+  });
+  click("skip", (event) => {
+    // The hash names the view, so a jump by hash would leave it.
+    event.preventDefault();
+    byId("main").focus();
+  });
+  for (const button of document.querySelectorAll("[data-range]")) {
+    actions[`range.${button.dataset.range}`] = () => panel.setRange(rangeOf(button.dataset.range));
+    button.addEventListener("click", actions[`range.${button.dataset.range}`]);
+  }
+  for (const button of document.querySelectorAll("[data-scale]")) button.addEventListener("click", () => panel.setLog(button.dataset.scale === "log"));
+  addEventListener("keydown", (event) => {
+    const action = actionOf(event);
+    if (action === null || (action !== "help" && byId("view-overview").hidden)) return;
+    event.preventDefault();
+    actions[action]();
+  });
+  addEventListener("hashchange", route);
+  addEventListener("visibilitychange", panel.request);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+}
+
+const rangeOf = (text) => RANGES.find((range) => String(range) === text) ?? RANGES[1];
+
+let version = null;
+
+function connect() {
+  openFeed({
+    onHello(hello) {
+      // After an update of the server this page is the old one.
+      if (version !== null && version !== hello.version) location.reload();
+      version = hello.version;
+      rows.clear();
+      experiment.forget();
+      overview.setHello(hello);
+      streams.setAvailable(hello.has_streams);
+      machine.setHello(hello);
+      if (hello.mode === "experiment" && location.hash === "") location.replace("#/experiment");
+    },
+    onRows(batch) {
+      rows.append(batch);
+      if (batch.t.length > 0) overview.setNewest({ t: batch.t.at(-1), flows: batch.flows.at(-1), stalled: batch.stalled.at(-1) });
+      panel.arrived();
+    },
+    onNow(hint) {
+      panel.setMaxTps(hint.max_tps);
+      overview.setHint(hint);
+    },
+    onLive() {
+      panel.request();
+      // Two frames: in the first the charts are drawn.
+      requestAnimationFrame(() => requestAnimationFrame(() => (root.dataset.ready = "true")));
+    },
+    onExperiment: experiment.start,
+    onArm: experiment.ticks,
+    onStatus: overview.setStatus,
+  });
+}
+
+setTheme(remembered("theme", THEMES, "auto"));
+setLanguage(remembered("language", LANGUAGES, preferred(navigator.languages ?? [navigator.language])));
+panel.setRange(rangeOf(remembered("range", RANGES.map(String), "300")));
+listen();
+route();
+connect();

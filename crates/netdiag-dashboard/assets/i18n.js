@@ -1,0 +1,45 @@
+// The language in use and its messages. Text in index.html is found by its key, so that switching needs no reload and no element is
+// made anew.
+//
+// Invariant: an unknown key fails loudly, and the language is always one of LANGUAGES.
+
+import { MESSAGES } from "./messages.js";
+
+export const LANGUAGES = ["en", "zh"];
+
+// The first of the reader's languages that is spoken here.
+export function preferred(languages) {
+  const known = languages.map((language) => language.toLowerCase().split("-")[0]);
+  return known.find((language) => LANGUAGES.includes(language)) ?? "en";
+}
+
+export function message(language, key, values = {}) {
+  const texts = MESSAGES[key];
+  if (!texts) throw new Error(`no message ${key}`);
+  return texts[LANGUAGES.indexOf(language)].replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
+}
+
+// The kinds of places in the markup that hold a message.
+const PLACES = [
+  ["i18n", "data-i18n", (element, text) => (element.textContent = text)],
+  ["i18nLabel", "data-i18n-label", (element, text) => element.setAttribute("aria-label", text)],
+  ["i18nTitle", "data-i18n-title", (element, text) => (element.title = text)],
+  ["i18nPlaceholder", "data-i18n-placeholder", (element, text) => (element.placeholder = text)],
+];
+
+export function translate(root, language) {
+  for (const [key, attribute, set] of PLACES) {
+    for (const element of root.querySelectorAll(`[${attribute}]`)) set(element, message(language, element.dataset[key]));
+  }
+}
+
+let current = "en";
+
+export const language = () => current;
+
+export function speak(wanted) {
+  current = wanted;
+}
+
+// The message in the language in use.
+export const t = (key, values) => message(current, key, values);

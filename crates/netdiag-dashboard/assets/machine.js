@@ -1,0 +1,79 @@
+// About this machine: what the doctor finds, as a list to read from top to bottom, and what this page is connected to. Checks load a
+// program into the kernel, so they run when somebody looks and when asked, not by themselves.
+//
+// Invariant: one check at a time; a failed one says so and leaves the last answer in place.
+
+import { byId, icon, make, setText } from "./dom.js";
+import { t } from "./i18n.js";
+
+const ICONS = { ok: "ok", warn: "alert", fail: "lost" };
+
+export function makeMachine() {
+  let hello = null;
+  let report = null;
+  let error = null;
+  let checking = false;
+  let shown = false;
+
+  async function check() {
+    if (checking || !hello?.has_machine) return;
+    checking = true;
+    show();
+    try {
+      const response = await fetch("api/machine", { cache: "no-store" });
+      const body = await response.json();
+      if (!response.ok) throw new Error(body.error?.message ?? `HTTP ${response.status}`);
+      report = body;
+      error = null;
+    } catch (failure) {
+      error = failure.message;
+    }
+    checking = false;
+    show();
+  }
+
+  function show() {
+    setText(byId("machine-telemetry"), hello?.telemetry ?? "–");
+    setText(byId("machine-version"), hello?.version ?? "–");
+    setText(byId("machine-server"), hello ? `${location.host} (${hello.server_id.slice(0, 8)})` : "–");
+    setText(byId("machine-source"), report?.source ?? "–");
+    const again = byId("machine-again");
+    again.hidden = hello !== null && !hello.has_machine;
+    setText(again, t(checking ? "machine.checking" : "machine.again"));
+    again.setAttribute("aria-disabled", String(checking));
+    setText(byId("machine-verdict"), verdict());
+    byId("checks").replaceChildren(...(report?.checks ?? []).map(makeCheck));
+  }
+
+  function verdict() {
+    if (hello && !hello.has_machine) return t("machine.none");
+    if (error) return `${t("machine.error")}: ${error}`;
+    if (!report) return checking ? t("machine.checking") : "";
+    return t(report.works ? "machine.works" : "machine.lacks");
+  }
+
+  byId("machine-again").addEventListener("click", check);
+
+  return {
+    setHello(value) {
+      hello = value;
+      show();
+      if (shown && !report) check();
+    },
+    show(visible) {
+      shown = visible;
+      if (visible && !report) check();
+    },
+    translate: show,
+  };
+}
+
+function makeCheck({ name, status, detail, remedy }) {
+  const item = make("li", { data: { status } },
+    make("span", { className: "status" }, icon(ICONS[status]), t(`check.${status}`)),
+    make("h2", { textContent: name, lang: "en" }),
+    make("p", { textContent: detail, lang: "en" }),
+  );
+  if (remedy) item.append(make("p", { className: "remedy" }, make("b", { textContent: t("check.remedy") }), " ", make("span", { textContent: remedy, lang: "en" })));
+  return item;
+}

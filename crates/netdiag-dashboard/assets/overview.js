@@ -1,0 +1,132 @@
+// The head of the overview: the light, the rate, the health, and why. It shows the newest hint word for word, and says by itself only
+// what the server cannot know: that the connection is gone, or that what is shown has grown old.
+//
+// Invariant: the light is on or off only for fresh data; otherwise it is unknown, whatever the last hint said.
+
+import { byId, setAttribute, setIcon, setText } from "./dom.js";
+import { clock, count, duration, fixed } from "./format.js";
+import { t } from "./i18n.js";
+import { SEVERITY } from "./rows.js";
+
+const CONNECTION_ICONS = { connecting: "wait", live: "ok", lost: "lost", stale: "stale" };
+const LIGHT_ICONS = { true: "alert", false: "ok", unknown: "unknown" };
+
+export function makeOverview() {
+  let hello = null;
+  let hint = null;
+  let newest = null;
+  let status = { connection: "connecting", age: null, retryIn: null };
+  let said = { light: "unknown", connection: "connecting" };
+
+  function show() {
+    const fresh = status.connection === "live";
+    const light = fresh && hint ? String(Boolean(hint.anomaly)) : "unknown";
+    showLight(light);
+    showConnection();
+    showHint();
+    showBanner();
+    showEmpty();
+    say(light);
+  }
+
+  function showLight(light) {
+    for (const id of ["light", "mini"]) {
+      setAttribute(byId(id), "data-on", light);
+      setIcon(byId(id), LIGHT_ICONS[light]);
+    }
+    setText(byId("light-word"), t(`light.${light}`));
+    const title = light === "true" ? `▲ ${t("light.true")} – NetDiag-LLM` : "NetDiag-LLM";
+    if (document.title !== title) document.title = title;
+  }
+
+  function showConnection() {
+    const { connection } = status;
+    setAttribute(byId("connection"), "data-connection", connection);
+    setAttribute(document.documentElement, "data-connection", connection);
+    setIcon(byId("connection"), CONNECTION_ICONS[connection]);
+    setText(byId("connection-word"), t(`connection.${connection}`));
+    setText(byId("age"), newest === null ? "–" : duration(status.age));
+  }
+
+  function showHint() {
+    const state = SEVERITY.includes(hint?.state) ? hint.state : "idle";
+    setText(byId("current-tps"), fixed(hint?.current_tps, 1));
+    setText(byId("mini-tps"), fixed(hint?.current_tps, 1));
+    setText(byId("target-tps"), fixed(hint?.target_tps, 1));
+    setText(byId("tps-range"), hint ? `${hint.min_tps}–${hint.max_tps}` : "–");
+    setText(byId("health"), fixed(hint?.health, 2));
+    setText(byId("anomaly-score"), fixed(hint?.anomaly_score, 2));
+    byId("gauge-fill").style.width = percent(hint?.current_tps / hint?.max_tps);
+    byId("gauge-target").style.left = percent(hint?.target_tps / hint?.max_tps);
+    byId("health-fill").style.width = percent(hint?.health);
+    setAttribute(byId("state"), "data-state", state);
+    setIcon(byId("state"), state);
+    setText(byId("state-word"), hint ? t(`state.${state}`) : "–");
+    setText(byId("state-means"), hint ? t(`means.${state}`) : "");
+    setText(byId("reason"), hint?.reason ?? "");
+    byId("hold").hidden = !hint?.hold;
+    setText(byId("flows"), count(newest?.flows));
+    setText(byId("stalled"), count(newest?.stalled));
+    setText(byId("source"), hint?.source ?? "");
+  }
+
+  function showBanner() {
+    const kind = status.connection === "lost" || status.connection === "stale" ? status.connection : hint?.hold ? "hold" : null;
+    byId("banner").hidden = kind === null;
+    if (kind === null) return;
+    setAttribute(byId("banner"), "data-kind", kind);
+    setIcon(byId("banner"), kind === "hold" ? "stalled" : CONNECTION_ICONS[kind]);
+    setText(byId("banner-title"), t(`banner.${kind}.title`));
+    setText(byId("banner-text"), bannerText(kind));
+  }
+
+  function bannerText(kind) {
+    if (kind === "hold") return t("banner.hold.text");
+    if (kind === "stale") return newest === null ? t("banner.stale.never") : t("banner.stale.text", { age: duration(status.age) });
+    const wait = duration(Math.ceil(status.retryIn ?? 0)).replace(".0", "");
+    if (newest === null) return t("banner.lost.empty", { wait });
+    const time = clock(newest.t);
+    return status.retryIn === null ? t("banner.lost.now", { time }) : t("banner.lost.text", { time, wait });
+  }
+
+  function showEmpty() {
+    byId("empty").hidden = newest !== null || hello === null;
+    if (newest !== null || hello === null) return;
+    setText(byId("empty-title"), t("empty.title"));
+    setText(byId("empty-text"), t(`empty.${hello.mode}`, { telemetry: hello.telemetry }));
+  }
+
+  // Changes only: a screen reader that is told every tick is soon switched off.
+  function say(light) {
+    const words = [];
+    if (light !== said.light) words.push(t("say.light", { word: t(`light.${light}`) }));
+    if (status.connection !== said.connection) words.push(t("say.connection", { word: t(`connection.${status.connection}`) }));
+    said = { light, connection: status.connection };
+    if (words.length > 0) setText(byId("announcer"), words.join(". "));
+  }
+
+  return {
+    setHello(value) {
+      hello = value;
+      newest = null;
+      hint = null;
+    },
+    setHint(value) {
+      hint = value;
+      show();
+    },
+    // The newest row's time and counts.
+    setNewest(value) {
+      newest = value;
+    },
+    setStatus(value) {
+      status = value;
+      show();
+    },
+    translate: show,
+  };
+}
+
+function percent(share) {
+  return Number.isFinite(share) ? `${Math.min(100, Math.max(0, share * 100)).toFixed(1)}%` : "0%";
+}

@@ -1,0 +1,160 @@
+// The charts of the overview: five under each other with one time axis and one cursor, so that cause and effect stand in a line. They
+// are drawn when the browser draws, once for all rows that came in between, and not at all while nobody can see them.
+//
+// Invariant: all charts show the same window and the same points in time, downsampled once.
+
+import { makeChart } from "./chart.js";
+import { byId, make, setAttribute, setText } from "./dom.js";
+import { downsample, gapRule, spans } from "./downsample.js";
+import { bits, clock, count, fixed, milliseconds, significant } from "./format.js";
+import { t } from "./i18n.js";
+import { fromZero, logarithmic } from "./scales.js";
+import * as views from "./view.js";
+
+const NAMES = ["rtt_min", "rtt_avg", "rtt_p95", "retrans", "health", "anomaly", "current_tps", "target_tps", "throughput_bps"];
+const tps = (value) => fixed(value, 1);
+
+function definitions(maxTps) {
+  return [
+    {
+      key: "rtt", title: () => t("chart.rtt"), unit: "ms", tick: significant,
+      scale: (log) => (log ? logarithmic : fromZero(1)),
+      bands: [{ series: [1, 3], fill: "--rtt-fill" }],
+      series: [
+        { column: "rtt_p95", label: () => t("series.p95"), colour: "--rtt-p95", format: milliseconds, width: 2 },
+        { column: "rtt_avg", label: () => t("series.avg"), colour: "--rtt-avg", format: milliseconds, width: 1.4 },
+        { column: "rtt_min", label: () => t("series.min"), colour: "--rtt-min", format: milliseconds, width: 1.4 },
+      ],
+    },
+    {
+      key: "retrans", title: () => t("chart.retrans"), tick: count, scale: () => fromZero(4),
+      series: [
+        { column: "retrans", label: () => t("series.retrans"), colour: "--retrans", format: count, width: 0, fill: "--retrans", bars: true },
+      ],
+    },
+    {
+      key: "health", title: () => t("chart.health"), tick: String, scale: () => () => [0, 1.04],
+      series: [
+        { column: "health", label: () => t("series.health"), colour: "--health", format: (value) => fixed(value, 2), width: 2, fill: "--health-fill" },
+      ],
+    },
+    {
+      key: "rate", title: () => t("chart.rate"), unit: "tokens/s", tick: String,
+      scale: () => (chart, min, max) => [0, Math.max(maxTps() * 1.04, fromZero(1)(chart, min, max)[1])],
+      series: [
+        { column: "current_tps", label: () => t("series.current"), colour: "--rate", format: tps, width: 2.2, fill: "--rate-fill" },
+        { column: "target_tps", label: () => t("series.target"), colour: "--target", format: tps, width: 1.6, dash: [5, 4] },
+      ],
+    },
+    {
+      key: "throughput", title: () => t("chart.throughput"), tick: (value) => bits(value).replace("bit/s", "").trim(),
+      unit: "bit/s", scale: () => fromZero(1000),
+      series: [
+        { column: "throughput_bps", label: () => t("series.throughput"), colour: "--throughput", format: bits, width: 1.6, fill: "--throughput-fill" },
+      ],
+    },
+  ];
+}
+
+export function makePanel(rows, { onViewChange }) {
+  let view = views.LIVE;
+  let log = false;
+  let maxTps = 0;
+  let shown = false;
+  let asked = false;
+  const host = byId("charts");
+  const all = definitions(() => maxTps);
+  const charts = all.map((definition, index) => {
+    const figure = make("section", { className: "chart", data: { chart: definition.key } });
+    host.append(figure);
+    const labelled = index === all.length - 1;
+    return makeChart(figure, definition, { sync: "overview", labelled, onZoom: (from, to) => change(views.zoomed(view, from, to)), onReset: reset });
+  });
+
+  const window = () => views.windowOf(view, rows.oldest, rows.newest);
+
+  function request() {
+    if (asked || !shown || document.hidden) return;
+    asked = true;
+    requestAnimationFrame(() => {
+      asked = false;
+      if (shown && !document.hidden) draw();
+    });
+  }
+
+  function draw() {
+    const { from, to } = window();
+    const buckets = charts[0].plotWidth();
+    const columns = rows.slice(from, to, { names: ["t", ...NAMES], margin: 1 });
+    const gapAfter = gapRule(rows.newest ?? 0, rows.interval);
+    const [times, ...values] = downsample(columns, NAMES, { from, to, buckets, gapAfter });
+    const data = Object.fromEntries(NAMES.map((name, index) => [name, values[index]]));
+    const newest = Object.fromEntries(NAMES.map((name) => [name, columns[name].at(-1) ?? null]));
+    const shaded = spans(times, data.anomaly);
+    charts.forEach((chart, index) => {
+      const rounded = all[index].key === "rtt" && log;
+      const drawn = chart.series.map(({ column }) => (rounded ? data[column].map(positive) : data[column]));
+      chart.draw([times, ...drawn], { from, to }, { newest, spans: shaded, log: rounded });
+    });
+    const date = to - from > 86_400;
+    const text = `${clock(from, { withDate: date })} – ${clock(to, { withDate: date })}`;
+    setText(byId("window"), rows.newest === null ? "" : view.pausedAt !== null ? `${text} (${t("paused")})` : text);
+    performance.clearMarks("netdiag:drawn");
+    performance.mark("netdiag:drawn");
+  }
+
+  function change(next) {
+    view = next;
+    for (const button of document.querySelectorAll("[data-range]")) {
+      setAttribute(button, "aria-pressed", String(!view.zoom && button.dataset.range === String(view.range)));
+    }
+    byId("reset-zoom").hidden = view.zoom === null;
+    setAttribute(byId("pause"), "aria-pressed", String(view.pausedAt !== null));
+    setText(byId("pause"), t(view.pausedAt !== null ? "resume" : "pause"));
+    onViewChange(view);
+    request();
+  }
+
+  function reset() {
+    change(views.resumed(view));
+  }
+
+  return {
+    charts,
+    window,
+    reset,
+    request,
+    // New rows: a picture that is held still has no use for them.
+    arrived() {
+      if (views.isLive(view)) request();
+    },
+    setRange: (range) => change(views.withRange(view, range)),
+    togglePause: () => change(view.pausedAt === null ? views.paused(view, rows.newest) : views.resumed(view)),
+    zoom: (factor) => change(views.scaled(view, window(), factor)),
+    pan: (share) => change(views.panned(view, window(), share)),
+    setLog(wanted) {
+      log = wanted;
+      for (const button of document.querySelectorAll("[data-scale]")) {
+        setAttribute(button, "aria-pressed", String((button.dataset.scale === "log") === log));
+      }
+      request();
+    },
+    toggleLog() {
+      this.setLog(!log);
+    },
+    setMaxTps(value) {
+      maxTps = value ?? 0;
+    },
+    show(visible) {
+      shown = visible;
+      request();
+    },
+    translate() {
+      for (const chart of charts) chart.translate();
+      change(view);
+    },
+  };
+}
+
+// A logarithmic axis has no zero.
+const positive = (value) => (value !== null && value <= 0 ? 0.001 : value);
