@@ -14,13 +14,13 @@ const AXIS_WIDTH = 52;
 const FONT = "12px system-ui, sans-serif";
 
 // `series`: [{ column, label: () => text, colour: "--name", format, width, dash, fill, bars }]; `scale(log)`: uPlot's range function;
-// `tick`: text of a value at the axis; `time`: whether x is Unix time; `labelled`: whether x is written below.
+// `tick`: text of a value at the axis; `unit` and `note` (what shading means): () => text; `time`: whether x is Unix time; `labelled`: whether x is written below.
 export function makeChart(host, definition, { sync, time = true, labelled = true, onZoom, onReset }) {
   const title = make("h3");
   const legend = make("ul", { className: "legend" });
-  const plot = make("div", { className: "plot", role: "img" });
-  const none = make("p", { className: "none", hidden: true });
+  const plot = make("div", { className: "plot" });
   plot.setAttribute("role", "img");
+  const none = make("p", { className: "none", hidden: true });
   host.append(make("div", { className: "chart-head" }, title, legend), plot, none);
   const values = definition.series.map((series) => {
     const key = make("i", { className: series.dash ? "key dashed" : "key", data: { colour: series.colour.slice(2) } });
@@ -28,6 +28,9 @@ export function makeChart(host, definition, { sync, time = true, labelled = true
     legend.append(make("li", {}, key, entry.label, " ", entry.value));
     return entry;
   });
+
+  const note = definition.note && make("span");
+  if (note) legend.append(make("li", {}, make("i", { className: "swatch" }), note));
 
   let shown = { data: [[0], ...definition.series.map(() => [null])], newest: {}, spans: [], faults: [], log: false };
   let u = null;
@@ -54,8 +57,6 @@ export function makeChart(host, definition, { sync, time = true, labelled = true
   function options() {
     const soft = () => colour("--soft");
     const grid = { stroke: () => colour("--grid"), width: 1 };
-    const xLabels = (_, splits, __, ___, step) =>
-      splits.map((at) => (!labelled ? "" : time ? clock(at, { withSeconds: step < 60, withDate: step >= 86_400 }) : `${at} s`));
     return {
       width: Math.max(50, plot.clientWidth),
       height: Math.max(50, plot.clientHeight),
@@ -84,6 +85,13 @@ export function makeChart(host, definition, { sync, time = true, labelled = true
         setSelect: [select],
       },
     };
+  }
+
+  function xLabels(chart, splits, _, __, step) {
+    // One that would be cut off at the right edge is left out.
+    const room = (at) => chart.valToPos(at, "x") < chart.over.clientWidth - (time ? 26 : 12);
+    const text = (at) => (time ? clock(at, { withSeconds: step < 60, withDate: step >= 86_400 }) : `${at} s`);
+    return splits.map((at) => (labelled && room(at) ? text(at) : ""));
   }
 
   function yLabels(_, splits) {
@@ -160,7 +168,8 @@ export function makeChart(host, definition, { sync, time = true, labelled = true
 
     translate() {
       setText(title, definition.title());
-      if (definition.unit) title.append(make("small", { textContent: ` ${definition.unit}` }));
+      if (definition.unit) title.append(make("small", { textContent: ` ${definition.unit()}` }));
+      if (note) setText(note, definition.note());
       definition.series.forEach((series, at) => setText(values[at].label, series.label()));
       setText(none, t("chart.none"));
       describe();

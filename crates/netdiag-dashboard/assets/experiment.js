@@ -7,7 +7,7 @@ import { makeChart } from "./chart.js";
 import uPlot from "./uplot.js";
 import { byId, icon, make, setAttribute, setIcon, setText } from "./dom.js";
 import { downsample } from "./downsample.js";
-import { count, duration, fixed, milliseconds, significant } from "./format.js";
+import { atAxis, count, duration, fixed, milliseconds } from "./format.js";
 import { t } from "./i18n.js";
 import { emptyArm, faults, progress, withTicks } from "./phases.js";
 import { fromZero } from "./scales.js";
@@ -17,10 +17,10 @@ const COLOURS = 4;
 const tps = (value) => fixed(value, 1);
 
 const CHARTS = [
-  { column: "current_tps", title: () => t("chart.rate"), unit: "tokens/s", format: tps, tick: String, scale: () => fromZero(5) },
-  { column: "generated_tps", title: () => t("chart.generated"), unit: "tokens/s", format: tps, tick: String, scale: () => fromZero(5) },
-  { column: "rtt_p95", title: () => t("arm.rtt"), unit: "ms", format: milliseconds, tick: significant, scale: () => fromZero(1) },
-  { column: "health", title: () => t("chart.health"), format: (value) => fixed(value, 2), tick: String, scale: () => () => [0, 1.04] },
+  { column: "current_tps", title: () => t("chart.rate"), unit: () => t("unit.tps"), format: tps, tick: atAxis, scale: () => fromZero(5) },
+  { column: "generated_tps", title: () => t("chart.generated"), unit: () => t("unit.tps"), format: tps, tick: atAxis, scale: () => fromZero(5) },
+  { column: "rtt_p95", title: () => t("arm.rtt"), unit: () => "ms", format: milliseconds, tick: atAxis, scale: () => fromZero(1) },
+  { column: "health", title: () => t("chart.health"), format: (value) => fixed(value, 2), tick: atAxis, scale: () => () => [0, 1.04] },
   { column: "retrans", title: () => t("chart.retrans"), format: count, tick: count, scale: () => fromZero(4) },
 ];
 
@@ -98,6 +98,8 @@ export function makeExperiment() {
     showBand(at, phase);
     cards.forEach((card, index) => showCard(card, arms[index]));
     byId("report").hidden = !experiment.report;
+    // The report has the same charts, and figures that are more than the last tick.
+    for (const id of ["band", "arms", "arm-charts"]) byId(id).hidden = experiment.report;
     // Loaded once it is seen: the report is larger than this page.
     if (experiment.report && shown && !byId("report-frame").src) byId("report-frame").src = "api/experiment/report";
     if (!experiment.report) byId("report-frame").removeAttribute("src");
@@ -126,7 +128,7 @@ export function makeExperiment() {
   }
 
   function request() {
-    if (asked || !shown || document.hidden || !experiment) return;
+    if (asked || !shown || document.hidden || !experiment || experiment.report) return;
     asked = true;
     requestAnimationFrame(() => {
       asked = false;

@@ -8,8 +8,11 @@ export function fixed(value, digits) {
   return isNumber(value) ? value.toFixed(digits) : NONE;
 }
 
+// Made once: toLocaleString() makes one anew for each number, which a table of flows feels.
+const COUNT = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+
 export function count(value) {
-  return isNumber(value) ? Math.round(value).toLocaleString("en") : NONE;
+  return isNumber(value) ? COUNT.format(value) : NONE;
 }
 
 // Three significant digits, as many as a round trip time is worth.
@@ -18,7 +21,13 @@ export function milliseconds(value) {
   return value >= 10_000 ? `${significant(value / 1000)} s` : `${significant(value)} ms`;
 }
 
+// A value at an axis: no digits that say nothing.
+export const atAxis = (value) => String(Number(significant(value)));
+
 export const microseconds = (value) => milliseconds(isNumber(value) ? value / 1000 : null);
+
+// How long something has waited already: milliseconds up to a second.
+export const waiting = (us) => (isNumber(us) && us >= 1e6 ? duration(us / 1e6) : microseconds(us));
 
 export const bits = (value) => scaled(value, ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"]);
 export const bytes = (value) => scaled(value, ["B", "kB", "MB", "GB", "TB"]);
@@ -51,15 +60,26 @@ export function significant(value) {
   return value.toFixed(size < 9.995 ? 2 : size < 99.95 ? 1 : 0);
 }
 
+// The same for large values, with the letter of their power of ten.
+export function atAxisScaled(value) {
+  const { rest, step } = powers(value, 5);
+  return `${atAxis(rest)}${step > 0 ? ` ${" kMGT"[step]}` : ""}`;
+}
+
 function scaled(value, units) {
   if (!isNumber(value)) return NONE;
+  const { rest, step } = powers(value, units.length);
+  return `${step === 0 ? Math.round(rest) : significant(rest)} ${units[step]}`;
+}
+
+function powers(value, steps) {
   let step = 0;
   let rest = value;
-  while (Math.abs(rest) >= 999.5 && step < units.length - 1) {
+  while (Math.abs(rest) >= 999.5 && step < steps - 1) {
     rest /= 1000;
     step++;
   }
-  return `${step === 0 ? Math.round(rest) : significant(rest)} ${units[step]}`;
+  return { rest, step };
 }
 
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);

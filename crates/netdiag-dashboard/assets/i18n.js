@@ -13,10 +13,11 @@ export function preferred(languages) {
   return known.find((language) => LANGUAGES.includes(language)) ?? "en";
 }
 
-export function message(language, key, values = {}) {
+export function message(language, key, values) {
   const texts = MESSAGES[key];
   if (!texts) throw new Error(`no message ${key}`);
-  return texts[LANGUAGES.indexOf(language)].replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
+  const text = texts[LANGUAGES.indexOf(language)];
+  return values ? text.replace(/\{(\w+)\}/g, (_, name) => String(values[name])) : text;
 }
 
 // The kinds of places in the markup that hold a message.

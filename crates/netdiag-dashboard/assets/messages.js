@@ -35,7 +35,7 @@ export const MESSAGES = {
   "light.true": ["Anomaly", "异常"],
   "light.false": ["No anomaly", "无异常"],
   "light.unknown": ["Unknown", "未知"],
-  "rate.label": ["Recommended token rate", "建议的 token 速率"],
+  "rate.label": ["Recommended rate", "建议速率"],
   "rate.target": ["target", "目标"],
   "rate.range": ["range", "范围"],
   "unit.tps": ["tokens/s", "token/秒"],

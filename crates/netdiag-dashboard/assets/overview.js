@@ -20,7 +20,7 @@ export function makeOverview() {
 
   function show() {
     const fresh = status.connection === "live";
-    const light = fresh && hint ? String(Boolean(hint.anomaly)) : "unknown";
+    const light = fresh && hint && newest ? String(Boolean(hint.anomaly)) : "unknown";
     showLight(light);
     showConnection();
     showHint();
@@ -90,8 +90,10 @@ export function makeOverview() {
   }
 
   function showEmpty() {
-    byId("empty").hidden = newest !== null || hello === null;
-    if (newest !== null || hello === null) return;
+    const empty = hello !== null && newest === null;
+    byId("empty").hidden = !empty;
+    for (const id of ["tools", "charts"]) byId(id).hidden = empty;
+    if (!empty) return;
     setText(byId("empty-title"), t("empty.title"));
     setText(byId("empty-text"), t(`empty.${hello.mode}`, { telemetry: hello.telemetry }));
   }

@@ -6,7 +6,7 @@
 import { makeChart } from "./chart.js";
 import { byId, make, setAttribute, setText } from "./dom.js";
 import { downsample, gapRule, spans } from "./downsample.js";
-import { bits, clock, count, fixed, milliseconds, significant } from "./format.js";
+import { atAxis, atAxisScaled, bits, clock, count, fixed, milliseconds } from "./format.js";
 import { t } from "./i18n.js";
 import { fromZero, logarithmic } from "./scales.js";
 import * as views from "./view.js";
@@ -17,7 +17,7 @@ const tps = (value) => fixed(value, 1);
 function definitions(maxTps) {
   return [
     {
-      key: "rtt", title: () => t("chart.rtt"), unit: "ms", tick: significant,
+      key: "rtt", title: () => t("chart.rtt"), unit: () => "ms", tick: atAxis,
       scale: (log) => (log ? logarithmic : fromZero(1)),
       bands: [{ series: [1, 3], fill: "--rtt-fill" }],
       series: [
@@ -33,13 +33,14 @@ function definitions(maxTps) {
       ],
     },
     {
-      key: "health", title: () => t("chart.health"), tick: String, scale: () => () => [0, 1.04],
+      key: "health", title: () => t("chart.health"), tick: atAxis, scale: () => () => [0, 1.04],
+      note: () => t("series.anomaly"),
       series: [
         { column: "health", label: () => t("series.health"), colour: "--health", format: (value) => fixed(value, 2), width: 2, fill: "--health-fill" },
       ],
     },
     {
-      key: "rate", title: () => t("chart.rate"), unit: "tokens/s", tick: String,
+      key: "rate", title: () => t("chart.rate"), unit: () => t("unit.tps"), tick: atAxis,
       scale: () => (chart, min, max) => [0, Math.max(maxTps() * 1.04, fromZero(1)(chart, min, max)[1])],
       series: [
         { column: "current_tps", label: () => t("series.current"), colour: "--rate", format: tps, width: 2.2, fill: "--rate-fill" },
@@ -47,8 +48,8 @@ function definitions(maxTps) {
       ],
     },
     {
-      key: "throughput", title: () => t("chart.throughput"), tick: (value) => bits(value).replace("bit/s", "").trim(),
-      unit: "bit/s", scale: () => fromZero(1000),
+      key: "throughput", title: () => t("chart.throughput"), unit: () => "bit/s", tick: atAxisScaled,
+      scale: () => fromZero(1000),
       series: [
         { column: "throughput_bps", label: () => t("series.throughput"), colour: "--throughput", format: bits, width: 1.6, fill: "--throughput-fill" },
       ],
@@ -71,7 +72,7 @@ export function makePanel(rows, { onViewChange }) {
     return makeChart(figure, definition, { sync: "overview", labelled, onZoom: (from, to) => change(views.zoomed(view, from, to)), onReset: reset });
   });
 
-  const window = () => views.windowOf(view, rows.oldest, rows.newest);
+  const window = () => views.windowOf(view, rows.oldest, rows.newest ?? Date.now() / 1000);
 
   function request() {
     if (asked || !shown || document.hidden) return;

@@ -25,7 +25,7 @@ export async function picture(charts, { title, subtitle }) {
   write(ctx, subtitle, SIDE, 50, "13px system-ui, sans-serif", colour("--soft"));
   let top = HEAD;
   for (const chart of drawn) {
-    const heading = chart.unit ? `${chart.title()} (${chart.unit})` : chart.title();
+    const heading = chart.unit ? `${chart.title()} (${chart.unit()})` : chart.title();
     let left = SIDE + write(ctx, heading, SIDE, top + 17, "600 13px system-ui, sans-serif", colour("--ink")) + 20;
     for (const series of chart.series) {
       ctx.strokeStyle = colour(series.colour);

@@ -1,16 +1,18 @@
-// The table of flows. Only the rows in sight are elements, so ten thousand flows cost as much as forty; two empty bodies above and
-// below keep the scroll bar honest.
+// The table of flows. Only the rows in sight are elements, so ten thousand flows cost as much as forty. Each row is laid out by
+// itself (a grid, with explicit roles), since a table would be measured as a whole at every step of a scroll; a row that stays in
+// sight is not touched at all, and only their body is moved.
 //
 // Invariant: the server is asked only while this view is on screen, one request at a time, and the rows don't change order under a
 // hand that scrolls.
 
-import { byId, icon, make, setAttribute, setText } from "./dom.js";
-import { bits, bytes, count, fixed, microseconds } from "./format.js";
-import { t } from "./i18n.js";
+import { byId, make, setAttribute, setText } from "./dom.js";
+import { bits, bytes, count, fixed, microseconds, waiting } from "./format.js";
+import { language, t } from "./i18n.js";
 import { STALLED_FIRST, TABLE_COLUMNS, filtered, pressed, rowsInSight, sorted } from "./table.js";
 
 // As in the style sheet.
 const ROW_HEIGHT = 34;
+const HEAD_HEIGHT = 39;
 const ASK_SECONDS = 1;
 // Reading and sorting more than this takes a while, and nobody reads so many each second.
 const MANY = 3000;
@@ -27,7 +29,7 @@ const CELLS = {
   retrans_count: (flow) => count(flow.retrans_count),
   unacked_segs: (flow) => count(flow.unacked_segs),
   notsent_bytes: (flow) => bytes(flow.notsent_bytes),
-  waiting_us: (flow) => (flow.waiting_us > 0 ? microseconds(flow.waiting_us) : "–"),
+  waiting_us: (flow) => (flow.waiting_us > 0 ? waiting(flow.waiting_us) : "–"),
   throughput_bps: (flow) => bits(flow.throughput_bps),
   current_tps: (flow) => (flow.hold ? t("hold.word") : fixed(flow.current_tps, 1)),
 };
@@ -35,7 +37,8 @@ const CELLS = {
 export function makeStreams() {
   const scroll = byId("streams-scroll");
   const table = byId("streams-table");
-  const [above, body, below] = table.tBodies;
+  const body = table.tBodies[0];
+  // The rows' elements from top to bottom, with what each shows.
   const pool = [];
   let available = true;
   let shown = false;
@@ -46,7 +49,6 @@ export function makeStreams() {
   let timer = null;
   let asking = false;
   let scrolledAt = -Infinity;
-  let awaitingRest = null;
   let asked = false;
 
   const heads = TABLE_COLUMNS.map(({ key }) => {
@@ -55,12 +57,11 @@ export function makeStreams() {
       sort = pressed(sort, key);
       arrange();
     });
-    table.querySelector("colgroup").append(make("col", { className: `c-${key}` }));
     const head = make("th", { scope: "col", className: `c-${key}` }, button);
+    head.setAttribute("role", "columnheader");
     table.tHead.rows[0].append(head);
     return { key, head, button };
   });
-  for (const spacer of [above, below]) spacer.append(make("tr", { ariaHidden: "true" }, make("td", { colSpan: TABLE_COLUMNS.length })));
 
   scroll.addEventListener("scroll", () => {
     scrolledAt = performance.now();
@@ -79,10 +80,13 @@ export function makeStreams() {
     if (!shown || !available || document.hidden || asking) return;
     asking = true;
     try {
+      await handRests();
       const response = await fetch("api/streams", { cache: "no-store" });
-      const body = await response.json();
-      if (!response.ok) throw new Error(body.error?.message ?? `HTTP ${response.status}`);
-      answer = body;
+      const text = await response.text();
+      await handRests();
+      const told = JSON.parse(text);
+      if (!response.ok) throw new Error(told.error?.message ?? `HTTP ${response.status}`);
+      answer = told;
       error = null;
     } catch (failure) {
       error = failure.message;
@@ -90,15 +94,16 @@ export function makeStreams() {
     asking = false;
     const many = (answer?.streams.length ?? 0) > MANY;
     timer = setTimeout(ask, 1000 * (many ? ASK_SECONDS_MANY : ASK_SECONDS));
-    settle();
+    arrange();
   }
 
-  // New flows wait until the hand rests.
-  function settle() {
-    clearTimeout(awaitingRest);
-    const rest = SCROLL_REST_MS - (performance.now() - scrolledAt);
-    if (rest > 0) awaitingRest = setTimeout(settle, rest);
-    else arrange();
+  // Reading and sorting thousands of flows would cost a frame, so both wait.
+  async function handRests() {
+    for (;;) {
+      const wait = SCROLL_REST_MS - (performance.now() - scrolledAt);
+      if (wait <= 0) return;
+      await new Promise((resolve) => setTimeout(resolve, wait));
+    }
   }
 
   function arrange() {
@@ -138,32 +143,64 @@ export function makeStreams() {
 
   function render() {
     const { start, end } = rowsInSight({ scrollTop: scroll.scrollTop, height: scroll.clientHeight, rowHeight: ROW_HEIGHT, total: flows.length });
-    for (const [spacer, rows] of [[above, start], [below, flows.length - end]]) {
-      spacer.hidden = rows <= 0;
-      spacer.rows[0].cells[0].style.height = `${rows * ROW_HEIGHT}px`;
+    table.style.height = `${HEAD_HEIGHT + flows.length * ROW_HEIGHT}px`;
+    body.style.transform = `translateY(${start * ROW_HEIGHT}px)`;
+    while (pool.length < end - start) {
+      pool.push(makeRow());
+      body.append(pool.at(-1).row);
     }
-    while (pool.length < end - start) pool.push(makeRow());
-    for (let row = 0; row < end - start; row++) fill(pool[row], flows[start + row], start + row);
-    while (body.rows.length < end - start) body.append(pool[body.rows.length].row);
-    while (body.rows.length > end - start) body.lastElementChild.remove();
+    turn(start);
+    pool.forEach((slot, at) => {
+      const inSight = start + at < end;
+      if (slot.row.hidden === inSight) slot.row.hidden = !inSight;
+      if (inSight) fill(slot, start + at);
+    });
+  }
+
+  // Elements that leave at one end come in again at the other, in the order in which they are read; those in sight before and after
+  // stay as they are. After a jump nothing stays, and nothing needs to move.
+  function turn(start) {
+    const by = start - (pool[0]?.index ?? start);
+    if (Math.abs(by) >= pool.length) return;
+    for (let step = 0; step < by; step++) {
+      pool.push(pool.shift());
+      body.append(pool.at(-1).row);
+    }
+    for (let step = 0; step > by; step--) {
+      pool.unshift(pool.pop());
+      body.prepend(pool[0].row);
+    }
   }
 
   function makeRow() {
     const row = make("tr");
+    row.setAttribute("role", "row");
     const cells = TABLE_COLUMNS.map(({ key }) => {
-      const text = make("span");
-      const cell = make("td", { className: `c-${key}` }, ...(key === "state" ? [icon("idle"), " ", text] : [text]));
+      const text = document.createTextNode("");
+      const cell = make("td", { className: `c-${key}` }, ...(key === "state" ? [make("i", { className: "shape" }), text] : [text]));
+      cell.setAttribute("role", "cell");
       row.append(cell);
       return text;
     });
-    return { row, cells };
+    return { row, cells, peer: row.firstChild, index: -1, flow: null, language: null };
   }
 
-  function fill({ row, cells }, flow, index) {
-    setAttribute(row, "aria-rowindex", String(index + 2));
-    setAttribute(row, "data-state", flow.state);
-    setAttribute(row.querySelector("use"), "href", `#i-${flow.state}`);
-    TABLE_COLUMNS.forEach(({ key }, column) => setText(cells[column], CELLS[key](flow)));
+  function fill(slot, index) {
+    const flow = flows[index];
+    if (slot.index !== index) {
+      slot.index = index;
+      slot.row.setAttribute("aria-rowindex", String(index + 2));
+    }
+    if (slot.flow === flow && slot.language === language()) return;
+    slot.flow = flow;
+    slot.language = language();
+    setAttribute(slot.row, "data-state", flow.state);
+    // Long addresses may not fit.
+    setAttribute(slot.peer, "title", flow.peer);
+    TABLE_COLUMNS.forEach(({ key }, column) => {
+      const text = CELLS[key](flow);
+      if (slot.cells[column].data !== text) slot.cells[column].data = text;
+    });
   }
 
   document.addEventListener("visibilitychange", ask);

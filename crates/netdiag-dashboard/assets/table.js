@@ -52,10 +52,9 @@ export function filtered(flows, text) {
   });
 }
 
-// The rows to draw: those in sight and a few more, so that a fast hand does not outrun them. Starts at an even row, so that stripes
-// stay where they are.
-export function rowsInSight({ scrollTop, height, rowHeight, total, overscan = 8 }) {
-  const start = Math.max(0, Math.floor(scrollTop / rowHeight) - overscan) & ~1;
+// The rows to draw: those in sight and a few more, so that a fast hand does not outrun them.
+export function rowsInSight({ scrollTop, height, rowHeight, total, overscan = 6 }) {
+  const start = Math.max(0, Math.floor(scrollTop / rowHeight) - overscan);
   const end = Math.min(total, Math.ceil((scrollTop + height) / rowHeight) + overscan);
   return { start: Math.min(start, Math.max(0, end)), end };
 }

@@ -1,0 +1,171 @@
+// What holds the page together: connection, window of time, table of flows, experiment, axes and keys.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+import { START, isSilent, status, step } from "../../assets/connection.js";
+import { emptyArm, faults, progress, withTicks } from "../../assets/phases.js";
+import { fromZero, logarithmic, roundUp } from "../../assets/scales.js";
+import { actionOf } from "../../assets/shortcuts.js";
+import { STALLED_FIRST, filtered, pressed, rowsInSight, sorted } from "../../assets/table.js";
+import * as views from "../../assets/view.js";
+
+const after = (...events) => events.reduce((state, [event, at]) => step(state, event, at), START);
+const LIVE = [
+  [{ kind: "opening" }, 0],
+  [{ kind: "hello", staleAfter: 2 }, 0.1],
+  [{ kind: "now", age: 0.2, stale: false }, 0.2],
+  [{ kind: "live" }, 0.2],
+];
+
+test("a page is connecting until the history is complete, then live", () => {
+  assert.equal(status(START, 0).connection, "connecting");
+  assert.equal(status(after(...LIVE.slice(0, 3)), 0.2).connection, "connecting");
+  assert.equal(status(after(...LIVE), 0.3).connection, "live");
+});
+
+test("data grows stale by the server's word, and by silence alone", () => {
+  const told = after(...LIVE, [{ kind: "now", age: 5, stale: true }, 1]);
+  assert.equal(status(told, 1).connection, "stale");
+  assert.equal(status(after(...LIVE), 4).connection, "stale");
+  assert.equal(status(after(...LIVE), 4).age.toFixed(1), "4.0");
+  const again = step(told, { kind: "now", age: 0.1, stale: false }, 2);
+  assert.equal(status(again, 2).connection, "live");
+});
+
+test("a lost connection is retried after 1, 2, 4, 8, 15, 15 s, and from 1 s again once it was live", () => {
+  let state = after(...LIVE);
+  const waits = [];
+  for (let attempt = 0; attempt < 6; attempt++) {
+    state = step(state, { kind: "failed" }, 100);
+    waits.push(status(state, 100).retryIn);
+    assert.equal(status(state, 100).connection, "lost");
+    state = step(state, { kind: "opening" }, 100);
+    assert.equal(status(state, 100).connection, "lost");
+  }
+  assert.deepEqual(waits, [1, 2, 4, 8, 15, 15]);
+  state = step(step(state, { kind: "live" }, 100), { kind: "failed" }, 100);
+  assert.equal(status(state, 100).retryIn, 1);
+});
+
+test("an open connection that tells nothing is dead after 20 s, later if rows come seldom", () => {
+  assert.equal(isSilent(after(...LIVE), 15), false);
+  assert.equal(isSilent(after(...LIVE), 21), true);
+  assert.equal(isSilent(after(...LIVE, [{ kind: "hello", staleAfter: 120 }, 1]), 200), false);
+  assert.equal(isSilent(after(...LIVE, [{ kind: "failed" }, 1]), 200), false);
+});
+
+test("the window ends now, at the pause, or where it was zoomed to", () => {
+  const check = (view, want) => assert.deepEqual(views.windowOf(view, 1000, 5000), want);
+  check(views.LIVE, { from: 4700, to: 5000 });
+  check(views.withRange(views.LIVE, "all"), { from: 1000, to: 5000 });
+  const held = views.paused(views.LIVE, 4000);
+  check(held, { from: 3700, to: 4000 });
+  check(views.zoomed(held, 3900, 3800), { from: 3800, to: 3900 });
+  check(views.resumed(views.zoomed(held, 3900, 3800)), { from: 4700, to: 5000 });
+  assert.equal(views.isLive(held), false);
+});
+
+test("no window is empty", () => {
+  const width = ({ from, to }) => to - from;
+  assert.ok(width(views.windowOf(views.zoomed(views.LIVE, 5, 5), 0, 9)) >= 1);
+  assert.ok(width(views.windowOf(views.withRange(views.LIVE, "all"), null, null)) >= 1);
+  assert.ok(width(views.windowOf(views.withRange(views.LIVE, "all"), 7, 7)) >= 1);
+});
+
+test("zooming keeps the middle, panning the width", () => {
+  assert.deepEqual(views.scaled(views.LIVE, { from: 100, to: 200 }, 0.5).zoom, { from: 125, to: 175 });
+  assert.deepEqual(views.panned(views.LIVE, { from: 100, to: 200 }, -0.25).zoom, { from: 75, to: 175 });
+});
+
+const flow = (peer, more = {}) => ({ peer, local: "10.0.0.1:8000", state: "clear", cause: null, waiting_us: 0, p95_rtt_us: null, ...more });
+const peers = (flows) => flows.map(({ peer }) => peer).join(" ");
+
+test("stalled flows come first, those that wait longest before the others", () => {
+  const flows = [flow("a"), flow("b", { state: "stalled", waiting_us: 5 }), flow("c", { state: "constrained" }), flow("d", { state: "stalled", waiting_us: 9 })];
+  assert.equal(peers(sorted(flows, STALLED_FIRST)), "d b c a");
+  assert.equal(peers(flows), "a b c d");
+});
+
+test("flows without a value are last in both directions", () => {
+  const flows = [flow("a"), flow("b", { p95_rtt_us: 5 }), flow("c", { p95_rtt_us: 9 })];
+  assert.equal(peers(sorted(flows, { key: "p95_rtt_us", direction: "ascending" })), "b c a");
+  assert.equal(peers(sorted(flows, { key: "p95_rtt_us", direction: "descending" })), "c b a");
+});
+
+test("pressing a head sorts by it, again the other way", () => {
+  const once = pressed(STALLED_FIRST, "peer");
+  assert.deepEqual(once, { key: "peer", direction: "ascending" });
+  assert.deepEqual(pressed(once, "peer"), { key: "peer", direction: "descending" });
+  assert.equal(pressed(once, "p95_rtt_us").direction, "descending");
+});
+
+test("the filter wants every word, in any of its four fields", () => {
+  const flows = [flow("10.0.0.2:1", { state: "stalled", cause: "path" }), flow("10.0.0.3:1"), flow("[2001:DB8::1]:9")];
+  const check = (text, want) => assert.equal(peers(filtered(flows, text)), want);
+  check("", peers(flows));
+  check("  STALLED  path ", "10.0.0.2:1");
+  check("10.0.0 8000", "10.0.0.2:1 10.0.0.3:1 [2001:DB8::1]:9");
+  check("db8::", "[2001:DB8::1]:9");
+  check("nothing", "");
+});
+
+test("the rows in sight are few, whatever there is", () => {
+  const sight = (scrollTop, total) => rowsInSight({ scrollTop, height: 340, rowHeight: 34, total, overscan: 2 });
+  assert.deepEqual(sight(0, 10_000), { start: 0, end: 12 });
+  assert.deepEqual(sight(3400, 10_000), { start: 98, end: 112 });
+  assert.deepEqual(sight(339_660, 10_000), { start: 9988, end: 10_000 });
+  assert.deepEqual(sight(9999, 3), { start: 3, end: 3 });
+  assert.deepEqual(sight(0, 0), { start: 0, end: 0 });
+});
+
+const EXPERIMENT = {
+  seconds: 60,
+  phases: [
+    { name: "calm", from_seconds: 0, to_seconds: 12, fault: false },
+    { name: "loss", from_seconds: 12, to_seconds: 60, fault: true },
+  ],
+};
+
+test("an experiment is where its arms are", () => {
+  const arm = withTicks(emptyArm(), { arm: 0, seconds: [11.5, 12], health: [1, 0.5] });
+  assert.deepEqual(progress(EXPERIMENT, [arm, emptyArm()]), { at: 12, phase: 1, left: 48 });
+  assert.deepEqual(progress(EXPERIMENT, []), { at: 0, phase: 0, left: 60 });
+  assert.deepEqual(faults(EXPERIMENT), [[12, 60]]);
+  assert.equal(arm.rtt_p95[0], null);
+});
+
+test("an arm's ticks are bounded and keep their extremes", () => {
+  let arm = emptyArm();
+  for (let tick = 0; tick < 40_000; tick++) {
+    arm = withTicks(arm, { seconds: [tick / 2], retrans: [tick === 777 ? 99 : 0] });
+  }
+  assert.ok(arm.t.length <= 6000, `${arm.t.length}`);
+  assert.equal(Math.max(...arm.retrans), 99);
+});
+
+test("axes start at zero, end at round numbers and hold their values", () => {
+  assert.equal(roundUp(0), 0);
+  assert.equal(roundUp(137), 150);
+  assert.equal(roundUp(0.021), 0.03);
+  assert.deepEqual(fromZero(4)(null, null, null), [0, 4]);
+  assert.deepEqual(fromZero(4)(null, 0, 96), [0, 100]);
+  for (const [min, max] of [[0.2, 900], [20, 20], [0, 5], [null, null]]) {
+    const [low, high] = logarithmic(null, min, max);
+    assert.ok(low > 0 && low < high);
+    if (max) assert.ok(high > max && (min <= 0 || low < min));
+  }
+});
+
+test("keys act, but not where they mean something else", () => {
+  const target = (tag) => ({ closest: (selector) => (tag && selector.includes(tag) ? { matches: (wanted) => wanted.includes(tag) } : null) });
+  const press = (key, tag, more = {}) => actionOf({ key, target: target(tag), ...more });
+  assert.equal(press("1"), "range.60");
+  assert.equal(press(" "), "pause");
+  assert.equal(press("L"), "scale");
+  assert.equal(press("x"), null);
+  assert.equal(press("1", "input"), null);
+  assert.equal(press(" ", "button"), null);
+  assert.equal(press("2", "button"), "range.300");
+  assert.equal(press("ArrowLeft", "[role='region']"), null);
+  assert.equal(press("1", null, { ctrlKey: true }), null);
+});
