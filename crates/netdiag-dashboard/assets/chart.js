@@ -15,7 +15,7 @@ const FONT = "12px system-ui, sans-serif";
 
 // `series`: [{ column, label: () => text, colour: "--name", format, width, dash, fill, bars }]; `scale(log)`: uPlot's range function;
 // `tick`: text of a value at the axis; `unit` and `note` (what shading means): () => text; `time`: whether x is Unix time; `labelled`: whether x is written below.
-export function makeChart(host, definition, { sync, time = true, labelled = true, onZoom, onReset }) {
+export function makeChart(host, definition, { sync, time = true, labelled = true, onZoom, onReset, onCursor }) {
   const title = make("h3");
   const legend = make("ul", { className: "legend" });
   const plot = make("div", { className: "plot" });
@@ -75,13 +75,13 @@ export function makeChart(host, definition, { sync, time = true, labelled = true
       },
       axes: [
         { stroke: soft, grid, ticks: { show: false }, font: FONT, size: labelled ? 24 : 4, gap: 4, space: time ? 76 : 56, values: xLabels },
-        { stroke: soft, grid, ticks: { show: false }, font: FONT, size: AXIS_WIDTH, gap: 6, space: 24, values: yLabels },
+        { stroke: soft, grid, ticks: { show: false }, font: FONT, size: AXIS_WIDTH, gap: 6, space: 24, values: yLabels, filter: shown.log ? logLabels : undefined },
       ],
       series: [{}, ...definition.series.map(drawn)],
       bands: definition.bands?.map((band) => ({ series: band.series, fill: () => colour(band.fill) })) ?? [],
       hooks: {
         drawClear: [shade],
-        setCursor: [tell],
+        setCursor: [tell, (chart) => onCursor?.(shown.data[0][chart.cursor.idx] ?? null)],
         setSelect: [select],
       },
     };
@@ -96,6 +96,13 @@ export function makeChart(host, definition, { sync, time = true, labelled = true
 
   function yLabels(_, splits) {
     return splits.map((value) => (value === null ? null : definition.tick(value)));
+  }
+
+  // Every tenth, or 1, 2 and 5 where a decade is high enough for them.
+  function logLabels(chart, splits) {
+    const decade = Math.abs(chart.valToPos(10, "y") - chart.valToPos(1, "y"));
+    const wanted = decade > 60 ? [1, 2, 5] : [1];
+    return splits.map((value) => (wanted.includes(Math.round(value / 10 ** Math.floor(Math.log10(value) + 1e-9))) ? value : null));
   }
 
   function drawn(series) {

@@ -78,6 +78,7 @@ export const MESSAGES = {
   "pause": ["Pause", "暂停"],
   "resume": ["Resume", "继续"],
   "paused": ["paused", "已暂停"],
+  "cursor": ["values at {time}", "{time} 的值"],
   "zoom.reset": ["Back to now", "回到现在"],
   "scale.label": ["RTT scale", "RTT 刻度"],
   "scale.linear": ["RTT linear", "RTT 线性"],

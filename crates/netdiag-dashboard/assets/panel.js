@@ -41,7 +41,7 @@ function definitions(maxTps) {
     },
     {
       key: "rate", title: () => t("chart.rate"), unit: () => t("unit.tps"), tick: atAxis,
-      scale: () => (chart, min, max) => [0, Math.max(maxTps() * 1.04, fromZero(1)(chart, min, max)[1])],
+      scale: () => (chart, min, max) => (max <= maxTps() ? [0, maxTps() * 1.04] : fromZero(1)(chart, min, max)),
       series: [
         { column: "current_tps", label: () => t("series.current"), colour: "--rate", format: tps, width: 2.2, fill: "--rate-fill" },
         { column: "target_tps", label: () => t("series.target"), colour: "--target", format: tps, width: 1.6, dash: [5, 4] },
@@ -63,13 +63,14 @@ export function makePanel(rows, { onViewChange }) {
   let maxTps = 0;
   let shown = false;
   let asked = false;
+  let cursorAt = null;
   const host = byId("charts");
   const all = definitions(() => maxTps);
   const charts = all.map((definition, index) => {
     const figure = make("section", { className: "chart", data: { chart: definition.key } });
     host.append(figure);
     const labelled = index === all.length - 1;
-    return makeChart(figure, definition, { sync: "overview", labelled, onZoom: (from, to) => change(views.zoomed(view, from, to)), onReset: reset });
+    return makeChart(figure, definition, { sync: "overview", labelled, onZoom: (from, to) => change(views.zoomed(view, from, to)), onReset: reset, onCursor });
   });
 
   const window = () => views.windowOf(view, rows.oldest, rows.newest ?? Date.now() / 1000);
@@ -97,11 +98,24 @@ export function makePanel(rows, { onViewChange }) {
       const drawn = chart.series.map(({ column }) => (rounded ? data[column].map(positive) : data[column]));
       chart.draw([times, ...drawn], { from, to }, { newest, spans: shaded, log: rounded });
     });
-    const date = to - from > 86_400;
-    const text = `${clock(from, { withDate: date })} – ${clock(to, { withDate: date })}`;
-    setText(byId("window"), rows.newest === null ? "" : view.pausedAt !== null ? `${text} (${t("paused")})` : text);
+    tell();
     performance.clearMarks("netdiag:drawn");
     performance.mark("netdiag:drawn");
+  }
+
+  function onCursor(time) {
+    if (time === cursorAt) return;
+    cursorAt = time;
+    tell();
+  }
+
+  function tell() {
+    const { from, to } = window();
+    const withDate = to - from > 86_400;
+    const parts = [`${clock(from, { withDate })} – ${clock(to, { withDate })}`];
+    if (view.pausedAt !== null) parts.push(t("paused"));
+    if (cursorAt !== null) parts.push(t("cursor", { time: clock(cursorAt, { withDate }) }));
+    setText(byId("window"), rows.newest === null ? "" : parts.join(" · "));
   }
 
   function change(next) {
