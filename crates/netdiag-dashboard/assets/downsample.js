@@ -3,35 +3,36 @@
 //
 // Invariant: the result has at most two points for each bucket and one for each gap, and no value that the rows don't have.
 
-// Columns for uPlot: times first, then the named columns. Where two rows are further apart than `gapAfter(time)` seconds, a null
-// lies between them, so that no line is drawn over what nobody measured.
-export function downsample(columns, names, { from, to, buckets, gapAfter = () => Infinity }) {
+// Columns for uPlot: times first, then the named columns. Where rows are missing a null lies between the others, so that no line is
+// drawn over what nobody measured.
+export function downsample(columns, names, { from, to, buckets }) {
   const out = [[], ...names.map(() => [])];
   const { t } = columns;
   const width = (to - from) / buckets;
   const every = t.length <= 2 * buckets || !(width > 0);
-  for (let start = 0; start < t.length; ) {
-    if (start > 0 && t[start] - t[start - 1] > gapAfter(t[start])) {
+  for (let start = 0, gap = false; start < t.length; ) {
+    if (gap) {
       out[0].push((t[start - 1] + t[start]) / 2);
       names.forEach((_, series) => out[series + 1].push(null));
     }
     // Buckets lie at multiples of their width, not at the edge of the window, so that points don't flicker as it moves on.
     const bucket = Math.floor(t[start] / width);
     let end = start + 1;
-    if (!every) while (end < t.length && Math.floor(t[end] / width) === bucket && t[end] - t[end - 1] <= gapAfter(t[end])) end++;
+    gap = isGap(t, end);
+    while (!every && !gap && end < t.length && Math.floor(t[end] / width) === bucket) gap = isGap(t, ++end);
     if (end - start === 1) {
       out[0].push(t[start]);
       names.forEach((name, series) => out[series + 1].push(columns[name][start]));
     } else {
       out[0].push(t[start], t[end - 1]);
-      names.forEach((name, series) => out[series + 1].push(...extremes(columns[name], start, end)));
+      names.forEach((name, series) => pushExtremes(out[series + 1], columns[name], start, end));
     }
     start = end;
   }
   return out;
 }
 
-function extremes(values, start, end) {
+function pushExtremes(out, values, start, end) {
   let least = -1;
   let most = -1;
   for (let row = start; row < end; row++) {
@@ -40,8 +41,9 @@ function extremes(values, start, end) {
     if (least < 0 || value < values[least]) least = row;
     if (most < 0 || value > values[most]) most = row;
   }
-  if (least < 0) return [null, null];
-  return least <= most ? [values[least], values[most]] : [values[most], values[least]];
+  if (least < 0) out.push(null, null);
+  else if (least <= most) out.push(values[least], values[most]);
+  else out.push(values[most], values[least]);
 }
 
 // The spans of time in which `flags` is above zero, as [from, to]. Each reaches to the row after it: a flag holds until the next.
@@ -59,13 +61,20 @@ export function spans(times, flags) {
   return found;
 }
 
-// How far apart rows may be before the time between them counts as unmeasured: a few intervals, or what thinning leaves between
-// the rows of an earlier day. The ages are those at which both the server and the page may have thinned.
-export function gapRule(newest, interval) {
-  const usual = Math.max(5, 4 * (interval ?? 0));
-  return (time) => {
-    const age = newest - time;
-    if (age > 20 * 3600) return Math.max(usual, 400);
-    return age > 1800 ? Math.max(usual, 45) : usual;
-  };
+// An interval that failed now and then is no gap.
+const SHORTEST_GAP_SECONDS = 3;
+const NEIGHBOURS = 8;
+
+// Whether rows are missing before this one: its step is more than four times the upper quartile of the steps around it. They are
+// asked, rather than the sampling interval, because history comes thinned by its age; in pairs, hence the quartile.
+export function isGap(times, index) {
+  const step = times[index] - times[index - 1];
+  if (!(step > SHORTEST_GAP_SECONDS)) return false;
+  const first = Math.max(1, index - NEIGHBOURS);
+  const last = Math.min(times.length - 1, index + NEIGHBOURS);
+  let lacking = Math.ceil((last - first) / 4);
+  for (let at = first; at <= last && lacking > 0; at++) {
+    if (at !== index && 4 * (times[at] - times[at - 1]) >= step) lacking--;
+  }
+  return lacking > 0;
 }

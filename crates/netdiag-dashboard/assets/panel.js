@@ -5,7 +5,7 @@
 
 import { makeChart } from "./chart.js";
 import { byId, make, setAttribute, setText } from "./dom.js";
-import { downsample, gapRule, spans } from "./downsample.js";
+import { downsample, spans } from "./downsample.js";
 import { atAxis, atAxisScaled, bits, clock, count, fixed, milliseconds } from "./format.js";
 import { t } from "./i18n.js";
 import { fromZero, logarithmic } from "./scales.js";
@@ -88,8 +88,7 @@ export function makePanel(rows, { onViewChange }) {
     const { from, to } = window();
     const buckets = charts[0].plotWidth();
     const columns = rows.slice(from, to, { names: ["t", ...NAMES], margin: 1 });
-    const gapAfter = gapRule(rows.newest ?? 0, rows.interval);
-    const [times, ...values] = downsample(columns, NAMES, { from, to, buckets, gapAfter });
+    const [times, ...values] = downsample(columns, NAMES, { from, to, buckets });
     const data = Object.fromEntries(NAMES.map((name, index) => [name, values[index]]));
     const newest = Object.fromEntries(NAMES.map((name) => [name, columns[name].at(-1) ?? null]));
     const shaded = spans(times, data.anomaly);

@@ -63,17 +63,10 @@ export class Rows {
     for (const tier of this.#tiers()) {
       const start = Math.max(0, lowerBound(tier.t, from) - margin);
       const end = Math.min(tier.t.length, upperBound(tier.t, to) + margin);
-      for (const name of names) for (let row = start; row < end; row++) out[name].push(tier[name][row]);
+      if (start >= end) continue;
+      for (const name of names) out[name] = out[name].concat(tier[name].slice(start, end));
     }
     return out;
-  }
-
-  // The usual seconds between the newest rows, or null while there are too few.
-  get interval() {
-    const times = this.#fine.t.slice(-32);
-    if (times.length < 3) return null;
-    const steps = times.slice(1).map((time, index) => time - times[index]).sort((a, b) => a - b);
-    return steps[steps.length >> 1];
   }
 
   #tiers() {

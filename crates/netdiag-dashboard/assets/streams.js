@@ -40,7 +40,8 @@ export function makeStreams() {
   const body = table.tBodies[0];
   // The rows' elements from top to bottom, with what each shows.
   const pool = [];
-  let available = true;
+  // Whether there are flows to ask for; null until the server has said so.
+  let available = null;
   let shown = false;
   let sort = STALLED_FIRST;
   let answer = null;
@@ -124,9 +125,10 @@ export function makeStreams() {
   }
 
   function tell(all) {
-    const about = !available ? "csv" : error ? "error" : answer && all.length === 0 ? "none" : answer && flows.length === 0 ? "match" : null;
+    const about = available === false ? "csv" : error ? "error" : answer && all.length === 0 ? "none" : answer && flows.length === 0 ? "match" : null;
     byId("streams-notice").hidden = about === null;
-    scroll.hidden = !available || (answer !== null && flows.length === 0);
+    for (const id of ["streams-tools", "streams-count"]) byId(id).hidden = available === false;
+    scroll.hidden = available === false || (answer !== null && flows.length === 0);
     if (about === null) return;
     setText(byId("streams-notice-title"), about === "error" ? t("streams.error") : t(`streams.${about}.title`));
     setText(byId("streams-notice-text"), about === "error" ? error : t(`streams.${about}.text`));

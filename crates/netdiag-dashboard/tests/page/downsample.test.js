@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { downsample, gapRule, spans } from "../../assets/downsample.js";
+import { downsample, isGap, spans } from "../../assets/downsample.js";
 
 const HOUR = { from: 0, to: 3600, buckets: 500 };
 
@@ -48,17 +48,32 @@ test("buckets without a value are null", () => {
   assert.equal(values[times.findIndex((time) => time > 2000)], null);
 });
 
+const steady = (from, count, step) => Array.from({ length: count }, (_, index) => from + index * step);
+
 test("time that nobody measured gets a null between its ends", () => {
-  const columns = { t: [0, 1, 100, 101], x: [1, 2, 3, 4] };
-  const [times, values] = downsample(columns, ["x"], { from: 0, to: 101, buckets: 50, gapAfter: () => 5 });
-  assert.deepEqual(times, [0, 1, 50.5, 100, 101]);
-  assert.deepEqual(values, [1, 2, null, 3, 4]);
+  const t = [...steady(0, 20, 1), ...steady(100, 20, 1)];
+  const [times, values] = downsample({ t, x: t.map(() => 1) }, ["x"], { from: 0, to: 120, buckets: 50 });
+  assert.equal(times[values.indexOf(null)], 59.5);
+  assert.equal(values.filter((value) => value === null).length, 1);
 });
 
 test("a gap inside one bucket is a gap too", () => {
-  const columns = { t: [0, 0.1, 0.2, 0.9, 1, 1.1], x: [1, 1, 1, 1, 1, 1] };
-  const [, values] = downsample(columns, ["x"], { from: 0, to: 2, buckets: 1, gapAfter: () => 0.5 });
-  assert.ok(values.includes(null));
+  const t = [...steady(0, 20, 0.5), ...steady(50, 20, 0.5)];
+  assert.ok(downsample({ t, x: t.map(() => 1) }, ["x"], { from: 0, to: 100, buckets: 1 })[1].includes(null));
+});
+
+test("what thinning leaves is no gap, nor is where it begins; a longer pause is", () => {
+  const pairs = (from, count, bucket) => steady(from, count, bucket).flatMap((start) => [start, start + bucket - 0.5]);
+  const times = [...pairs(0, 50, 120), ...pairs(6000, 60, 10), ...steady(6600, 100, 0.5)];
+  assert.deepEqual(times.filter((_, index) => index > 0 && isGap(times, index)), []);
+  const paused = times.map((time) => (time < 6300 ? time : time + 90));
+  assert.deepEqual(paused.filter((_, index) => index > 0 && isGap(paused, index)), [6390]);
+});
+
+test("an interval of a minute has no gaps; two rows alone have none", () => {
+  const times = steady(0, 20, 60);
+  assert.ok(!times.some((_, index) => index > 0 && isGap(times, index)));
+  assert.equal(isGap([0, 1000], 1), false);
 });
 
 test("a window without width does not divide by it", () => {
@@ -68,13 +83,4 @@ test("a window without width does not divide by it", () => {
 test("spans join what is flagged, each until the next row", () => {
   assert.deepEqual(spans([0, 1, 2, 3, 4, 5], [0, 1, 1, 0, null, 1]), [[1, 3], [5, 5]]);
   assert.deepEqual(spans([], []), []);
-});
-
-test("the gap rule follows the interval and what thinning leaves", () => {
-  const rule = gapRule(100_000, 0.5);
-  assert.equal(rule(99_990), 5);
-  assert.equal(rule(100_000 - 7200), 45);
-  assert.equal(rule(0), 400);
-  assert.equal(gapRule(100_000, 60)(99_990), 240);
-  assert.equal(gapRule(100_000, null)(99_990), 5);
 });

@@ -77,13 +77,6 @@ test("a margin takes one more row at each end", () => {
   assert.deepEqual(t, [2, 3, 4, 5, 6].map((second) => START + second));
 });
 
-test("the interval is the usual step, not the mean", () => {
-  const rows = new Rows();
-  assert.equal(rows.interval, null);
-  rows.append(batch([0, 0.5, 1, 1.5, 60, 60.5, 61].map((second) => START + second)));
-  assert.equal(rows.interval, 0.5);
-});
-
 test("thinning twice is thinning once", () => {
   const columns = batch(every(0.5, 1000), { rtt_p95: every(0.5, 1000).map((_, index) => (index * 7919) % 101) });
   const once = thin(columns, 10);
