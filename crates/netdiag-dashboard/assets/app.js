@@ -163,6 +163,7 @@ function connect() {
     },
     onLive() {
       panel.request();
+      experiment.historyIsComplete();
       // Two frames: in the first the charts are drawn.
       requestAnimationFrame(() => requestAnimationFrame(() => (root.dataset.ready = "true")));
     },

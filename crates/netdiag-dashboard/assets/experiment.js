@@ -26,6 +26,7 @@ const CHARTS = [
 
 export function makeExperiment() {
   let experiment = null;
+  let told = false;
   let arms = [];
   let cards = [];
   let charts = [];
@@ -33,8 +34,9 @@ export function makeExperiment() {
   let asked = false;
 
   function start(next) {
-    const same = experiment !== null && JSON.stringify(experiment.arms) === JSON.stringify(next.arms) && experiment.scenario === next.scenario && !(next.running && !experiment.running);
+    const same = experiment !== null && isSame(experiment, next);
     experiment = next;
+    told = true;
     if (!same) {
       arms = next.arms.map(emptyArm);
       build();
@@ -89,7 +91,10 @@ export function makeExperiment() {
   function show() {
     byId("experiment-none").hidden = experiment !== null;
     byId("experiment-body").hidden = experiment === null;
-    if (!experiment) return;
+    if (!experiment) {
+      for (const id of ["experiment-lead", "experiment-progress"]) setText(byId(id), "");
+      return;
+    }
     setText(byId("experiment-lead"), `${experiment.scenario}: ${experiment.description}`);
     const { at, phase, left } = progress(experiment, arms);
     const total = duration(experiment.seconds);
@@ -149,9 +154,14 @@ export function makeExperiment() {
   return {
     start,
     running: () => experiment?.running ?? false,
-    // The server tells all of it again after each connect.
+    // The server tells all of it again after each connect, unless it is another server that has none.
     forget() {
       arms = arms.map(emptyArm);
+      told = false;
+    },
+    historyIsComplete() {
+      if (!told) experiment = null;
+      show();
     },
     ticks(batch) {
       if (!arms[batch.arm]) return;
@@ -170,6 +180,12 @@ export function makeExperiment() {
       show();
     },
   };
+}
+
+// Whether two events speak of the same experiment; one that runs again is another.
+function isSame(before, after) {
+  if (after.running && !before.running) return false;
+  return before.scenario === after.scenario && JSON.stringify(before.arms) === JSON.stringify(after.arms);
 }
 
 const colourOf = (index) => `--arm${Math.min(index, COLOURS - 1)}`;

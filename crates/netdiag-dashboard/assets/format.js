@@ -1,4 +1,4 @@
-// Numbers, units and times as text. A figure space pads nothing here: tabular numerals do, in the style sheet.
+// Numbers, units and times as text. Units are symbols of the SI, which need no translation.
 //
 // Invariant: null is a dash in every function, never zero: what was not measured is not shown as good.
 

@@ -90,7 +90,8 @@ export function makeOverview() {
   }
 
   function showEmpty() {
-    const empty = hello !== null && newest === null;
+    // Only once the history is complete: until then rows may still come.
+    const empty = hello !== null && newest === null && ["live", "stale"].includes(status.connection);
     byId("empty").hidden = !empty;
     for (const id of ["tools", "charts"]) byId(id).hidden = empty;
     if (!empty) return;

@@ -93,9 +93,9 @@ export function makePanel(rows, { onViewChange }) {
     const newest = Object.fromEntries(NAMES.map((name) => [name, columns[name].at(-1) ?? null]));
     const shaded = spans(times, data.anomaly);
     charts.forEach((chart, index) => {
-      const rounded = all[index].key === "rtt" && log;
-      const drawn = chart.series.map(({ column }) => (rounded ? data[column].map(positive) : data[column]));
-      chart.draw([times, ...drawn], { from, to }, { newest, spans: shaded, log: rounded });
+      const logarithmically = all[index].key === "rtt" && log;
+      const drawn = chart.series.map(({ column }) => (logarithmically ? data[column].map(positive) : data[column]));
+      chart.draw([times, ...drawn], { from, to }, { newest, spans: shaded, log: logarithmically });
     });
     tell();
     performance.clearMarks("netdiag:drawn");
