@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use netdiag_pacer::Hint;
-use netdiag_telemetry::{FlowKey, LinkSample, Liveness};
+use netdiag_telemetry::{FlowKey, LinkSample, Liveness, Row};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -20,6 +20,8 @@ pub struct Board {
     streams: Vec<StreamEntry>,
     /// Telemetry tells no peers apart, so the host's hint is every peer's.
     pub(crate) host_only: bool,
+    /// The host's interval itself, for who wants more than the hint; `None` before the first.
+    pub row: Option<Row>,
     /// When the telemetry behind the hints was sampled; `None` before the first sample.
     pub sampled_at: Option<Instant>,
     /// What the probe had no room for so far, by kind.
@@ -50,7 +52,7 @@ impl Board {
         sampled_at: Option<Instant>,
     ) -> Self {
         streams.sort_unstable_by_key(|stream| (stream.key.peer, stream.key));
-        Self { host, peers, streams, host_only: false, sampled_at, lost: Vec::new() }
+        Self { host, peers, streams, host_only: false, row: None, sampled_at, lost: Vec::new() }
     }
 
     /// A board from telemetry of the host as a whole: its hint is also that of every peer and stream.

@@ -1,5 +1,7 @@
 //! `GET /v1/events`: hints pushed as server-sent events, one per sampling interval.
 //!
+//! With `rows=true` each is preceded by the interval itself, an event `row` whose data is a line of `net_data.csv`.
+//!
 //! Each stream waits on the board's watch channel, which holds the newest board and nothing else: a client that reads
 //! slowly misses boards, and a client that does not read at all holds one event and one permit.
 
@@ -10,10 +12,11 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
+use netdiag_http::Problem;
+use netdiag_telemetry::csv;
 use tokio::sync::Semaphore;
 
-use crate::problem::Problem;
 use crate::query::Target;
 use crate::routes::Shared;
 
@@ -28,8 +31,8 @@ pub(crate) fn permits() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(MOST_STREAMS))
 }
 
-/// The response: the present hint at once, then one per board.
-pub(crate) fn respond(shared: &Shared, target: Target) -> Response {
+/// The response: the present hint at once, then one per board; `rows` for the host's rows between them.
+pub(crate) fn respond(shared: &Shared, target: Target, rows: bool) -> Response {
     let Ok(permit) = Arc::clone(&shared.event_permits).try_acquire_owned() else {
         let message =
             format!("{MOST_STREAMS} event streams are open already; poll /v1/hint instead");
@@ -40,13 +43,18 @@ pub(crate) fn respond(shared: &Shared, target: Target) -> Response {
     let state = (boards, shared.clone(), permit);
     let events = stream::unfold(state, move |(mut boards, shared, permit)| async move {
         // Without a new board the hint goes stale, which must be told too. A board that will never come ends the stream.
-        match tokio::time::timeout(shared.options.stale_after, boards.changed()).await {
-            Ok(Ok(())) | Err(_) => {}
+        let changed = tokio::time::timeout(shared.options.stale_after, boards.changed()).await;
+        let row = match changed {
+            Ok(Ok(())) if rows => boards.borrow_and_update().row,
+            Ok(Ok(())) | Err(_) => None,
             Ok(Err(_closed)) => return None,
-        }
+        };
+        let row =
+            row.map(|row| Event::default().event("row").data(csv::format_row(&row).trim_end()));
         let hint = shared.hint(target);
-        let event = Event::default().event("hint").json_data(&hint).unwrap_or_default();
-        Some((Ok::<_, Infallible>(event), (boards, shared, permit)))
+        let hint = Event::default().event("hint").json_data(&hint).unwrap_or_default();
+        let events = row.into_iter().chain([hint]).map(Ok::<_, Infallible>);
+        Some((stream::iter(events), (boards, shared, permit)))
     });
-    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+    Sse::new(events.flatten()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
 }

@@ -1,12 +1,11 @@
-//! The query parameters: `peer`, `limit`, `offset`.
+//! The query parameters: `peer`, `rows`, `limit`, `offset`.
 
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::StatusCode;
+use netdiag_http::Problem;
 use netdiag_telemetry::canonical;
 use serde::Deserialize;
-
-use crate::problem::Problem;
 
 /// Most streams in one answer: about a megabyte.
 const MOST_STREAMS: usize = 1000;
@@ -41,6 +40,21 @@ impl HintQuery {
                 Err(Problem::new(StatusCode::BAD_REQUEST, message))
             }
         }
+    }
+}
+
+/// Of an event stream.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct EventsQuery {
+    peer: Option<String>,
+    /// Send the host's rows, too.
+    #[serde(default)]
+    pub(crate) rows: bool,
+}
+
+impl EventsQuery {
+    pub(crate) fn target(&self) -> Result<Target, Problem> {
+        HintQuery { peer: self.peer.clone() }.target()
     }
 }
 

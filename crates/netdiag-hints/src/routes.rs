@@ -9,17 +9,16 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use netdiag_http::{Exposure, Gate, Problem};
 use netdiag_pacer::{Hint, State as HintState, TpsRange, WhenStale};
 use netdiag_telemetry::Scope;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::auth::Exposure;
 use crate::board::{Board, StreamView};
 use crate::events;
 use crate::metrics::Metrics;
-use crate::problem::Problem;
-use crate::query::{HintQuery, PageQuery, Target};
+use crate::query::{EventsQuery, HintQuery, PageQuery, Target};
 
 /// The paths, for the 404 and for the metrics' label.
 const PATHS: [&str; 8] = [
@@ -55,13 +54,22 @@ pub(crate) struct Shared {
     pub(crate) boards: watch::Receiver<Arc<Board>>,
     pub(crate) options: Arc<Options>,
     pub(crate) event_permits: Arc<Semaphore>,
+    gate: Arc<Gate>,
     metrics: Arc<Metrics>,
 }
 
 /// The hint server's routes over the newest of `boards`.
 pub fn router(boards: watch::Receiver<Arc<Board>>, options: Options) -> Router {
+    let gate = Gate {
+        exposure: options.exposure.clone(),
+        // Probes of an orchestrator carry no secrets.
+        open: |path| matches!(path, "/livez" | "/readyz"),
+        largest_body: LARGEST_BODY,
+        sessions: false,
+    };
     let shared = Shared {
         boards,
+        gate: Arc::new(gate),
         options: Arc::new(options),
         event_permits: events::permits(),
         metrics: Arc::new(Metrics::new()),
@@ -141,10 +149,10 @@ async fn streams(
 
 async fn push(
     State(shared): State<Shared>,
-    query: Result<Query<HintQuery>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<EventsQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, Problem> {
-    let target = valid(query)?.target()?;
-    Ok(events::respond(&shared, target))
+    let query = valid(query)?;
+    Ok(events::respond(&shared, query.target()?, query.rows))
 }
 
 async fn live() -> &'static str {
@@ -201,58 +209,12 @@ fn valid<T>(
 async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let asked = request.uri().path();
     let path = PATHS.iter().find(|path| **path == asked).copied().unwrap_or("other");
-    let response = match refusal(&shared, &request, path) {
+    let response = match shared.gate.refusal(&request) {
         Some(response) => response,
         None => next.run(request).await,
     };
     shared.metrics.count(path, response.status().as_u16());
     response
-}
-
-/// Why a request is not let in, if it is not.
-fn refusal(shared: &Shared, request: &Request, path: &str) -> Option<Response> {
-    let headers = request.headers();
-    let text = |name| headers.get(name).map(|value| value.as_bytes());
-    let length =
-        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if length > Some(LARGEST_BODY) || headers.contains_key(header::TRANSFER_ENCODING) {
-        let message =
-            format!("no body is expected, and none above {LARGEST_BODY} bytes is accepted");
-        return Some(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, message).into_response());
-    }
-    let exposure = &shared.options.exposure;
-    if exposure.is_local() && !text(header::HOST).is_none_or(names_this_host) {
-        let message =
-            "this server is for this host alone: ask for it as localhost or by its address";
-        return Some(Problem::new(StatusCode::MISDIRECTED_REQUEST, message).into_response());
-    }
-    // Probes of an orchestrator carry no secrets.
-    let is_probe = matches!(path, "/livez" | "/readyz");
-    if let Some(token) = exposure.token()
-        && !is_probe
-        && !token.admits(text(header::AUTHORIZATION))
-    {
-        let problem = Problem::new(
-            StatusCode::UNAUTHORIZED,
-            "give the token of --auth-token-file as `Authorization: Bearer TOKEN`",
-        );
-        return Some(([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response());
-    }
-    None
-}
-
-/// Whether a `Host` header means this host whoever resolves it: localhost or an address.
-fn names_this_host(host: &[u8]) -> bool {
-    let Ok(host) = std::str::from_utf8(host) else { return false };
-    if host.parse::<std::net::SocketAddr>().is_ok() {
-        return true;
-    }
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.parse::<u16>().is_ok() && !name.contains(':') => name,
-        _ => host,
-    };
-    let bare = name.trim_start_matches('[').trim_end_matches(']');
-    bare.parse::<std::net::IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost")
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use netdiag_hints::{Board, Exposure, Limits, Options, router, serve};
+use netdiag_hints::{Board, Options, router};
+use netdiag_http::{Exposure, Limits, serve};
 use netdiag_pacer::{Hint, TpsRange, WhenStale};
 use netdiag_telemetry::{Scope, Tps};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -18,7 +18,6 @@ pub mod client;
 mod device;
 mod emulator;
 pub mod engine;
-mod http;
 mod jitter;
 mod lab;
 mod link;

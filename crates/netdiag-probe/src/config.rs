@@ -56,18 +56,18 @@ pub struct FlowFilter {
     pub netns: Option<PathBuf>,
     /// Leave out this port of our own network namespace, at either end of a connection that stays on the host: those who
     /// ask a server for what it sees would otherwise be seen themselves.
-    pub except_port: Option<u16>,
+    pub except_ports: Vec<u16>,
 }
 
 impl FlowFilter {
     /// Whether a flow of our own namespace is one of those to leave out.
     pub(crate) fn excepts(&self, key: &FlowKey) -> bool {
-        self.except_port.is_some_and(|port| {
-            key.local.port() == port || (key.is_loopback() && key.peer.port() == port)
-        })
+        self.except_ports
+            .iter()
+            .any(|&port| key.local.port() == port || (key.is_loopback() && key.peer.port() == port))
     }
 
-    /// Whether a flow passes, its namespace and [`FlowFilter::except_port`] aside.
+    /// Whether a flow passes, its namespace and [`FlowFilter::except_ports`] aside.
     pub fn matches(&self, key: &FlowKey) -> bool {
         (self.loopback || !key.is_loopback())
             && (self.ports.is_empty() || self.ports.contains(&key.local.port()))

@@ -257,7 +257,7 @@ fn those_who_ask_are_left_out() {
     let (asked, other) = (Pair::new("127.0.0.1:0"), Pair::new("127.0.0.1:0"));
     let client = asked.client.local_addr().expect("address").port();
     let ports = vec![asked.port(), other.port(), client];
-    let filter = || FlowFilter { except_port: Some(asked.port()), ..loopback(ports.clone()) };
+    let filter = || FlowFilter { except_ports: vec![asked.port()], ..loopback(ports.clone()) };
     each_source(filter, |mut probe| {
         let flows = probe.snapshot().expect("snapshot");
         let local: Vec<u16> = flows.iter().map(|flow| flow.key.local.port()).collect();

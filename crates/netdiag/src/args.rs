@@ -88,7 +88,7 @@ impl FlowArgs {
                 peers: self.peer.clone(),
                 loopback: self.loopback,
                 netns: self.netns.clone().map(|netns| netns.0),
-                except_port: None,
+                except_ports: Vec::new(),
             },
             max_flows: self.max_flows,
         }
@@ -224,21 +224,42 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "ADDR:PORT", env = "NETDIAG_LISTEN", default_value = "127.0.0.1:9000", value_parser = values::listen)]
     pub(crate) listen: ListenAddr,
 
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
+}
+
+/// Who may ask a server.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Who may ask")]
+pub(crate) struct AccessArgs {
     /// Ask every request for the token in this file.
     ///
     /// Its first line, sent by clients as `Authorization: Bearer TOKEN`: 16 to 1024 characters of A-Z a-z 0-9 - . _ ~ +
-    /// / =, such as `openssl rand -hex 32` makes. Default: no token, which --listen allows only on a loopback address.
+    /// / =, such as `openssl rand -hex 32` makes. The dashboard asks for it in a browser, once. Default: no token, which is
+    /// allowed only on loopback addresses.
     #[arg(long, value_name = "FILE", env = "NETDIAG_AUTH_TOKEN_FILE")]
     pub(crate) auth_token_file: Option<PathBuf>,
 
     /// Serve anyone who can reach the address, without a token.
     ///
-    /// Needed with --listen on an address that is not loopback, if there is no --auth-token-file. Whoever can reach the
+    /// Needed to listen on an address that is not loopback, if there is no --auth-token-file. Whoever can reach the
     /// port then sees the addresses of your clients.
     #[arg(long, value_name = "BOOL", env = "NETDIAG_NO_AUTH", num_args = 0..=1, require_equals = true,
           default_value = "false", default_missing_value = "true", value_parser = values::truth(),
           action = clap::ArgAction::Set, hide_possible_values = true)]
     pub(crate) no_auth: bool,
+}
+
+/// Where a command that measures shows its dashboard.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Dashboard")]
+pub(crate) struct DashboardArgs {
+    /// Serve the dashboard on this address: ADDR or ADDR:PORT.
+    ///
+    /// As --listen for hints: port 0 takes any free port, and an address that others can reach needs --auth-token-file or
+    /// --no-auth.
+    #[arg(long, value_name = "ADDR:PORT", env = "NETDIAG_DASHBOARD_LISTEN", default_value = "127.0.0.1:8501", value_parser = values::listen)]
+    pub(crate) dashboard_listen: ListenAddr,
 }
 
 /// What to say when telemetry stops.

@@ -53,7 +53,7 @@ struct Common {
 
     /// How much to log on stderr: error, warn, info, debug or trace.
     ///
-    /// Default: info for the servers (up, serve), warn for the others, so that their output stays readable.
+    /// Default: info for the servers (up, serve, dashboard), warn for the others, so that their output stays readable.
     #[arg(
         long,
         global = true,
@@ -69,6 +69,7 @@ enum Cmd {
     Up(cmd::up::Args),
     Agent(cmd::agent::Args),
     Serve(cmd::serve::Args),
+    Dashboard(cmd::dashboard::Args),
     Pace(cmd::pace::Args),
     Plot(cmd::plot::Args),
     Train(cmd::train::Args),
@@ -80,7 +81,7 @@ enum Cmd {
 impl Cmd {
     fn default_log_level(&self) -> LogLevel {
         match self {
-            Cmd::Up(_) | Cmd::Serve(_) => LogLevel::Info,
+            Cmd::Up(_) | Cmd::Serve(_) | Cmd::Dashboard(_) => LogLevel::Info,
             Cmd::Agent(_)
             | Cmd::Pace(_)
             | Cmd::Plot(_)
@@ -95,6 +96,7 @@ impl Cmd {
         match self {
             Cmd::Up(args) => cmd::up::run(args, places),
             Cmd::Serve(args) => cmd::serve::run(args, places),
+            Cmd::Dashboard(args) => cmd::dashboard::run(args, places),
             Cmd::Pace(args) => cmd::pace::run(args, places),
             Cmd::Agent(args) => cmd::agent::run(args, places),
             Cmd::Plot(args) => cmd::plot::run(&args, places),

@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod chaos;
+pub(crate) mod dashboard;
 pub(crate) mod doctor;
 pub(crate) mod experiment;
 pub(crate) mod pace;

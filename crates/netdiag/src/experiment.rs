@@ -11,6 +11,7 @@ mod chart;
 mod cpu;
 mod figures;
 mod files;
+mod live;
 mod record;
 mod report;
 
@@ -18,4 +19,6 @@ pub(crate) use arm::{Arm, ArmData, Conditions, EndedArm, Policy};
 pub(crate) use cpu::{CpuMeter, WORKER};
 pub(crate) use figures::{findings, table};
 pub(crate) use files::write;
+pub(crate) use live::{Shown, about, feed};
 pub(crate) use record::{PhaseSpan, Record};
+pub(crate) use report::render as report;

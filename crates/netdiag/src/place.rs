@@ -24,6 +24,11 @@ impl Places {
         Self { matches, file, variables }
     }
 
+    /// Whether a setting was given as a flag.
+    pub(crate) fn is_flag(&self, id: &str) -> bool {
+        self.matches.value_source(id) == Some(ValueSource::CommandLine)
+    }
+
     /// Names a setting with its value and its place: `--max-tps 40 (netdiag.toml:3)`.
     pub(crate) fn named(&self, id: &str, value: impl fmt::Display) -> String {
         let flag = id.replace('_', "-");

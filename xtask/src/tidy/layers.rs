@@ -10,7 +10,7 @@ use super::Finding;
 /// Each layer's crates, the lowest first.
 const LAYERS: [&[&str]; 4] = [
     &["netdiag-telemetry", "netdiag-iforest"],
-    &["netdiag-health", "netdiag-pacer", "netdiag-tcpinfo"],
+    &["netdiag-health", "netdiag-http", "netdiag-pacer", "netdiag-tcpinfo"],
     &["netdiag-probe", "netdiag-hints", "netdiag-gateway", "netdiag-lab", "netdiag-dashboard"],
     &["netdiag"],
 ];

@@ -105,6 +105,10 @@ fn is_unsafe(line: &str) -> bool {
 
 /// What is not finished, and what only this machine knows.
 fn leftovers(path: &str, text: &str) -> Vec<Finding> {
+    // What others have written stays as it is.
+    if path.contains("/vendor/") {
+        return Vec::new();
+    }
     // Spelled in parts so that this file passes its own check.
     let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
     let places = ["wo", "ro", "ho", "fa"].iter().zip(["rk", "ot", "me", "rm"]);

@@ -5,14 +5,16 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::body::Body;
 use http_body_util::BodyExt;
+use netdiag_http::Token;
 use netdiag_pacer::{Classic, Judgement, Observation};
-use netdiag_telemetry::{FlowKey, LinkSample, Source, Tps};
+use netdiag_telemetry::csv::{self, RowDecoder};
+use netdiag_telemetry::{FlowKey, LinkSample, Rolling, Row, Source, Tps};
 use proptest::prelude::*;
 use serde_json::Value;
 use tower::ServiceExt;
 
 use super::*;
-use crate::{StreamEntry, Token};
+use crate::StreamEntry;
 
 fn range() -> TpsRange {
     let tps = |n| Tps::try_new(n).expect("valid");
@@ -314,6 +316,31 @@ async fn events_are_hints_the_newest_first_at_once() {
     assert!(next().await.contains("\"state\":\"clear\""));
     boards.send_replace(board(None));
     assert!(next().await.contains("\"state\":\"stale\""));
+}
+
+#[tokio::test]
+async fn rows_come_with_the_hints_where_they_are_asked_for() {
+    let sample = board(None).streams()[0].sample;
+    let row = Row { sample, rolling: Rolling::default() };
+    let mut with_row = (*board(Some(Instant::now()))).clone();
+    with_row.row = Some(row);
+    let boards = watch::Sender::new(Arc::new(with_row));
+    let server = router(boards.subscribe(), options("127.0.0.1:9000", None));
+    let told = async |query: &str| {
+        let path = format!("/v1/events{query}");
+        let response = server.clone().oneshot(request(&path)).await.expect("infallible");
+        let frame = response.into_body().frame().await.expect("open").expect("no error");
+        String::from_utf8(frame.into_data().expect("data").to_vec()).expect("text")
+    };
+    let text = told("?rows=true").await;
+    let line = text.strip_prefix("event: row\ndata: ").expect("a row").trim_end();
+    let mut read = Vec::new();
+    RowDecoder::default().push(format!("{}{line}\n", csv::header()).as_bytes(), |row| {
+        read.push(row.expect("a row"))
+    });
+    assert_eq!(read, [row]);
+    assert!(told("").await.starts_with("event: hint"));
+    assert_eq!(get(&server, "/v1/events?rows=perhaps").await.0, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]

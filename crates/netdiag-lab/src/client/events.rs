@@ -1,13 +1,9 @@
-//! Tokens out of an event stream, whatever the pieces it comes in.
-//!
-//! OpenAI's streams have one line of data per event, so a line is all that needs to be put together.
+//! Tokens out of the lines of an event stream. OpenAI's have one line of data per event.
 
 use std::borrow::Cow;
 
+use netdiag_http::LineTooLong;
 use serde::Deserialize;
-
-/// Longest line, bytes. One that is longer is no token.
-const LONGEST_LINE: usize = 1 << 20;
 
 /// What a line of a stream says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,42 +18,13 @@ pub(crate) enum Event {
     Other,
 }
 
-/// The part of a line that has come so far.
-#[derive(Debug, Default)]
-pub(crate) struct Lines {
-    rest: Vec<u8>,
-}
-
 /// What comes is no stream of OpenAI's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Garbage {
-    #[error("a line of the event stream is longer than {LONGEST_LINE} bytes")]
-    Long,
+    #[error(transparent)]
+    Long(#[from] LineTooLong),
     #[error("the event stream has `{line}`: {why}")]
     Json { line: String, why: String },
-}
-
-impl Lines {
-    /// Takes the next bytes and gives the events that they complete to `on_event`.
-    pub(crate) fn push(
-        &mut self,
-        mut bytes: &[u8],
-        mut on_event: impl FnMut(Event),
-    ) -> Result<(), Garbage> {
-        while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
-            let (line, rest) = (&bytes[..end], &bytes[end + 1..]);
-            bytes = rest;
-            if self.rest.is_empty() {
-                on_event(event(line)?);
-            } else {
-                self.rest.extend_from_slice(line);
-                on_event(event(&self.rest)?);
-                self.rest.clear();
-            }
-        }
-        self.rest.extend_from_slice(bytes);
-        if self.rest.len() > LONGEST_LINE { Err(Garbage::Long) } else { Ok(()) }
-    }
 }
 
 #[derive(Deserialize)]
@@ -82,8 +49,8 @@ struct Delta<'a> {
     content: Option<Cow<'a, str>>,
 }
 
-fn event(line: &[u8]) -> Result<Event, Garbage> {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
+/// What a line, without its end, says.
+pub(crate) fn event(line: &[u8]) -> Result<Event, Garbage> {
     let Some(data) = line.strip_prefix(b"data:") else { return Ok(Event::Other) };
     let data = data.strip_prefix(b" ").unwrap_or(data);
     if data == b"[DONE]" {
@@ -104,6 +71,7 @@ fn event(line: &[u8]) -> Result<Event, Garbage> {
 
 #[cfg(test)]
 mod tests {
+    use netdiag_http::Lines;
     use proptest::prelude::*;
 
     use super::*;
@@ -121,7 +89,10 @@ mod tests {
     fn events(pieces: &[&[u8]]) -> Result<Vec<Event>, Garbage> {
         let (mut lines, mut events) = (Lines::default(), Vec::new());
         for piece in pieces {
-            lines.push(piece, |event| events.push(event))?;
+            lines.push(piece, |line| {
+                events.push(event(line)?);
+                Ok::<_, Garbage>(())
+            })?;
         }
         events.retain(|event| *event != Event::Other);
         Ok(events)
@@ -139,7 +110,6 @@ mod tests {
     fn garbage_is_shown() {
         let error = events(&[b"data: {oops\n"]).expect_err("no JSON").to_string();
         assert!(error.starts_with("the event stream has `{oops`: "), "{error}");
-        assert_eq!(events(&[&vec![b'x'; LONGEST_LINE + 1]]), Err(Garbage::Long));
     }
 
     proptest! {

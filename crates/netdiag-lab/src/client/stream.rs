@@ -7,13 +7,13 @@ use axum::body::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode, header};
+use netdiag_http::{HttpConnection, HttpError, Lines};
 use serde_json::json;
 use tokio::net::TcpSocket;
 use tokio::time::{Instant, timeout_at};
 
-use super::events::{Event, Lines};
+use super::events::{Event, Garbage, event};
 use super::{ClientStream, Load};
-use crate::http::{HttpConnection, HttpError};
 use crate::metrics::Ending;
 
 /// One question to ask.
@@ -95,7 +95,7 @@ impl Question {
             return Ok(self.gave_up());
         };
         let connection = progress.connection.insert(connection?);
-        progress.stream.address = Some(connection.local);
+        progress.stream.address = Some(connection.local());
         let request = self.request(load)?;
         let Ok(response) = self.within(progress.seen, connection.send(request)).await else {
             return Ok(self.gave_up());
@@ -114,14 +114,17 @@ impl Question {
             let frame = frame.ok_or(Failure::Ended)?.map_err(HttpError::from)?;
             let Some(bytes) = frame.data_ref() else { continue };
             let now = Instant::now();
-            lines.push(bytes, |event| match event {
-                Event::Token => {
-                    progress.stream.deliveries.push(now - self.start);
-                    progress.seen = now;
+            lines.push(bytes, |line| {
+                match event(line)? {
+                    Event::Token => {
+                        progress.stream.deliveries.push(now - self.start);
+                        progress.seen = now;
+                    }
+                    Event::Finish(abort) => aborted = abort,
+                    Event::Done => done = true,
+                    Event::Other => {}
                 }
-                Event::Finish(abort) => aborted = abort,
-                Event::Done => done = true,
-                Event::Other => {}
+                Ok::<_, Garbage>(())
             })?;
         }
         if aborted { Err(Failure::Aborted) } else { Ok(Ended::Complete) }
@@ -178,5 +181,5 @@ enum Failure {
     #[error("the stream ended before it was complete")]
     Ended,
     #[error(transparent)]
-    Garbage(#[from] super::events::Garbage),
+    Garbage(#[from] Garbage),
 }

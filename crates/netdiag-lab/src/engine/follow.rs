@@ -10,13 +10,13 @@ use std::time::Duration;
 use axum::body::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, StatusCode, header};
+use netdiag_http::{HttpConnection, HttpError};
 use netdiag_telemetry::Tps;
 use serde::Deserialize;
 use tokio::net::TcpSocket;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::{Engine, Pace};
-use crate::http::{HttpConnection, HttpError};
 
 /// A hint has a few hundred bytes.
 const LARGEST_HINT: usize = 64 * 1024;

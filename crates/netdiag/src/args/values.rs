@@ -2,6 +2,7 @@
 //!
 //! The complaint names neither the flag nor the value; whoever shows it knows both, and the place besides.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -34,6 +35,9 @@ const MOST_FLOWS: u32 = 1 << 20;
 const MOST_TREES: usize = 10_000;
 /// Where hints are served unless told otherwise; the original's port.
 pub(crate) const HINT_PORT: u16 = 9000;
+
+/// The dashboard's usual port, the original project's.
+pub(crate) const DASHBOARD_PORT: u16 = 8501;
 
 /// `--interval`.
 pub(crate) fn interval(text: &str) -> Result<Duration, String> {
@@ -228,9 +232,9 @@ pub(crate) struct ListenAddr {
 }
 
 impl ListenAddr {
-    /// The address with its port, or with the hint server's usual one.
-    pub(crate) fn socket(self) -> SocketAddr {
-        SocketAddr::new(self.ip, self.port.unwrap_or(HINT_PORT))
+    /// The address with its port, or with the server's usual one.
+    pub(crate) fn socket(self, usual: u16) -> SocketAddr {
+        SocketAddr::new(self.ip, self.port.unwrap_or(usual))
     }
 }
 
@@ -253,9 +257,79 @@ pub(crate) fn listen(text: &str) -> Result<ListenAddr, String> {
     Ok(ListenAddr { ip: Ipv4Addr::LOCALHOST.into(), port })
 }
 
+/// A hint server's address, from a URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HintUrl {
+    /// Name or address, IPv6 in brackets.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+impl fmt::Display for HintUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}:{}", self.host, self.port)
+    }
+}
+
+/// `--hints`.
+pub(crate) fn hint_url(text: &str) -> Result<HintUrl, String> {
+    let wanted = "must be http://HOST or http://HOST:PORT, such as http://127.0.0.1:9000";
+    let text = text.trim();
+    if text.starts_with("https://") {
+        return Err(format!(
+            "{wanted}; encryption is for a proxy in between, whose plain side is meant here"
+        ));
+    }
+    let rest = text.strip_prefix("http://").ok_or(wanted)?;
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| wanted)?),
+        _ => (rest, HINT_PORT),
+    };
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_host = match bare {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.chars().all(is_name),
+    };
+    if !is_host || port == 0 {
+        return Err(wanted.to_owned());
+    }
+    Ok(HintUrl { host: host.to_owned(), port })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hint_servers_are_found_by_url() {
+        let check = |text: &str, expected: Option<(&str, u16)>| {
+            let found = hint_url(text).ok();
+            let expected = expected.map(|(host, port)| HintUrl { host: host.to_owned(), port });
+            assert_eq!(found, expected, "{text}");
+        };
+        check("http://127.0.0.1:9000", Some(("127.0.0.1", 9000)));
+        check("http://engine-1.lan/", Some(("engine-1.lan", 9000)));
+        check("http://[::1]:81", Some(("[::1]", 81)));
+        check("http://[::1]", Some(("[::1]", 9000)));
+        for bad in [
+            "",
+            "127.0.0.1:9000",
+            "https://a",
+            "http://",
+            "http://:9",
+            "http://a:0",
+            "http://a:x",
+            "http://a/v1/hint",
+            "http://a b",
+            "http://[::1",
+            "http://a@b",
+            "http://[x]",
+        ] {
+            check(bad, None);
+        }
+    }
 
     #[test]
     fn seconds_are_finite_and_in_range() {
@@ -270,7 +344,7 @@ mod tests {
     #[test]
     fn addresses_to_listen_on() {
         let check = |text: &str, expected: Option<&str>| {
-            let address = listen(text).map(|listen| listen.socket().to_string());
+            let address = listen(text).map(|listen| listen.socket(HINT_PORT).to_string());
             assert_eq!(address.ok().as_deref(), expected, "{text}");
         };
         check("127.0.0.1:80", Some("127.0.0.1:80"));

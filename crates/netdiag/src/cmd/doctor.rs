@@ -84,6 +84,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The report as `--json` prints it.
+pub(crate) fn json() -> anyhow::Result<Vec<u8>> {
+    serde_json::to_vec(&checks::all()).context("cannot write the report as JSON")
+}
+
 impl Check {
     fn ok(name: &str, detail: impl Into<String>) -> Self {
         Self { name: name.to_owned(), status: Status::Ok, detail: detail.into(), remedy: None }

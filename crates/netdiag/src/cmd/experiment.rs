@@ -5,14 +5,17 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use netdiag_dashboard::Feed;
 use netdiag_lab::{LabError, PhaseKind, Scenario};
 use netdiag_pacer::TpsRange;
 use netdiag_probe::SourceChoice;
 
-use crate::args::{RateArgs, values};
+use crate::args::values::DASHBOARD_PORT;
+use crate::args::{AccessArgs, DashboardArgs, RateArgs, values};
 use crate::chaos::values::run_time;
+use crate::dashboard::{Dashboard, machine};
 use crate::experiment::{
-    self, Arm, ArmData, Conditions, CpuMeter, EndedArm, PhaseSpan, Policy, Record, WORKER,
+    self, Arm, ArmData, Conditions, CpuMeter, EndedArm, PhaseSpan, Policy, Record, Shown, WORKER,
 };
 use crate::failure::UsageError;
 use crate::output;
@@ -85,6 +88,19 @@ pub(crate) struct Args {
     )]
     out: PathBuf,
 
+    /// Show the experiment in a browser while it runs, and its report afterwards.
+    ///
+    /// On the address of --dashboard-listen. The command then goes on after the end of the experiment, so that the report can
+    /// be read, until SIGINT or SIGTERM. Default: no dashboard.
+    #[arg(long, value_name = "BOOL", env = "NETDIAG_SERVE_DASHBOARD", num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", value_parser = values::truth(),
+          action = clap::ArgAction::Set, hide_possible_values = true, help_heading = "Dashboard")]
+    serve_dashboard: bool,
+
+    #[command(flatten)]
+    dashboard: DashboardArgs,
+    #[command(flatten)]
+    access: AccessArgs,
     #[command(flatten)]
     rates: RateArgs,
 }
@@ -118,6 +134,14 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
     let clients = scenario.divide(args.streams.min(CLIENTS)).map_err(|error| wrong(&error))?;
     fs::create_dir_all(&args.out)
         .with_context(|| format!("cannot make the folder {}", args.out.display()))?;
+    // Before this process leaves the network in which somebody looks.
+    let dashboard = args
+        .serve_dashboard
+        .then(|| {
+            let address = args.dashboard.dashboard_listen.socket(DASHBOARD_PORT);
+            Dashboard::bind(address, &args.access, "--dashboard-listen ADDR:PORT")
+        })
+        .transpose()?;
     let source = privileges()?;
     let stop = Stop::on_signals()?;
     let schedules = scenario.schedules();
@@ -135,7 +159,21 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
         duration: scenario.duration(),
     };
     let phases = phases(&scenario);
-    let (record, data) = compare(args, &scenario, &conditions, phases, range, &stop)?;
+    let shown = dashboard
+        .map(|dashboard| {
+            say(&format!("netdiag: dashboard on {}", dashboard.place()));
+            let feed = experiment::feed(range);
+            feed.begin_experiment(experiment::about(&scenario, &phases, args.streams, &args.arms));
+            let thread = dashboard.start(feed.clone(), None, Some(machine()), &stop)?;
+            Ok::<_, anyhow::Error>((feed, thread))
+        })
+        .transpose()?;
+    let looking = shown.as_ref().map(|(feed, _)| feed);
+    let compared = compare(args, &scenario, &conditions, phases, range, looking, &stop);
+    if let (Err(_), Some(feed)) = (&compared, looking) {
+        feed.end_experiment(None);
+    }
+    let (record, data) = compared?;
     let mut told = experiment::table(&record) + "\n";
     for sentence in experiment::findings(&record).into_iter().chain([record.cpu.sentence()]) {
         told += &(sentence + "\n");
@@ -144,6 +182,11 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
     output::print(&told)?;
     experiment::write(&args.out, &record, &data)?;
     say(&format!("netdiag: report in {}", args.out.join("report.html").display()));
+    if let Some((feed, thread)) = shown {
+        feed.end_experiment(Some(experiment::report(&record).into_bytes()));
+        say("netdiag: the dashboard stays until SIGINT or SIGTERM (Ctrl-C)");
+        thread.join().map_err(|_| anyhow::anyhow!("the dashboard's thread panicked"))??;
+    }
     Ok(())
 }
 
@@ -153,8 +196,11 @@ fn compare(
     conditions: &Conditions,
     phases: Vec<PhaseSpan>,
     range: TpsRange,
+    feed: Option<&Feed>,
     stop: &Stop,
 ) -> anyhow::Result<(Record, Vec<ArmData>)> {
+    // The arms end with the experiment; who looks at it may stay.
+    let measuring = Stop::new();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name(WORKER)
@@ -164,7 +210,13 @@ fn compare(
     let prepared: Vec<Arm> = args
         .arms
         .iter()
-        .map(|policy| Arm::prepare(*policy, conditions, runtime.handle(), stop))
+        .enumerate()
+        .map(|(number, policy)| {
+            let is_last = number + 1 == args.arms.len();
+            let shown =
+                feed.map(|feed| Shown { feed: feed.clone(), arm: number, is_host: is_last });
+            Arm::prepare(*policy, conditions, runtime.handle(), shown, &measuring)
+        })
         .collect::<Result<_, _>>()?;
     let source = prepared.first().map_or("none", |arm| arm.source().as_str()).to_owned();
     say(&format!(
@@ -228,7 +280,7 @@ fn compare(
         running.into_iter().map(|arm| arm.end(runtime.handle())).collect::<Result<_, _>>()?;
     let counts: Vec<_> = ended.iter().map(EndedArm::count).collect();
     // Samplers end with the stop; what they measured is there.
-    stop.ask();
+    measuring.ask();
     let mut record = Record {
         format: "netdiag-experiment/1",
         scenario: scenario.name().to_owned(),

@@ -126,9 +126,8 @@ struct Pace {
 impl Pace {
     fn start(args: &Args, range: TpsRange, models: Models) -> anyhow::Result<Self> {
         let (source, present) = match &args.csv {
-            Some(path) => {
-                CsvPacer::start(path, range, models).map(|(pacer, there)| (Some(pacer), there))?
-            }
+            Some(path) => CsvPacer::start(path, range, models, |_, _| ())
+                .map(|(pacer, there)| (Some(pacer), there))?,
             None => (None, false),
         };
         let now = Instant::now();
@@ -172,7 +171,7 @@ impl Pace {
         }
         self.looked = Instant::now();
         if let Some(source) = &mut self.source {
-            source.keep_up();
+            source.keep_up(|_, _| ());
         }
         self.refresh();
         self.display.show(&self.hint);

@@ -60,7 +60,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let models = Models::new(args.model.load(places)?);
     let stop = Stop::on_signals()?;
     let server = HintServer::bind(&args.server, args.port)?;
-    let (mut pacer, present) = CsvPacer::start(&args.csv, range, models)?;
+    let (mut pacer, present) = CsvPacer::start(&args.csv, range, models, |_, _| ())?;
     let (boards, newest) = watch::channel(Arc::new(board(&pacer)));
     let waiting = if present { "" } else { " (not there yet)" };
     say(&format!(
@@ -75,7 +75,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         .name("follower".to_owned())
         .spawn(move || {
             while !watching.wait(POLL) {
-                if pacer.keep_up() {
+                if pacer.keep_up(|_, _| ()) {
                     boards.send_replace(Arc::new(board(&pacer)));
                 }
             }
@@ -90,5 +90,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
 }
 
 fn board(pacer: &CsvPacer) -> Board {
-    Board::of_host(pacer.hint(), pacer.sampled_at().map(Into::into))
+    let mut board = Board::of_host(pacer.hint(), pacer.sampled_at().map(Into::into));
+    board.row = pacer.row();
+    board
 }

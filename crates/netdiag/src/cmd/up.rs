@@ -1,6 +1,6 @@
-//! `netdiag up`: probe, pacer and hint server in one process, with nothing in between.
+//! `netdiag up`: probe, pacer, hint server and dashboard in one process, with nothing in between.
 //!
-//! The sampling thread does it all, once per interval: tick, hints, board; the server's threads read the newest board.
+//! The sampling thread does it all, once per interval: tick, hints, board; the servers' threads read the newest board.
 //! Invariant: hints come first. Neither a slow client nor a full disk keeps the next board from being published.
 
 use std::path::PathBuf;
@@ -8,11 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use netdiag_dashboard::{Feed, Label, Mode, Point, Staleness};
+use netdiag_pacer::Hint;
 use netdiag_probe::Losses;
 use tokio::sync::watch;
 
-use crate::args::{FlowArgs, ModelArgs, RateArgs, RowsArgs, SamplingArgs, ServerArgs, StaleArgs};
+use crate::args::values::{self, DASHBOARD_PORT};
+use crate::args::{
+    DashboardArgs, FlowArgs, ModelArgs, RateArgs, RowsArgs, SamplingArgs, ServerArgs, StaleArgs,
+};
 use crate::csv_file::CsvSink;
+use crate::dashboard::{self, Dashboard};
 use crate::failure::UsageError;
 use crate::hint_server::HintServer;
 use crate::models::Models;
@@ -30,16 +36,27 @@ const STALE_INTERVALS: u32 = 3;
 /// And never sooner than this, for short intervals on a busy host.
 const STALE_FLOOR: Duration = Duration::from_secs(2);
 
-/// Watch this host's TCP connections and serve hints: how many tokens/s each link carries
+/// Watch this host's TCP connections, serve hints (how many tokens/s each link carries) and show them in a browser
 ///
-/// Everything in one process: the probe, a pacer for the host, for every peer and for every connection, and the hint
-/// server. `curl localhost:9000` shows the hint for the whole host; `/v1/hint?peer=IP` one peer's; `/v1/streams` every
+/// Everything in one process: the probe, a pacer for the host, for every peer and for every connection, the hint server,
+/// and a dashboard on http://localhost:8501. `curl localhost:9000` shows the hint for the whole host; `/v1/hint?peer=IP` one peer's; `/v1/streams` every
 /// connection with its state and cause. On a terminal, one line on stderr shows the state now. Runs until SIGINT or
 /// SIGTERM.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     server: ServerArgs,
+    #[command(flatten)]
+    dashboard: DashboardArgs,
+
+    /// Serve hints without a dashboard.
+    ///
+    /// Default: there is one.
+    #[arg(long, value_name = "BOOL", env = "NETDIAG_NO_DASHBOARD", num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", value_parser = values::truth(),
+          action = clap::ArgAction::Set, hide_possible_values = true, help_heading = "Dashboard")]
+    no_dashboard: bool,
+
     #[command(flatten)]
     rates: RateArgs,
     #[command(flatten)]
@@ -76,23 +93,36 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     }
     let stop = Stop::on_signals()?;
     let server = HintServer::bind(&args.server, None)?;
-    // Whoever asks for hints is no stream to give hints for, unless that is what is asked.
+    let dashboard = bind_dashboard(&args)?;
+    // Whoever asks for hints or looks at them is no stream to give hints for, unless that is what is asked.
+    let own = [Some(server.port()), dashboard.as_ref().map(Dashboard::port)];
     let filter = &mut settings.probe.filter;
-    filter.except_port = Some(server.port()).filter(|port| !filter.ports.contains(port));
+    filter.except_ports =
+        own.into_iter().flatten().filter(|port| !filter.ports.contains(port)).collect();
+    let stale_after = args.stale.stale_after.unwrap_or((every * STALE_INTERVALS).max(STALE_FLOOR));
+    let staleness = Staleness { after: stale_after, policy: args.stale.when_stale };
     let models = Models::new(args.model.load(places)?);
     let mut csv = Csv::open(&args, &stop)?;
     let mut pacers = Pacers::new(range, models);
     let (boards, newest) = watch::channel(Arc::new(pacers.empty_board()));
+    let feed = dashboard.as_ref().map(|_| feed(staleness, pacers.empty_board().host));
+    let shown_in = feed.clone();
     let status = StatusLine::start_beside(args.csv.as_deref());
     let shown = status.clone();
     let (mut rows, written) = (csv.sender.take(), csv.written.clone());
     let on_tick = move |interval: &Interval<'_>| {
         let mut board = pacers.observe(interval.tick, interval.elapsed);
         board.lost = lost(interval.losses);
+        board.row = Some(interval.tick.host);
         if shown.is_shown() {
             shown.set(status::with_hint(&board.host, interval.tick, written.as_deref()));
         }
-        boards.send_replace(Arc::new(board));
+        let board = Arc::new(board);
+        boards.send_replace(Arc::clone(&board));
+        if let Some(feed) = &shown_in {
+            let point = Point::new(&interval.tick.host.sample, &board.host);
+            feed.push(point, board.host.clone(), board.sampled_at);
+        }
         if let Some(rows) = &mut rows {
             rows.send(&interval.tick.host);
         }
@@ -106,16 +136,42 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         range.max(),
         every.as_secs_f64(),
     ));
-    let stale_after = args.stale.stale_after.unwrap_or((every * STALE_INTERVALS).max(STALE_FLOOR));
+    let looking = match dashboard.zip(feed) {
+        Some((dashboard, feed)) => {
+            say(&format!("netdiag: dashboard on {}", dashboard.place()));
+            let flows = dashboard::flows(newest.clone(), stale_after, args.stale.when_stale);
+            Some(dashboard.start(feed, Some(flows), Some(dashboard::machine()), &stop)?)
+        }
+        None => None,
+    };
     let served = server.run(newest, range, stale_after, args.stale.when_stale, &stop);
     stop.ask();
+    let looked = looking.map_or(Ok(()), |thread| {
+        thread.join().map_err(|_| anyhow::anyhow!("the dashboard's thread panicked"))?
+    });
     let sampled = sampler.join();
     if let Some(writer) = csv.writer.take() {
         // Its failure has been logged when it happened.
         let _ = writer.join();
     }
     status.clear();
-    served.and(sampled)
+    served.and(looked).and(sampled)
+}
+
+fn bind_dashboard(args: &Args) -> anyhow::Result<Option<Dashboard>> {
+    if args.no_dashboard {
+        return Ok(None);
+    }
+    let address = args.dashboard.dashboard_listen.socket(DASHBOARD_PORT);
+    let flags = "--dashboard-listen ADDR:PORT, or have none with --no-dashboard";
+    Dashboard::bind(address, &args.server.access, flags).map(Some)
+}
+
+/// What the dashboard shows until there is an interval.
+fn feed(staleness: Staleness, hint: Hint) -> Feed {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let label = Label { mode: Mode::Up, telemetry: host, has_streams: true, has_machine: true };
+    Feed::new(label, staleness, hint)
 }
 
 /// The file beside the hints, if one is wanted.

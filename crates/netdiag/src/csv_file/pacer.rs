@@ -60,6 +60,7 @@ pub(crate) struct CsvPacer {
     link: PacedLink,
     clock: RowClock,
     sampled_at: Option<Instant>,
+    last: Option<Row>,
     complaints: Complaints,
 }
 
@@ -84,18 +85,21 @@ impl CsvPacer {
             models,
             clock: RowClock::default(),
             sampled_at: None,
+            last: None,
             complaints: Complaints::default(),
         }
     }
 
-    /// The same, with a first look, and whether there is a file. One that cannot be used is the caller's mistake.
+    /// The same, with a first look, and whether there is a file. `on_row` sees each row and what is recommended at its end. A
+    /// file that cannot be used is the caller's mistake.
     pub(crate) fn start(
         path: &Path,
         range: TpsRange,
         models: Models,
+        on_row: impl FnMut(&Row, &PacedLink),
     ) -> Result<(Self, bool), UsageError> {
         let mut pacer = Self::new(path, range, models);
-        let look = pacer.look().map_err(|error| {
+        let look = pacer.look(on_row).map_err(|error| {
             UsageError::because(format!("--csv {}: cannot be read", path.display()), error)
         })?;
         match look.wrong {
@@ -105,24 +109,27 @@ impl CsvPacer {
     }
 
     /// Takes in what has come since the last look.
-    fn look(&mut self) -> io::Result<Look> {
+    fn look(&mut self, mut on_row: impl FnMut(&Row, &PacedLink)) -> io::Result<Look> {
         let poll = self.tail.poll()?;
         for row in &poll.rows {
             let elapsed = self.clock.elapsed(row);
             self.link.observe(&row.sample, Waiting::in_sample(&row.sample), elapsed);
+            on_row(row, &self.link);
         }
         self.models.keep_up(&mut self.link);
         if let Some(newest) = poll.rows.last() {
+            self.last = Some(*newest);
             let age = if poll.backlog { wall_age(newest.sample.timestamp) } else { Duration::ZERO };
             self.sampled_at = Instant::now().checked_sub(age);
         }
         Ok(Look { news: !poll.rows.is_empty(), present: poll.present, wrong: poll.error })
     }
 
-    /// Takes in what has come since the last look; whether that was any row. What is wrong with the file is logged.
-    pub(crate) fn keep_up(&mut self) -> bool {
+    /// Takes in what has come since the last look, as [`CsvPacer::start`] does; whether that was any row. What is wrong with
+    /// the file is logged.
+    pub(crate) fn keep_up(&mut self, on_row: impl FnMut(&Row, &PacedLink)) -> bool {
         let now = Instant::now();
-        let news = match self.look() {
+        let news = match self.look(on_row) {
             Ok(look) => {
                 if let Some(wrong) = look.wrong {
                     let trouble = Trouble::of(&wrong);
@@ -152,6 +159,11 @@ impl CsvPacer {
     /// The hint as of the last row; its age is for the caller to tell.
     pub(crate) fn hint(&self) -> Hint {
         self.link.hint(&Scope::Host)
+    }
+
+    /// The last row.
+    pub(crate) fn row(&self) -> Option<Row> {
+        self.last
     }
 
     /// When the last row was written, as far as we can tell; `None` before the first, and for one from before this
@@ -192,7 +204,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("followed.csv");
         let mut pacer = follow(&path);
-        let look = pacer.look().expect("looks");
+        let look = pacer.look(|_, _| ()).expect("looks");
         assert!(!look.present && !look.news && age(&pacer).is_none());
 
         // What was there before is as old as it says.
@@ -200,7 +212,7 @@ mod tests {
         let row = |age: f64, p95: u32| format!("{},20000,{p95},0\n", now - age);
         let calm: String = (30..90).rev().map(|age| row(age.into(), 25_000)).collect();
         fs::write(&path, HEADER.to_owned() + &calm).expect("file");
-        assert!(pacer.look().expect("looks").news);
+        assert!(pacer.look(|_, _| ()).expect("looks").news);
         assert!(age(&pacer).is_none_or(|age| age >= Duration::from_secs(29)));
         assert_eq!(pacer.hint().state, State::Clear);
 
@@ -208,12 +220,12 @@ mod tests {
         let before = fs::read_to_string(&path).expect("file");
         let bad: String = (10..25).rev().map(|age| row(age.into(), 900_000)).collect();
         fs::write(&path, before + &bad).expect("file");
-        assert!(pacer.look().expect("looks").news);
+        assert!(pacer.look(|_, _| ()).expect("looks").news);
         assert!(age(&pacer).is_some_and(|age| age < Duration::from_secs(5)));
         let hint = pacer.hint();
         assert_eq!(hint.state, State::Constrained);
         assert!(hint.current_tps.get() < 6.0, "{hint:?}");
-        assert!(!pacer.look().expect("looks").news);
+        assert!(!pacer.look(|_, _| ()).expect("looks").news);
     }
 
     #[test]
@@ -224,7 +236,7 @@ mod tests {
             [5, 5, 3, 3, 0, 9].map(|second| format!("{second},20000,25000,0\n")).concat();
         fs::write(&path, HEADER.to_owned() + &rows).expect("file");
         let mut pacer = follow(&path);
-        pacer.look().expect("looks");
+        pacer.look(|_, _| ()).expect("looks");
         assert!(pacer.hint().current_tps.get() > 70.0);
     }
 }

@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 use netdiag_telemetry::Row;
 use netdiag_telemetry::csv::{CsvError, RowDecoder};
 
-/// Rows that one poll returns at most, the newest ones: plenty for every window, bounded for a file of any size.
-const MOST_ROWS: usize = 4096;
+/// Rows that one poll returns at most, the newest ones: an hour at the usual pace for who shows them, plenty for every window,
+/// bounded for a file of any size.
+const MOST_ROWS: usize = 8192;
 
 /// Of a file met for the first time, only this many bytes at its end are decoded: several times what [`MOST_ROWS`] take,
 /// and decoded in some forty milliseconds.

@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::live::Shown;
 use super::record::{ArmRecord, PhaseSpan, Rate, Tick};
 use crate::models::Models;
 use crate::pacing::Pacers;
@@ -125,6 +126,7 @@ impl Arm {
         policy: Policy,
         conditions: &Conditions,
         runtime: &Handle,
+        shown: Option<Shown>,
         stop: &Stop,
     ) -> anyhow::Result<Self> {
         let links = conditions.schedules.iter().map(|schedule| schedule.first().clone());
@@ -158,7 +160,11 @@ impl Arm {
             generated_before = generated;
             let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(began) = noted.began {
-                noted.ticks.push(tick(began.elapsed(), &board, interval, made));
+                let tick = tick(began.elapsed(), &board, interval, made);
+                if let Some(shown) = &shown {
+                    shown.take(&tick, &board, interval);
+                }
+                noted.ticks.push(tick);
                 noted.rows.push(interval.tick.host);
             }
             boards.send_replace(Arc::new(board));

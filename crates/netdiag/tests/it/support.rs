@@ -23,6 +23,8 @@ pub(crate) fn netdiag<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Com
             command.env_remove(name);
         }
     }
+    // Its port is the same for all; tests of the dashboard choose one.
+    command.env("NETDIAG_NO_DASHBOARD", "true");
     command
 }
 

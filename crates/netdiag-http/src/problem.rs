@@ -1,4 +1,4 @@
-//! Every error of the server has one shape: `{"error": {"status": …, "message": …}}`.
+//! Every error of a server has one shape: `{"error": {"status": …, "message": …}}`.
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -6,13 +6,14 @@ use axum::response::{IntoResponse, Response};
 
 /// An error response. The message says what was wrong and what would be right.
 #[derive(Debug)]
-pub(crate) struct Problem {
+pub struct Problem {
     status: StatusCode,
     message: String,
 }
 
 impl Problem {
-    pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+    /// An error with this status and message.
+    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, message: message.into() }
     }
 }

@@ -8,7 +8,13 @@ use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use axum::http::{HeaderMap, HeaderValue, header};
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
 use subtle::ConstantTimeEq;
+
+/// The cookie that holds a browser's session.
+pub const SESSION_COOKIE: &str = "netdiag_session";
 
 /// A bearer token (RFC 6750). Its value never appears in `Debug` output.
 #[derive(Clone)]
@@ -49,6 +55,45 @@ impl Token {
             return Err("the token has characters other than A-Z a-z 0-9 - . _ ~ + / =");
         }
         Ok(Self(token.as_bytes().to_vec()))
+    }
+
+    /// The `Authorization` header that shows it.
+    pub fn header(&self) -> Option<HeaderValue> {
+        let mut value = HeaderValue::from_bytes(&[b"Bearer ", &self.0[..]].concat()).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+
+    /// Whether `given` is this token.
+    pub fn is(&self, given: &str) -> bool {
+        bool::from(given.as_bytes().ct_eq(&self.0))
+    }
+
+    /// What a browser keeps instead of the token: HMAC-SHA256 (RFC 2104) of a fixed text under it, in hexadecimal. It tells
+    /// nothing of the token, is the same after a restart, and ends with the token.
+    pub fn session(&self) -> String {
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else {
+            // HMAC takes keys of any length.
+            return String::new();
+        };
+        mac.update(b"netdiag dashboard session");
+        let digest = mac.finalize().into_bytes();
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Whether a `Cookie` header (RFC 6265 §4.2) carries the session of this token.
+    pub(crate) fn admits_session(&self, headers: &HeaderMap) -> bool {
+        let session = self.session();
+        let cookies =
+            headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+        let mut cookies = cookies.flat_map(|value| value.split(';'));
+        !session.is_empty()
+            && cookies.any(|cookie| {
+                let given = cookie.trim().split_once('=');
+                given.is_some_and(|(name, value)| {
+                    name == SESSION_COOKIE && bool::from(value.as_bytes().ct_eq(session.as_bytes()))
+                })
+            })
     }
 
     /// Whether an `Authorization` header carries this token.
@@ -123,7 +168,8 @@ impl Exposure {
         self.token.is_none()
     }
 
-    pub(crate) fn token(&self) -> Option<&Token> {
+    /// What a client must show.
+    pub fn token(&self) -> Option<&Token> {
         self.token.as_ref()
     }
 
@@ -173,6 +219,27 @@ mod tests {
         check(Some("Bearer 0123456789abcdef0"), false);
         check(Some("Basic 0123456789abcdef"), false);
         assert_eq!(format!("{token:?}"), "Token(…)");
+    }
+
+    #[test]
+    fn a_session_stands_for_its_token_alone() {
+        let token = Token::try_new(SECRET).expect("token");
+        let other = Token::try_new("0123456789abcdeg").expect("token");
+        let check = |cookies: &str, admitted| {
+            let headers =
+                HeaderMap::from_iter([(header::COOKIE, cookies.parse().expect("header"))]);
+            assert_eq!(token.admits_session(&headers), admitted, "{cookies}");
+        };
+        let session = token.session();
+        assert!(session.len() == 64 && !session.contains(SECRET));
+        check(&format!("{SESSION_COOKIE}={session}"), true);
+        check(&format!("a=b; {SESSION_COOKIE}={session}; c"), true);
+        check(&format!("{SESSION_COOKIE}={SECRET}"), false);
+        check(&format!("{SESSION_COOKIE}={}", other.session()), false);
+        check(&format!("x{SESSION_COOKIE}={session}"), false);
+        check(&format!("{SESSION_COOKIE}="), false);
+        assert!(!token.admits_session(&HeaderMap::new()));
+        assert!(token.is(SECRET) && !token.is("") && !token.is("0123456789abcdeg"));
     }
 
     #[test]

@@ -14,8 +14,8 @@ use tokio::task::JoinSet;
 
 /// A connection to a server. Dropped, it closes.
 #[derive(Debug)]
-pub(crate) struct HttpConnection {
-    pub(crate) local: SocketAddr,
+pub struct HttpConnection {
+    local: SocketAddr,
     sender: SendRequest<Full<Bytes>>,
     /// The task that reads and writes.
     _driver: JoinSet<()>,
@@ -23,16 +23,18 @@ pub(crate) struct HttpConnection {
 
 /// Why a connection failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum HttpError {
+pub enum HttpError {
+    /// Below HTTP.
     #[error("connection: {0}")]
     Io(#[from] io::Error),
+    /// The other end speaks otherwise than agreed, or has gone.
     #[error("HTTP: {0}")]
     Http(#[from] hyper::Error),
 }
 
 impl HttpConnection {
     /// Connects `socket`. Small writes leave at once.
-    pub(crate) async fn open(socket: TcpSocket, target: SocketAddr) -> Result<Self, HttpError> {
+    pub async fn open(socket: TcpSocket, target: SocketAddr) -> Result<Self, HttpError> {
         let stream = socket.connect(target).await?;
         stream.set_nodelay(true)?;
         let local = stream.local_addr()?;
@@ -46,8 +48,13 @@ impl HttpConnection {
         Ok(Self { local, sender, _driver: driver })
     }
 
+    /// Our end's address.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
     /// Sends a request, once the one before has been answered.
-    pub(crate) async fn send(
+    pub async fn send(
         &mut self,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, HttpError> {

@@ -1,0 +1,51 @@
+//! `GET /metrics`: who watches, in the Prometheus text format (OpenMetrics).
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// The counters of one dashboard; all clones are the same.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    registry: Arc<Registry>,
+    pub(crate) viewers: Gauge,
+    pub(crate) dropped: Counter,
+    pub(crate) refused: Counter,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("netdiag_dashboard");
+        let (viewers, dropped, refused) =
+            (Gauge::default(), Counter::default(), Counter::default());
+        registry.register("viewers", "Event streams open", viewers.clone());
+        registry.register(
+            "viewers_dropped",
+            "Event streams ended because nobody read them",
+            dropped.clone(),
+        );
+        registry.register(
+            "viewers_refused",
+            "Event streams refused because too many were open",
+            refused.clone(),
+        );
+        Self { registry: Arc::new(registry), viewers, dropped, refused }
+    }
+
+    pub(crate) fn encode(&self) -> String {
+        let mut text = String::new();
+        // Encoding into a String fails only if a metric's own encoding does, and these are the library's.
+        let _ = text::encode(&mut text, &self.registry);
+        text
+    }
+}

@@ -1,0 +1,24 @@
+//! What the project's HTTP servers and clients share: who may ask, what a client may send or hold, how a refusal looks; a
+//! connection to a server, and the lines of what it sends.
+//!
+//! [`serve`] runs any router on a listener with limits on everything a client can send or hold. A [`Gate`] stands before
+//! a router's routes: it refuses bodies that nobody reads, names that are not this host's, and requests without the
+//! token. Whom a server is open to is an [`Exposure`], which cannot be open to the network by accident.
+//!
+//! Invariant: a token is compared in constant time and never shown; every refusal has the one shape of [`Problem`].
+
+#![forbid(unsafe_code)]
+
+mod auth;
+mod client;
+mod gate;
+mod lines;
+mod problem;
+mod server;
+
+pub use auth::{Exposure, ExposureError, SESSION_COOKIE, Token};
+pub use client::{HttpConnection, HttpError};
+pub use gate::Gate;
+pub use lines::{LineTooLong, Lines};
+pub use problem::Problem;
+pub use server::{Limits, serve};

@@ -1,0 +1,186 @@
+//! `netdiag dashboard`: the page alone, on a CSV that another process writes or on a running hint server.
+
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use netdiag_dashboard::{Document, Feed, Label, Mode, Point, Staleness, flows_json};
+use netdiag_http::Token;
+use netdiag_pacer::{Hint, TpsRange};
+use netdiag_telemetry::{Row, Scope};
+use tokio::time::Instant;
+
+use crate::args::values::{self, DASHBOARD_PORT, HintUrl, ListenAddr};
+use crate::args::{AccessArgs, ModelArgs, RateArgs, StaleArgs};
+use crate::csv_file::{CsvPacer, POLL, STALE_AFTER};
+use crate::dashboard::{Dashboard, machine};
+use crate::failure::{self, UsageError};
+use crate::models::Models;
+use crate::paced_link::PacedLink;
+use crate::place::Places;
+use crate::remote_hints::RemoteHints;
+use crate::stop::Stop;
+use crate::terminal::say;
+
+/// How long a list of flows serves all viewers: it crosses a network.
+const FLOWS_KEEP: Duration = Duration::from_millis(900);
+
+/// Show links, anomaly light and token rate in a browser, on what another process measures
+///
+/// Follows a CSV file that `netdiag agent` or `up` writes, or a hint server that runs elsewhere. (`netdiag up` has the same
+/// dashboard built in.) Nothing is measured here, and no privileges are needed. Runs until SIGINT or SIGTERM.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Serve the dashboard on this address: ADDR or ADDR:PORT.
+    ///
+    /// An IP address or `localhost`, IPv6 in brackets. Port 0 takes any free port; the one taken is printed at the start. An
+    /// address that others can reach needs --auth-token-file or --no-auth.
+    #[arg(long = "dashboard-listen", visible_alias = "listen", value_name = "ADDR:PORT", env = "NETDIAG_DASHBOARD_LISTEN",
+          default_value = "127.0.0.1:8501", value_parser = values::listen, help_heading = "Dashboard")]
+    dashboard_listen: ListenAddr,
+
+    /// Follow this file.
+    ///
+    /// A file in the format of `net_data.csv` that another process writes. Judged here, by the flags below. If it is absent, the
+    /// page says so until it appears.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "NETDIAG_CSV",
+        default_value = "net_data.csv",
+        help_heading = "Input"
+    )]
+    csv: PathBuf,
+
+    /// Follow this hint server instead of a file.
+    ///
+    /// http://HOST or http://HOST:PORT of a running `netdiag up` or `serve`, whose judgement is shown; the flags for rates, model
+    /// and stale telemetry are its own then. The page shows what comes from now on. Default: none; a file is followed.
+    #[arg(long, value_name = "URL", env = "NETDIAG_HINTS", help_heading = "Input", value_parser = values::hint_url)]
+    hints: Option<HintUrl>,
+
+    /// Show the hint server the token in this file.
+    ///
+    /// The one of its --auth-token-file. Only with --hints. Default: no token is shown.
+    #[arg(long, value_name = "FILE", env = "NETDIAG_HINTS_TOKEN_FILE", help_heading = "Input")]
+    hints_token_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    access: AccessArgs,
+    #[command(flatten)]
+    rates: RateArgs,
+    #[command(flatten)]
+    stale: StaleArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+/// Runs until a signal.
+pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
+    if args.hints.is_some() && places.is_flag("hints") && places.is_flag("csv") {
+        return Err(UsageError::new(
+            "--csv and --hints are two sources for one page: give one of them",
+        )
+        .into());
+    }
+    let range = args.rates.validate(places)?;
+    let stop = Stop::on_signals()?;
+    let address = args.dashboard_listen.socket(DASHBOARD_PORT);
+    let dashboard = Dashboard::bind(address, &args.access, "--dashboard-listen ADDR:PORT")?;
+    let staleness = Staleness {
+        after: args.stale.stale_after.unwrap_or(STALE_AFTER),
+        policy: args.stale.when_stale,
+    };
+    let place = dashboard.place();
+    let (source, told, server) = match &args.hints {
+        Some(url) => {
+            let token = args.hints_token_file.as_deref().map(Token::read).transpose();
+            let token = token.map_err(|error| UsageError::new(error.to_string()))?;
+            let remote = RemoteHints { url: url.clone(), token };
+            let label = label(Mode::Hints, url.to_string(), true);
+            let feed = Feed::new(label, staleness, nothing_yet(range));
+            let server = dashboard.start(feed.clone(), Some(flows(remote.clone())), None, &stop)?;
+            (follow_server(remote, feed, &stop)?, url.to_string(), server)
+        }
+        None => {
+            let models = Models::new(args.model.load(places)?);
+            let label = label(Mode::Csv, args.csv.display().to_string(), false);
+            let feed = Feed::new(label, staleness, nothing_yet(range));
+            let (pacer, present) = CsvPacer::start(&args.csv, range, models, shown(&feed))?;
+            feed.set_hint(pacer.hint(), pacer.sampled_at().map(Into::into));
+            let server = dashboard.start(feed.clone(), None, Some(machine()), &stop)?;
+            let waiting = if present { "" } else { " (not there yet)" };
+            let told = format!("{}{waiting}", args.csv.display());
+            (follow_file(pacer, feed, &stop)?, told, server)
+        }
+    };
+    say(&format!("netdiag: dashboard on {place}; following {told}"));
+    let served = server.join().map_err(|_| anyhow::anyhow!("the dashboard's thread panicked"))?;
+    stop.ask();
+    let followed = source.join().map_err(|_| anyhow::anyhow!("the following thread panicked"));
+    served.and(followed)
+}
+
+fn label(mode: Mode, telemetry: String, has_streams: bool) -> Label {
+    Label { mode, telemetry, has_streams, has_machine: mode != Mode::Hints }
+}
+
+fn nothing_yet(range: TpsRange) -> Hint {
+    Hint::unknown(range, &Scope::Host, "no telemetry yet")
+}
+
+/// Puts rows of a file on the page, as new ones. Those that were there before are older, which is told once all are on it.
+fn shown(feed: &Feed) -> impl FnMut(&Row, &PacedLink) {
+    let feed = feed.clone();
+    move |row, link| {
+        let hint = link.hint(&Scope::Host);
+        feed.push(Point::new(&row.sample, &hint), hint, Some(Instant::now()));
+    }
+}
+
+fn follow_file(mut pacer: CsvPacer, feed: Feed, stop: &Stop) -> anyhow::Result<JoinHandle<()>> {
+    let stop = stop.clone();
+    std::thread::Builder::new()
+        .name("follower".to_owned())
+        .spawn(move || {
+            while !stop.wait(POLL) {
+                if pacer.keep_up(shown(&feed)) {
+                    feed.set_hint(pacer.hint(), pacer.sampled_at().map(Into::into));
+                }
+            }
+        })
+        .context("cannot start the thread that follows the file")
+}
+
+fn follow_server(remote: RemoteHints, feed: Feed, stop: &Stop) -> anyhow::Result<JoinHandle<()>> {
+    let runtime = one_thread().context("cannot start following the hint server")?;
+    let stop = stop.clone();
+    std::thread::Builder::new()
+        .name("follower".to_owned())
+        .spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = remote.follow(&feed) => {}
+                    () = stop.asked() => {}
+                }
+            });
+        })
+        .context("cannot start the thread that follows the hint server")
+}
+
+/// The flows that a hint server lists.
+fn flows(remote: RemoteHints) -> Document {
+    Document::new(FLOWS_KEEP, move || {
+        let asked = one_thread().context("cannot ask").and_then(|runtime| {
+            let flows = runtime.block_on(remote.flows())?;
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            flows_json(now.as_secs_f64(), flows).map_err(anyhow::Error::msg)
+        });
+        asked.map_err(|error| format!("{}: {}", remote.url, failure::chain(&error)))
+    })
+}
+
+fn one_thread() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}

@@ -1,0 +1,108 @@
+//! The dashboard as commands run it: what they measure becomes what it shows.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use netdiag_dashboard::{Document, Feed, FlowRow, Options, flows_json, router};
+use netdiag_hints::{Board, StreamEntry};
+use netdiag_pacer::WhenStale;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::args::AccessArgs;
+use crate::cmd::doctor;
+use crate::listening::Listening;
+use crate::stop::Stop;
+
+/// One thread: what viewers get is written once for all of them. Beside it there are the runtime's own for what blocks.
+const THREADS: usize = 1;
+
+/// How long a list of flows serves all viewers: that of one interval is not asked for twice.
+const FLOWS_KEEP: Duration = Duration::from_millis(400);
+
+/// How long an examination of the machine serves all viewers. It loads eBPF programs, and little changes.
+const MACHINE_KEEP: Duration = Duration::from_secs(10);
+
+/// A dashboard that listens already.
+#[derive(Debug)]
+pub(crate) struct Dashboard(Listening);
+
+impl Dashboard {
+    /// Listens on `address`; `flags` are how to choose another or none.
+    pub(crate) fn bind(
+        address: SocketAddr,
+        access: &AccessArgs,
+        flags: &str,
+    ) -> anyhow::Result<Self> {
+        Listening::bind(address, access, flags).map(Self)
+    }
+
+    /// The port that was taken.
+    pub(crate) fn port(&self) -> u16 {
+        self.0.port()
+    }
+
+    /// Where it is, for people.
+    pub(crate) fn place(&self) -> String {
+        self.0.place()
+    }
+
+    /// Shows `feed` until the stop; `streams` lists flows and `machine` examines the machine, where that can be done.
+    pub(crate) fn start(
+        self,
+        feed: Feed,
+        streams: Option<Document>,
+        machine: Option<Document>,
+        stop: &Stop,
+    ) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
+        let options = Options { exposure: self.0.exposure().clone(), streams, machine };
+        self.0.spawn(router(feed, options), "dashboard", THREADS, stop)
+    }
+}
+
+/// What `netdiag doctor` says of this machine.
+pub(crate) fn machine() -> Document {
+    Document::new(MACHINE_KEEP, || doctor::json().map_err(|error| format!("{error:#}")))
+}
+
+/// The flows of the newest board.
+pub(crate) fn flows(
+    boards: watch::Receiver<Arc<Board>>,
+    stale_after: Duration,
+    when_stale: WhenStale,
+) -> Document {
+    Document::new(FLOWS_KEEP, move || {
+        let board = Arc::clone(&boards.borrow());
+        let age = board.sampled_at.map(|at| Instant::now().saturating_duration_since(at));
+        let row = |stream: &StreamEntry| {
+            let stream = StreamEntry {
+                hint: stream.hint.clone().aged(age, stale_after, when_stale),
+                ..stream.clone()
+            };
+            flow(&stream)
+        };
+        let t = board.row.map_or(0.0, |row| row.sample.timestamp.as_secs_f64());
+        flows_json(t, board.streams().iter().map(row).collect())
+    })
+}
+
+fn flow(stream: &StreamEntry) -> FlowRow {
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    FlowRow {
+        peer: stream.key.peer,
+        local: stream.key.local,
+        p95_rtt_us: stream.sample.rtt.map(|rtt| micros(rtt.p95)),
+        srtt_us: stream.sample.srtt.map(micros),
+        retrans_count: stream.sample.retrans_segs,
+        unacked_segs: stream.liveness.map(|live| live.unacked_segs),
+        notsent_bytes: stream.liveness.map(|live| live.notsent.0),
+        waiting_us: micros(stream.waiting),
+        throughput_bps: stream.sample.throughput_bps,
+        state: stream.hint.state,
+        cause: stream.hint.state.cause().map(str::to_owned),
+        current_tps: stream.hint.current_tps.get(),
+        hold: stream.hint.hold,
+    }
+}

@@ -1,0 +1,148 @@
+//! A server of ours as it is run: bound early, so that a port in use is told before anything else starts, on threads of its
+//! own, and served until the stop.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use netdiag_http::{Exposure, Limits, Token, serve};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::args::AccessArgs;
+use crate::failure::UsageError;
+use crate::stop::Stop;
+
+/// How long open event streams may delay the end.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Descriptors that connections must leave to the probe, the files and the rest of the process.
+const SPARE_FILES: u64 = 64;
+
+/// Servers that one process may have: hints and dashboard share the descriptors.
+const SERVERS: u64 = 2;
+
+/// A server's limits, within those of the process: who connects must not use up the descriptors that telemetry needs.
+fn limits() -> Limits {
+    let mut files = getrlimit(Resource::Nofile);
+    // As many as the administrator allows; the usual 1024 are a shell's default.
+    let raised = Rlimit { current: files.maximum, maximum: files.maximum };
+    if setrlimit(Resource::Nofile, raised).is_ok() {
+        files = raised;
+    }
+    let usual = Limits::default();
+    let room = files.current.map_or(u64::MAX, |files| files.saturating_sub(SPARE_FILES));
+    let room = usize::try_from((room / SERVERS).max(1)).unwrap_or(usize::MAX);
+    Limits { connections: usual.connections.min(room), ..usual }
+}
+
+/// A listener, and who may ask.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    listener: TcpListener,
+    exposure: Exposure,
+    address: SocketAddr,
+}
+
+impl Listening {
+    /// Listens on `wanted`, for those whom `access` lets in; `flags` are how to choose another address.
+    pub(crate) fn bind(
+        wanted: SocketAddr,
+        access: &AccessArgs,
+        flags: &str,
+    ) -> anyhow::Result<Self> {
+        let token = access.auth_token_file.as_deref().map(Token::read).transpose();
+        let exposure = token
+            .and_then(|token| Exposure::try_new(wanted, token, access.no_auth))
+            .map_err(|error| UsageError::new(error.to_string()))?;
+        let listener = TcpListener::bind(wanted).map_err(|error| {
+            let why = match error.kind() {
+                ErrorKind::AddrInUse => "another program has the port; end it, or",
+                ErrorKind::AddrNotAvailable => "this host has no such address;",
+                ErrorKind::PermissionDenied => "ports below 1024 need privileges;",
+                _ => "",
+            };
+            let remedy = format!("{why} choose another with {flags}");
+            UsageError::because(format!("cannot listen on {wanted} ({})", remedy.trim()), error)
+        })?;
+        listener.set_nonblocking(true).context("cannot prepare the listening socket")?;
+        let address = listener.local_addr().context("cannot read the listening address")?;
+        Ok(Self { listener, exposure, address })
+    }
+
+    /// The port that was taken.
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Who may ask.
+    pub(crate) fn exposure(&self) -> &Exposure {
+        &self.exposure
+    }
+
+    /// Where a client on this host finds the server, and who else can ask.
+    pub(crate) fn place(&self) -> String {
+        let url = self.url();
+        let reach = match self.address.ip() {
+            ip if ip.to_canonical().is_loopback() => return url,
+            ip if ip.is_unspecified() => "on every address of this host".to_owned(),
+            ip => format!("on {ip}"),
+        };
+        let asked = if self.exposure.is_open() { "no token asked" } else { "with the token" };
+        format!("{url} ({reach}, {asked})")
+    }
+
+    fn url(&self) -> String {
+        let ip = match self.address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        format!("http://{}", SocketAddr::new(ip, self.address.port()))
+    }
+
+    /// Serves `router` on this thread and `threads` others until the stop.
+    pub(crate) fn serve(
+        self,
+        router: Router,
+        name: &str,
+        threads: usize,
+        stop: &Stop,
+    ) -> anyhow::Result<()> {
+        let cannot = || format!("cannot start the {name} server");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name(name)
+            .enable_all()
+            .build()
+            .with_context(cannot)?;
+        let served: anyhow::Result<()> = runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(self.listener).with_context(cannot)?;
+            serve(listener, router, limits(), stop.asked()).await;
+            Ok(())
+        });
+        runtime.shutdown_timeout(PATIENCE);
+        served
+    }
+
+    /// The same beside this thread. If it fails, everybody is asked to stop.
+    pub(crate) fn spawn(
+        self,
+        router: Router,
+        name: &'static str,
+        threads: usize,
+        stop: &Stop,
+    ) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
+        let stop = stop.clone();
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                let served = self.serve(router, name, threads, &stop);
+                stop.ask();
+                served
+            })
+            .with_context(|| format!("cannot start the {name} server"))
+    }
+}
