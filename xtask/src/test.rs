@@ -5,6 +5,7 @@
 //! passes is the test runner's own summary.
 
 mod nextest;
+mod page;
 
 use std::time::Instant;
 
@@ -28,6 +29,8 @@ pub(crate) enum Step {
     Deny,
     /// That the fuzz targets compile and pass their seeds; `cargo xtask fuzz` goes on from there
     Fuzz,
+    /// What the dashboard's page computes, under `node --test`; fetches what its browser tests need
+    Page,
     /// Documentation tests
     Doc,
     /// Unit, property, command-line and privileged tests
@@ -77,6 +80,7 @@ fn perform(step: Step) -> anyhow::Result<()> {
             Ok(())
         }
         Step::Fuzz => fuzz::check(),
+        Step::Page => page::run(),
         Step::Doc => command::run("cargo", &["test", "--quiet", "--workspace", "--doc"]),
         Step::Nextest => {
             command::ensure_cargo_tool("nextest", CARGO_NEXTEST)?;

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
+use super::page;
 use crate::command;
 
 /// Where the runner leaves its report, whatever the target folder: in its store, at the path that its configuration says.
@@ -27,6 +28,7 @@ const TOOLS: [(&str, &str); 5] = [
 
 pub(super) fn run() -> anyhow::Result<()> {
     command::ensure_debian(&TOOLS)?;
+    page::fetch_tools()?;
     let report = crate::root().join(REPORT);
     // What is read afterwards must be this run's.
     match fs::remove_file(&report) {

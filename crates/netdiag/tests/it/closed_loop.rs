@@ -16,12 +16,12 @@ use crate::support::{Running, hint, netdiag, root, until};
 const MAX_TPS: f64 = 80.0;
 
 /// A stream like that of a model: a few bytes every ten milliseconds, from the server to the client.
-struct Stream {
+pub(crate) struct Stream {
     over: Arc<AtomicBool>,
 }
 
 impl Stream {
-    fn start(lab: &Lab) -> Self {
+    pub(crate) fn start(lab: &Lab) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let address = SocketAddr::new(lab.server_ip(), 8000);
         let listener =

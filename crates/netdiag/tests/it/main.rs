@@ -7,6 +7,8 @@ mod bad_input;
 mod browser;
 mod chaos;
 mod closed_loop;
+mod dashboard;
+mod dashboard_page;
 mod doctor;
 mod engine;
 mod experiment;

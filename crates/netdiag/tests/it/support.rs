@@ -86,9 +86,14 @@ impl Running {
 
     /// The address that the hint server says it listens on.
     pub(crate) fn address(&mut self) -> SocketAddr {
-        let line = self.line_with("http://");
+        self.address_of("hints on")
+    }
+
+    /// The address behind these words.
+    pub(crate) fn address_of(&mut self, words: &str) -> SocketAddr {
+        let line = self.line_with(&format!("{words} http://"));
         let (_, rest) = line.split_once("http://").expect("an address");
-        let end = rest.find(|c: char| c == '/' || c.is_whitespace()).unwrap_or(rest.len());
+        let end = rest.find(|c: char| "/;".contains(c) || c.is_whitespace()).unwrap_or(rest.len());
         rest[..end].parse().expect("an address")
     }
 
