@@ -3,6 +3,7 @@
 //! A bench only measures; printing and judging are done here, the same for all. Invariant: standard output holds the report
 //! and nothing else, so that `--json` can be read by a program, and a peer that could not be measured is named in it.
 
+mod dashboard;
 mod health;
 mod iforest;
 mod lab;
@@ -23,6 +24,8 @@ pub(crate) enum Name {
     Health,
     /// The forest's training and scoring beside other libraries', or with --quality what it finds
     Iforest,
+    /// The dashboard's weight, first paint and cost, with nobody, ten and a thousand stuck viewers
+    Dashboard,
     /// Emulated links beside what they are asked to be, what they cost, and whether anything of them stays behind
     Lab,
 }
@@ -101,6 +104,7 @@ pub(crate) fn run(name: Name, options: &Options) -> anyhow::Result<()> {
         Name::Iforest => iforest::run(options)?,
         Name::Lab => lab::run(options)?,
         Name::Probe => probe::run(options.long)?,
+        Name::Dashboard => dashboard::run(options.long)?,
         Name::Health => health::run(options.data.as_deref())?,
     };
     print!("{}", if options.json { report.json() } else { report.text() });

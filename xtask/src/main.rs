@@ -10,6 +10,7 @@ mod bench;
 mod bpf;
 mod command;
 mod fuzz;
+mod screenshots;
 mod test;
 mod tidy;
 mod vm;
@@ -57,6 +58,8 @@ enum Task {
         #[command(flatten)]
         options: bench::Options,
     },
+    /// Takes pictures of the dashboard in all its states, and the two that the READMEs show
+    Screenshots,
     /// Boots Debian's kernels under qemu and checks eBPF and fault injection there; takes minutes
     Vm(vm::Options),
 }
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Task::Bpf { check } => bpf::run(check),
         Task::Fuzz { target, seconds } => fuzz::run(target, seconds),
         Task::Bench { name, options } => bench::run(name, &options),
+        Task::Screenshots => screenshots::run(),
         Task::Vm(options) => vm::run(&options),
     };
     match result {

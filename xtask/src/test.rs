@@ -12,6 +12,8 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::ValueEnum;
 
+pub(crate) use page::fetch_tools as fetch_page_tools;
+
 use crate::{bpf, command, fuzz, tidy};
 
 /// A part of the test run; in a full run they come in this order.

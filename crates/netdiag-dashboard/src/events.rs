@@ -2,8 +2,8 @@
 //!
 //! The body is polled, never pushed: a viewer that reads slowly is behind, and catches up with what is kept. What it holds is
 //! its position and the few events on their way; history is shared. One that has not read for a while is dropped and counted,
-//! because its place is somebody else's: here when it is polled again, and by the kernel (`TCP_USER_TIMEOUT`, see
-//! `netdiag_http::Limits`) when it never is.
+//! because its place is somebody else's: here when it is polled again, and by the server (`netdiag_http::GivenUp`) when it never
+//! is.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -103,9 +103,5 @@ impl Viewer {
 impl Drop for Viewer {
     fn drop(&mut self) {
         self.metrics.viewers.dec();
-        // Ended by the kernel, with something given that was never taken.
-        if self.given.is_some_and(|at| at.elapsed() > SLOW_AFTER) {
-            self.metrics.dropped.inc();
-        }
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use netdiag_http::GivenUp;
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -15,6 +16,8 @@ pub(crate) struct Metrics {
     pub(crate) viewers: Gauge,
     pub(crate) dropped: Counter,
     pub(crate) refused: Counter,
+    given_up: GivenUp,
+    given_up_told: Gauge,
 }
 
 impl fmt::Debug for Metrics {
@@ -24,14 +27,14 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(given_up: GivenUp) -> Self {
         let mut registry = Registry::with_prefix("netdiag_dashboard");
         let (viewers, dropped, refused) =
             (Gauge::default(), Counter::default(), Counter::default());
         registry.register("viewers", "Event streams open", viewers.clone());
         registry.register(
             "viewers_dropped",
-            "Event streams ended because nobody read them",
+            "Event streams ended because they were read too slowly",
             dropped.clone(),
         );
         registry.register(
@@ -39,10 +42,17 @@ impl Metrics {
             "Event streams refused because too many were open",
             refused.clone(),
         );
-        Self { registry: Arc::new(registry), viewers, dropped, refused }
+        let given_up_told = Gauge::default();
+        registry.register(
+            "connections_given_up",
+            "Connections ended by the kernel because nobody read them, since the start",
+            given_up_told.clone(),
+        );
+        Self { registry: Arc::new(registry), viewers, dropped, refused, given_up, given_up_told }
     }
 
     pub(crate) fn encode(&self) -> String {
+        self.given_up_told.set(i64::try_from(self.given_up.count()).unwrap_or(i64::MAX));
         let mut text = String::new();
         // Encoding into a String fails only if a metric's own encoding does, and these are the library's.
         let _ = text::encode(&mut text, &self.registry);

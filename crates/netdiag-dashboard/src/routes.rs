@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use netdiag_http::{Exposure, Gate, Problem, SESSION_COOKIE};
+use netdiag_http::{Exposure, Gate, GivenUp, Problem, SESSION_COOKIE};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
@@ -42,6 +42,8 @@ pub struct Options {
     pub streams: Option<Document>,
     /// What this machine supports, as `netdiag doctor --json` says it.
     pub machine: Option<Document>,
+    /// Connections that the server gives up because nobody reads them.
+    pub given_up: GivenUp,
 }
 
 #[derive(Clone)]
@@ -64,9 +66,9 @@ pub fn router(feed: Feed, options: Options) -> Router {
     };
     let shared = Shared {
         feed,
+        metrics: Metrics::new(options.given_up.clone()),
         options: Arc::new(options),
         gate: Arc::new(gate),
-        metrics: Metrics::new(),
         permits: Arc::new(Semaphore::new(MOST_VIEWERS)),
     };
     Router::new()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netdiag_hints::{Board, Options, router};
-use netdiag_http::{Exposure, Limits, serve};
+use netdiag_http::{Exposure, GivenUp, Limits, serve};
 use netdiag_pacer::{Hint, TpsRange, WhenStale};
 use netdiag_telemetry::{Scope, Tps};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,6 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Server {
     address: std::net::SocketAddr,
     stop: oneshot::Sender<()>,
+    given_up: GivenUp,
     task: tokio::task::JoinHandle<()>,
     boards: watch::Sender<Arc<Board>>,
 }
@@ -43,11 +44,12 @@ async fn start(limits: Limits) -> Server {
         exposure: Exposure::try_new(address, None, false).expect("loopback"),
     };
     let (stop, stopped) = oneshot::channel();
+    let given_up = GivenUp::default();
     let router = router(boards.subscribe(), options);
-    let task = tokio::spawn(serve(listener, router, limits, async {
+    let task = tokio::spawn(serve(listener, router, limits, given_up.clone(), async {
         let _ = stopped.await;
     }));
-    Server { address, stop, task, boards }
+    Server { address, stop, given_up, task, boards }
 }
 
 /// Sends `bytes` and reads until the server closes the connection.
@@ -155,5 +157,6 @@ async fn clients_that_do_not_read_lose_their_place() {
         assert!(start.elapsed() < 2 * PATIENCE, "still busy");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    assert!(server.given_up.count() >= 1, "{:?}", server.given_up);
     drop(stuck);
 }

@@ -3,10 +3,12 @@
 //! hyper's own server has the limits on headers; connections are counted here. A client over the limit is told so in one
 //! fixed response and never reaches the router.
 
+use std::error::Error as _;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -35,6 +37,9 @@ pub struct Limits {
     /// Time without any progress in sending an answer, after which the connection is given up: a client that does not
     /// read would keep its place for ever.
     pub send_time: Duration,
+    /// Bytes that may wait in the kernel for a client that does not read. It doubles them for its own bookkeeping (socket(7)),
+    /// and would otherwise keep megabytes for each.
+    pub send_buffer: usize,
     /// Time for requests in flight to end once the server stops.
     pub drain_time: Duration,
 }
@@ -48,6 +53,8 @@ impl Default for Limits {
             headers: 64,
             head_time: Duration::from_secs(10),
             send_time: Duration::from_secs(20),
+            // Over a path of 100 ms that is two megabytes a second, and 1024 stuck clients hold 256 MiB at most.
+            send_buffer: 128 * 1024,
             drain_time: Duration::from_secs(1),
         }
     }
@@ -58,11 +65,23 @@ const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: applicat
     retry-after: 1\r\nconnection: close\r\ncontent-length: 66\r\n\r\n\
     {\"error\":{\"status\":503,\"message\":\"too many connections are open\"}}";
 
+/// How many connections were given up because their clients did not read; all clones count the same.
+#[derive(Clone, Debug, Default)]
+pub struct GivenUp(Arc<AtomicU64>);
+
+impl GivenUp {
+    /// So far.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Serves `router` until `shutdown` completes, then lets requests in flight end for a moment.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     limits: Limits,
+    given_up: GivenUp,
     shutdown: impl Future<Output = ()>,
 ) {
     let permits = Arc::new(Semaphore::new(limits.connections));
@@ -91,11 +110,15 @@ pub async fn serve(
             tokio::spawn(refuse(stream, limits.head_time));
             continue;
         };
-        give_up_after(&stream, limits.send_time);
+        bound(&stream, &limits);
         let service = TowerToHyperService::new(router.clone());
         let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        let given_up = given_up.clone();
         tokio::spawn(async move {
             if let Err(error) = connection.await {
+                if timed_out(&error) {
+                    given_up.0.fetch_add(1, Ordering::Relaxed);
+                }
                 tracing::debug!(%error, "connection ended");
             }
             drop(permit);
@@ -122,11 +145,18 @@ async fn pause_after(error: &io::Error, complained: &mut Option<Instant>) {
 }
 
 /// Lets the kernel end the connection when what was sent is not taken for so long, be it that no ACK comes or that the
-/// window stays shut (`TCP_USER_TIMEOUT`, RFC 5482).
-fn give_up_after(stream: &TcpStream, time: Duration) {
-    let millis = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
-    // Every kernel since 2.6.37 has it; without, a stuck client keeps its place.
+/// window stays shut (`TCP_USER_TIMEOUT`, RFC 5482), and bounds what it keeps for the client meanwhile.
+fn bound(stream: &TcpStream, limits: &Limits) {
+    let millis = u32::try_from(limits.send_time.as_millis()).unwrap_or(u32::MAX);
+    // Every kernel since 2.6.37 has them; without, a stuck client keeps its place.
     let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, millis);
+    let _ = rustix::net::sockopt::set_socket_send_buffer_size(stream, limits.send_buffer);
+}
+
+/// Whether the kernel has given the connection up.
+fn timed_out(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut)
 }
 
 async fn refuse(mut stream: TcpStream, patience: Duration) {

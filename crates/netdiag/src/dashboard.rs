@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use netdiag_dashboard::{Document, Feed, FlowRow, Options, flows_json, router};
 use netdiag_hints::{Board, StreamEntry};
+use netdiag_http::GivenUp;
 use netdiag_pacer::WhenStale;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -57,8 +58,10 @@ impl Dashboard {
         machine: Option<Document>,
         stop: &Stop,
     ) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
-        let options = Options { exposure: self.0.exposure().clone(), streams, machine };
-        self.0.spawn(router(feed, options), "dashboard", THREADS, stop)
+        let exposure = self.0.exposure().clone();
+        let given_up = GivenUp::default();
+        let options = Options { exposure, streams, machine, given_up: given_up.clone() };
+        self.0.spawn(router(feed, options), "dashboard", THREADS, given_up, stop)
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netdiag_hints::{Board, Options, router};
+use netdiag_http::GivenUp;
 use netdiag_pacer::{TpsRange, WhenStale};
 use tokio::sync::watch;
 
@@ -54,6 +55,6 @@ impl HintServer {
     ) -> anyhow::Result<()> {
         let exposure = self.0.exposure().clone();
         let options = Options { range, stale_after, when_stale, exposure };
-        self.0.serve(router(boards, options), "hints", THREADS, stop)
+        self.0.serve(router(boards, options), "hints", THREADS, GivenUp::default(), stop)
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
-use netdiag_http::{Exposure, Limits, Token, serve};
+use netdiag_http::{Exposure, GivenUp, Limits, Token, serve};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::args::AccessArgs;
@@ -109,6 +109,7 @@ impl Listening {
         router: Router,
         name: &str,
         threads: usize,
+        given_up: GivenUp,
         stop: &Stop,
     ) -> anyhow::Result<()> {
         let cannot = || format!("cannot start the {name} server");
@@ -120,7 +121,7 @@ impl Listening {
             .with_context(cannot)?;
         let served: anyhow::Result<()> = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(self.listener).with_context(cannot)?;
-            serve(listener, router, limits(), stop.asked()).await;
+            serve(listener, router, limits(), given_up, stop.asked()).await;
             Ok(())
         });
         runtime.shutdown_timeout(PATIENCE);
@@ -133,13 +134,14 @@ impl Listening {
         router: Router,
         name: &'static str,
         threads: usize,
+        given_up: GivenUp,
         stop: &Stop,
     ) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
         let stop = stop.clone();
         std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
-                let served = self.serve(router, name, threads, &stop);
+                let served = self.serve(router, name, threads, given_up, &stop);
                 stop.ask();
                 served
             })

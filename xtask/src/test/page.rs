@@ -3,10 +3,15 @@
 
 use std::fs;
 
+use anyhow::ensure;
+
 use crate::command;
 
 /// The package that the page and its tests are in.
 const PACKAGE: &str = "crates/netdiag-dashboard";
+
+/// What Playwright asks for.
+const NODE: u32 = 20;
 
 /// Node.js and its package manager, by the Debian packages that hold them.
 const TOOLS: [(&str, &str); 2] = [("node", "nodejs"), ("npm", "npm")];
@@ -19,6 +24,12 @@ pub(super) fn run() -> anyhow::Result<()> {
 /// Fetches what the browser tests need, unless it is there already.
 pub(crate) fn fetch_tools() -> anyhow::Result<()> {
     command::ensure_debian(&TOOLS)?;
+    let version = command::output("node", &["--version"])?;
+    ensure!(
+        major(&version) >= Some(NODE),
+        "node is {}, and the page's tests need {NODE} or later: install a newer Node.js",
+        version.trim()
+    );
     let package = crate::root().join(PACKAGE);
     // npm keeps a copy of the lock file beside what it has installed, without the root's own entry.
     let installed = fs::read_to_string(package.join("node_modules/.package-lock.json"));
@@ -27,6 +38,11 @@ pub(crate) fn fetch_tools() -> anyhow::Result<()> {
         return Ok(());
     }
     command::run("npm", &["ci", "--prefix", PACKAGE, "--no-audit", "--no-fund", "--loglevel=error"])
+}
+
+/// The first number of `v20.1.2`.
+fn major(version: &str) -> Option<u32> {
+    version.trim().strip_prefix('v')?.split('.').next()?.parse().ok()
 }
 
 /// Whether every package of the lock file `wanted` is installed as it says.
@@ -42,6 +58,12 @@ fn is_of(installed: &str, wanted: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_have_a_first_number() {
+        assert_eq!(major("v20.20.2\n"), Some(20));
+        assert_eq!(major("20"), None);
+    }
 
     #[test]
     fn what_is_installed_is_told_by_its_hashes() {

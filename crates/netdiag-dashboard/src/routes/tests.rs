@@ -24,6 +24,7 @@ fn options(token: bool) -> Options {
         exposure: Exposure::try_new(listen, token, false).expect("closed"),
         streams: Some(Document::new(Duration::ZERO, || Ok(b"{}".to_vec()))),
         machine: None,
+        given_up: GivenUp::default(),
     }
 }
 

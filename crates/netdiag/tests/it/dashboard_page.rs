@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use netdiag_hints::{Board, Options, StreamEntry, router};
-use netdiag_http::{Exposure, Limits, serve};
+use netdiag_http::{Exposure, GivenUp, Limits, serve};
 use netdiag_lab::{Lab, LinkSpec, ServerSide};
 use netdiag_pacer::{Hint, State, TpsRange, WhenStale};
 use netdiag_telemetry::{FlowKey, LinkSample, Scope, Tps};
@@ -243,7 +243,8 @@ fn hint_server(flows: u32) -> (watch::Sender<Arc<Board>>, SocketAddr) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
-            serve(listener, router, Limits::default(), std::future::pending()).await;
+            let end = std::future::pending();
+            serve(listener, router, Limits::default(), GivenUp::default(), end).await;
         });
     });
     (boards, address)
