@@ -35,11 +35,12 @@ impl fmt::Display for Finding {
     }
 }
 
-/// A text file of the project.
+/// A file of the project.
 #[derive(Debug)]
 pub(crate) struct TextFile {
     /// Path from the root.
     path: String,
+    /// Empty if it is no text, such as a picture: there is nothing to check in it then, but it can be pointed at.
     text: String,
 }
 
@@ -63,15 +64,15 @@ pub(crate) fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every text file that git tracks or would track.
+/// Every file that git tracks or would track.
 fn text_files() -> anyhow::Result<Vec<TextFile>> {
     // In continuous integration root looks at another user's checkout, which git takes for a trap unless told.
     let trust = "safe.directory=*";
     let list = ["-c", trust, "ls-files", "--cached", "--others", "--exclude-standard"];
     let list = command::output("git", &list)?;
     let read = |path: &str| {
-        let text = fs::read_to_string(crate::root().join(path)).ok()?;
-        Some(TextFile { path: path.to_owned(), text })
+        let bytes = fs::read(crate::root().join(path)).ok()?;
+        Some(TextFile { path: path.to_owned(), text: String::from_utf8(bytes).unwrap_or_default() })
     };
     Ok(list.lines().filter_map(read).collect())
 }
