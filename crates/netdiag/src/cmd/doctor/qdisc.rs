@@ -49,7 +49,7 @@ fn check(discipline: Discipline, lack: &str) -> Check {
     }
     // `unshare` did not get as far as `tc`, so nothing is known of the kernel's modules.
     if complaint.starts_with("unshare: ") {
-        return untried(&title, complaint, "run as root to try it");
+        return untried(&title, complaint, "run as root (in a container with CAP_SYS_ADMIN)");
     }
     Check::warn(
         &title,
