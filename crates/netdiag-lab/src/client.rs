@@ -14,8 +14,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
 use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -25,6 +25,9 @@ use stream::{Open, Question};
 
 /// Rest of a client whose stream failed, so that a server that refuses is not asked in a circle.
 const REST: Duration = Duration::from_secs(1);
+
+/// The longest of any time asked for: a day, as scenarios have. Clocks hold far more, but not whatever a `Duration` can be.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What is asked of a server.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,6 +68,16 @@ pub enum InvalidLoad {
     /// Not a share.
     #[error("leavers {0} is not between 0 and 1")]
     Leavers(f64),
+    /// Longer than anything here lasts.
+    #[error(
+        "{name} {time:?} is above {LONGEST:?}: give less (for clients that wait for ever let leavers be 0)"
+    )]
+    TooLong {
+        /// Which one.
+        name: &'static str,
+        /// As given.
+        time: Duration,
+    },
 }
 
 /// One stream as its client saw it. Times count from the start of the run.
@@ -106,7 +119,7 @@ impl ClientStream {
 /// counts can be read as they are then.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Every stream, in order of its end.
+    /// Every stream, by the number of its client and each client's in their order, so that two runs can be compared.
     pub streams: Vec<ClientStream>,
     _open: Vec<Open>,
 }
@@ -122,6 +135,10 @@ impl Load {
         if !(0.0..=1.0).contains(&self.leavers) {
             return Err(InvalidLoad::Leavers(self.leavers));
         }
+        let times = [("ramp", self.ramp), ("duration", self.duration), ("patience", self.patience)];
+        if let Some(&(name, time)) = times.iter().find(|(_, time)| *time > LONGEST) {
+            return Err(InvalidLoad::TooLong { name, time });
+        }
         Ok(())
     }
 }
@@ -134,28 +151,32 @@ pub async fn run(
     socket: impl Fn(usize) -> io::Result<TcpSocket> + Send + Sync + 'static,
 ) -> Result<Outcome, InvalidLoad> {
     load.check()?;
-    let mut seeds = StdRng::seed_from_u64(load.seed);
+    let mut seeds = Xoshiro256PlusPlus::seed_from_u64(load.seed);
     let load = Arc::new(load);
     let socket = Arc::new(socket);
     let mut clients = JoinSet::new();
     for number in 0..load.streams {
         let (load, socket) = (Arc::clone(&load), Arc::clone(&socket));
-        let random = StdRng::seed_from_u64(seeds.random());
+        let random = Xoshiro256PlusPlus::seed_from_u64(seeds.random());
         let begin = start + load.ramp.mul_f64(number as f64 / load.streams as f64);
         clients.spawn(async move {
             tokio::time::sleep_until(begin).await;
-            client(&load, start, random, || socket(number)).await
+            let (streams, open) = client(&load, start, random, || socket(number)).await;
+            (number, streams, open)
         });
     }
-    let mut outcome = Outcome { streams: Vec::new(), _open: Vec::new() };
-    while let Some(ended) = clients.join_next().await {
-        match ended {
-            Ok((streams, open)) => {
-                outcome.streams.extend(streams);
-                outcome._open.extend(open);
-            }
+    let mut ended = Vec::with_capacity(clients.len());
+    while let Some(client) = clients.join_next().await {
+        match client {
+            Ok(client) => ended.push(client),
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
+    }
+    ended.sort_by_key(|(number, ..)| *number);
+    let mut outcome = Outcome { streams: Vec::new(), _open: Vec::new() };
+    for (_, streams, open) in ended {
+        outcome.streams.extend(streams);
+        outcome._open.extend(open);
     }
     Ok(outcome)
 }
@@ -164,20 +185,13 @@ pub async fn run(
 async fn client(
     load: &Load,
     start: Instant,
-    mut random: StdRng,
+    mut random: Xoshiro256PlusPlus,
     socket: impl Fn() -> io::Result<TcpSocket> + Send + Sync,
 ) -> (Vec<ClientStream>, Option<Open>) {
     let end = start + load.duration;
     let mut streams = Vec::new();
     while Instant::now() < end {
-        let leaver = random.random_bool(load.leavers);
-        let question = Question {
-            output_tokens: random.random_range(load.output_tokens.clone()),
-            seed: random.random(),
-            patience: leaver.then_some(load.patience),
-            start,
-            end,
-        };
+        let question = Question::draw(load, &mut random, start, end);
         let (stream, open) = question.ask(load, &socket).await;
         let failed = stream.ending == Ending::Failed;
         streams.push(stream);
@@ -197,9 +211,8 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn impossible_loads_are_named() {
-        let load = Load {
+    fn load() -> Load {
+        Load {
             target: "127.0.0.1:9".parse().expect("address"),
             streams: 1,
             ramp: Duration::ZERO,
@@ -214,7 +227,29 @@ mod tests {
             leavers: 0.5,
             patience: Duration::ZERO,
             seed: 0,
-        };
+        }
+    }
+
+    /// A seed is a run that others can repeat, with whatever version they have.
+    #[test]
+    fn the_questions_of_a_seed_are_the_same_in_every_version() {
+        let load = Load { output_tokens: 200..=600, leavers: 0.2, ..load() };
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(7);
+        let now = Instant::now();
+        let drawn = [(); 4].map(|()| Question::draw(&load, &mut random, now, now));
+        let drawn = drawn.map(|q| (q.output_tokens, q.seed, q.patience.is_some()));
+        let expected = [
+            (269, -5_209_800_880_474_007_438, true),
+            (586, 8_590_716_767_756_797_065, false),
+            (332, -326_089_528_989_449_251, false),
+            (245, 3_172_252_279_632_408_190, true),
+        ];
+        assert_eq!(drawn, expected);
+    }
+
+    #[tokio::test]
+    async fn impossible_loads_are_named() {
+        let load = load();
         let check = async |load: Load, expected: Option<&str>| {
             let result = run(load, Instant::now(), |_| TcpSocket::new_v4()).await;
             assert_eq!(result.err().map(|error| error.to_string()).as_deref(), expected);
@@ -227,6 +262,15 @@ mod tests {
             Some("leavers NaN is not between 0 and 1"),
         )
         .await;
+        let long = Duration::from_secs(86_401);
+        let told = |name| {
+            format!(
+                "{name} 86401s is above 86400s: give less (for clients that wait for ever let leavers be 0)"
+            )
+        };
+        check(Load { patience: long, ..load.clone() }, Some(&told("patience"))).await;
+        check(Load { duration: long, ..load.clone() }, Some(&told("duration"))).await;
+        check(Load { ramp: long, ..load.clone() }, Some(&told("ramp"))).await;
         let lengths = "output_tokens 0..=4 is not a range of lengths from 1 on";
         check(Load { output_tokens: 0..=4, ..load.clone() }, Some(lengths)).await;
         let lengths = "output_tokens 5..=4 is not a range of lengths from 1 on";

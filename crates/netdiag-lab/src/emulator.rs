@@ -21,6 +21,7 @@ use rattan_core::cells::delay::{DelayCell, DelayCellConfig, DelayCellControlInte
 use rattan_core::cells::{Cell, CellState, ControlInterface, Egress, Ingress, Packet, StdPacket};
 use rattan_core::error::Error;
 use rattan_core::metal::timer::Timer;
+use rustix::io::Errno;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -176,6 +177,10 @@ async fn deliver(
             continue;
         }
         if let Err(error) = to.send(&packet.as_slice()[ETHERNET..]).await {
+            // That of an interface which somebody has deleted, and which nobody can bring back.
+            if Errno::from_io_error(&error) == Some(Errno::BADFD) {
+                return Err(io::Error::other("its interface has been deleted"));
+            }
             // As on a cable that was pulled: whoever took the interface down may put it up again.
             tracing::debug!(%error, "packet dropped at its destination");
         }

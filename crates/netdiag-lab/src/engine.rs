@@ -11,7 +11,8 @@
 //!
 //! | request                                  | does                                                          |
 //! | ---------------------------------------- | ------------------------------------------------------------- |
-//! | `GET /v1/netdiag/engine`                 | token counts of all requests, and how full the engine is      |
+//! | `GET /metrics`                           | token counts of all requests, and how full the engine is, for Prometheus |
+//! | `GET /v1/netdiag/engine`                 | the same as JSON                                              |
 //! | `GET /v1/netdiag/requests`               | the requests that are not finished                            |
 //! | `GET /v1/netdiag/requests/{id}`          | one request: its state and token counts                       |
 //! | `POST /v1/netdiag/requests/{id}/pause`   | no token from the next step on; the seat goes to others, the place in the KV cache stays |
@@ -29,11 +30,13 @@ mod asked;
 mod connection;
 mod corpus;
 mod error;
+mod exposition;
 mod follow;
 mod routes;
 mod scheduler;
 mod serve;
 mod stream;
+mod view;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -44,7 +47,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -55,13 +57,17 @@ use connection::Connection;
 use stream::Ticket;
 
 pub use account::Finish;
-pub use follow::HintServer;
+pub use follow::{HintServer, InvalidEvery};
 pub use scheduler::{
     InvalidModel, Model, Occupancy, Pace, Phase, Refused, RequestId, Scheduler, Status, Token,
 };
+pub use view::{Aborted, ControlError, RequestState, RequestView};
 
-/// Finished requests that can still be asked about one by one; older ones count in the totals only.
+/// Finished requests that can still be asked about; of older ones the counts alone are known.
 const REMEMBERED: usize = 10_000;
+
+/// Older ones whose counts are known: half a day of twenty answers a second, in some 60 MB. Before that, the totals have them.
+const COUNTED: usize = 1_000_000;
 
 /// How the engine is to behave.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,53 +90,6 @@ impl Default for Settings {
             answer_tokens: ANSWER_TOKENS,
         }
     }
-}
-
-/// What a request is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RequestState {
-    /// Waits to be admitted.
-    Queued,
-    /// Generates.
-    Running,
-    /// Paused until resumed.
-    Paused,
-    /// Held by its pace.
-    Held,
-    /// Generates no more.
-    Finished,
-}
-
-/// One request at one moment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RequestView {
-    /// The answer's id.
-    pub id: String,
-    /// What it is doing.
-    pub state: RequestState,
-    /// Why it ended, if it has.
-    pub finish_reason: Option<Finish>,
-    /// The client's address; `None` if it came over no socket.
-    pub peer: Option<SocketAddr>,
-    /// Length of the prompt, tokens.
-    pub prompt_tokens: u32,
-    /// Length of the whole answer, tokens.
-    pub output_tokens: u32,
-    /// Where the tokens are.
-    #[serde(flatten)]
-    pub tokens: TokenCounts,
-}
-
-/// Why a request cannot be controlled.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ControlError {
-    /// There is no such request, or it finished long ago.
-    #[error("request `{0}` is not known: give the `id` of an answer, or its x-request-id header")]
-    Unknown(String),
-    /// It generates no more.
-    #[error("request `{0}` has finished")]
-    Finished(String),
 }
 
 /// A handle to the engine. All clones are the same engine.
@@ -156,8 +115,10 @@ struct Core {
     pace_of: Box<dyn Fn(Option<SocketAddr>) -> Pace + Send>,
     running: BTreeMap<RequestId, Arc<Account>>,
     finished: VecDeque<Arc<Account>>,
-    /// Tokens of the requests that are no longer remembered.
+    /// Tokens of the requests that are no longer remembered: of each, and of all.
+    counted: BTreeMap<RequestId, TokenCounts>,
     forgotten: TokenCounts,
+    aborted: Aborted,
 }
 
 impl fmt::Debug for Core {
@@ -177,7 +138,9 @@ impl Engine {
             pace_of: Box::new(|_| Pace::default()),
             running: BTreeMap::new(),
             finished: VecDeque::new(),
+            counted: BTreeMap::new(),
             forgotten: TokenCounts::default(),
+            aborted: Aborted::default(),
         };
         let shared = Shared {
             settings,
@@ -247,6 +210,15 @@ impl Engine {
         Ok(core.view(account))
     }
 
+    /// Where the tokens of a request are. Known for longer than the request itself, for the last million of requests.
+    pub fn counts(&self, id: &str) -> Option<TokenCounts> {
+        let core = self.core();
+        match core.find(id) {
+            Ok(account) => Some(account.counts()),
+            Err(_) => core.counted.get(&RequestId::of_name(id)?).copied(),
+        }
+    }
+
     /// The requests that are not finished, the oldest first.
     pub fn requests(&self) -> Vec<RequestView> {
         let core = self.core();
@@ -264,6 +236,11 @@ impl Engine {
         let mut sum = core.forgotten;
         core.running.values().chain(&core.finished).for_each(|account| sum.add(account.counts()));
         sum
+    }
+
+    /// What was aborted, since the engine was made.
+    pub fn aborted(&self) -> Aborted {
+        self.core().aborted
     }
 
     /// How full the engine is.
@@ -354,6 +331,8 @@ impl Core {
         self.scheduler.abort(id);
         if let Some(account) = self.running.get(&id) {
             account.finish(Finish::Abort);
+            self.aborted.requests += 1;
+            self.aborted.tokens += account.generated_so_far();
             self.move_to_finished(id);
         }
     }
@@ -361,21 +340,33 @@ impl Core {
     fn move_to_finished(&mut self, id: RequestId) {
         self.finished.extend(self.running.remove(&id));
         while self.finished.len() > REMEMBERED {
-            let Some(oldest) = self.finished.front().map(|account| account.counts()) else { break };
-            // What is still under way may yet be acknowledged or lost. It is settled when its connection is, so that
-            // as many wait here as there are connections at most.
-            if oldest.in_flight > 0 {
-                break;
+            // What is still under way may yet be acknowledged or lost, so it stays, and those behind it go. It is settled
+            // when its connection is: no more stay than connections have answers on their way.
+            let Some(settled) = self.oldest_settled() else { break };
+            let Some(account) = self.finished.remove(settled) else { break };
+            let counts = account.counts();
+            self.forgotten.add(counts);
+            self.counted.insert(account.id, counts);
+            if self.counted.len() > COUNTED {
+                self.counted.pop_first();
             }
-            self.finished.pop_front();
-            self.forgotten.add(oldest);
         }
     }
 
+    fn oldest_settled(&self) -> Option<usize> {
+        let as_known = self.finished.iter().position(|account| account.is_settled());
+        // Asking the kernel takes longer, and is news of all that a connection carries.
+        as_known
+            .or_else(|| self.finished.iter().position(|account| account.counts().in_flight == 0))
+    }
+
     fn find(&self, name: &str) -> Result<&Arc<Account>, ControlError> {
-        let mut known = self.running.values().chain(&self.finished);
+        let known = RequestId::of_name(name).and_then(|id| {
+            let finished = || self.finished.iter().find(|account| account.id == id);
+            self.running.get(&id).or_else(finished)
+        });
         known
-            .find(|account| account.name == name)
+            .filter(|account| account.name == name)
             .ok_or_else(|| ControlError::Unknown(name.to_owned()))
     }
 

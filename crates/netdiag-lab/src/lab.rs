@@ -4,7 +4,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
@@ -44,6 +44,16 @@ pub enum LabError {
         /// How the kernel put it.
         source: io::Error,
     },
+    /// As many namespaces as the kernel allows are there already.
+    #[error("{doing}: {source} (the limit is reached: raise it with `sysctl {sysctl}=15000`)")]
+    TooManyNamespaces {
+        /// What was refused.
+        doing: &'static str,
+        /// The limit.
+        sysctl: &'static str,
+        /// How the kernel put it, which speaks of space on a device.
+        source: io::Error,
+    },
     /// The kernel has no TUN driver, or the container no device for it.
     #[error(
         "/dev/net/tun: {0} (load the module with `modprobe tun`, or give the container the device)"
@@ -68,7 +78,7 @@ pub enum LabError {
         /// How many there should be.
         links: usize,
     },
-    /// The emulator has ended; the log says why.
+    /// A link has failed, and with it all of them, or could not be made.
     #[error("link emulation: {0}")]
     Emulator(String),
 }
@@ -76,6 +86,8 @@ pub enum LabError {
 /// Running links. They are gone when this is dropped, or its process has ended in any way at all.
 pub struct Lab {
     parts: Parts,
+    /// Why the emulator has ended, if it has ended of its own accord.
+    failure: Arc<OnceLock<String>>,
     /// Dropped to end the emulator.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -109,16 +121,30 @@ impl Lab {
         }
         let (ready, started) = mpsc::channel();
         let (stop, stopped) = oneshot::channel();
+        let failure = Arc::new(OnceLock::new());
+        let failed = Arc::clone(&failure);
         // A runtime must neither start nor end inside another, which the caller may have.
         let thread = std::thread::Builder::new()
             .name("netdiag-lab".to_owned())
-            .spawn(move || emulate(&links, server, seed, &ready, stopped))
+            .spawn(move || emulate(&links, server, seed, &ready, stopped, &failed))
             .map_err(|source| LabError::System { doing: "starting the emulator", source })?;
         let parts = match started.recv() {
             Ok(result) => result?,
             Err(_) => return Err(LabError::Emulator("it ended before it began".to_owned())),
         };
-        Ok(Self { parts, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { parts, failure, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Why the lab carries nothing any more; `None` while it does. Then the clients' streams stall, and what is measured of them
+    /// is worth nothing. That an interface was deleted is noticed with the next packet to it.
+    pub fn failed(&self) -> Option<LabError> {
+        let ended = || self.thread.as_ref().is_some_and(JoinHandle::is_finished);
+        let why = match self.failure.get() {
+            Some(why) => why.clone(),
+            None if ended() => "its thread has ended".to_owned(),
+            None => return None,
+        };
+        Some(LabError::Emulator(why))
     }
 
     /// The links, in the order in which they were given.

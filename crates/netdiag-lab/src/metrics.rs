@@ -123,10 +123,10 @@ impl StreamRecord {
     ///
     /// | Andes                   | here                                              | why                              |
     /// | ----------------------- | ------------------------------------------------- | -------------------------------- |
-    /// | answers are complete    | of one that is not, the next token is taken as delivered when it ended | else a stall at which the client gives up costs nothing |
+    /// | answers are complete    | of one that is not, the next token is taken as delivered when it ended, if it was due by then | else a stall at which the client gives up costs nothing, and one that was cut before anything was due would be perfect |
     /// | requests are served     | one that failed has 0                             | it is what the formula tends to as the wait grows |
     ///
-    /// `None` when no token was ever waited for.
+    /// `None` when no token was ever due.
     pub fn qoe(&self) -> Option<f64> {
         if self.ending == Ending::Failed {
             return Some(0.0);
@@ -138,6 +138,9 @@ impl StreamRecord {
         for (i, delivered) in self.awaited().enumerate() {
             let delivered = delivered.saturating_sub(self.submitted).as_secs_f64();
             let ideal = expected + i as f64 * per_token;
+            if i >= self.deliveries.len() && delivered < ideal {
+                break;
+            }
             let reading = delivered.max(read.map_or(ideal, |before: f64| before + per_token));
             late += (reading - ideal).max(0.0);
             whole += reading;

@@ -34,7 +34,7 @@ impl Netns {
     pub(crate) fn create() -> io::Result<Self> {
         // On a thread of its own: the caller stays where it is.
         on_thread(|| {
-            unshare(CloneFlags::CLONE_NEWNET)?;
+            new_here()?;
             Self::current()
         })
     }
@@ -56,6 +56,11 @@ impl Netns {
     pub(crate) fn inode(&self) -> u64 {
         self.inode
     }
+}
+
+/// Puts the calling thread into a new one.
+pub(crate) fn new_here() -> io::Result<()> {
+    Ok(unshare(CloneFlags::CLONE_NEWNET)?)
 }
 
 fn on_thread<T: Send>(task: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {

@@ -4,6 +4,7 @@
 
 mod builtin;
 mod fields;
+mod file;
 mod fit;
 mod phase;
 mod read;
@@ -42,7 +43,7 @@ use crate::spec::Duplex;
 ///
 /// [[group]]                      # all clients are one group where there is none
 /// name = "phones"
-/// share = "30%"                  # or count = 3
+/// share = "30%"                  # or count = 3; shares add up to 100 % at most
 /// phases = ["microwave oven"]    # in all others they are as [link] says
 /// link.delay = "50ms"            # in place of [link]'s
 /// ```
@@ -52,7 +53,7 @@ use crate::spec::Duplex;
 /// | `calm`        | as `[link]` says                                                             |
 /// | `jitter`      | `jitter = "40ms"`; the delay is raised by the jitter, which only ever adds to it |
 /// | `lossy`       | `loss = "5%"`, `burst = 3`                                                   |
-/// | `blackout`    | nothing comes through                                                        |
+/// | `blackout`    | nothing comes through; `loss` and `burst` have no place in it                |
 /// | `bufferbloat` | `rate = "1mbit"`, `queue = "2s"`                                             |
 /// | `trace`       | `queue = "2s"`; it must have a `trace`, here or in `[link]`                  |
 ///

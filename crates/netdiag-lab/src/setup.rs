@@ -1,7 +1,7 @@
 //! The life of the emulator's thread: it makes namespaces, interfaces and links, carries packets, and takes everything with it.
 
 use std::io;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::SplitMix64;
@@ -27,13 +27,15 @@ pub(crate) fn hurry() {
     let _ = rustix::process::setpriority_process(None, NICENESS);
 }
 
-/// Sets up a lab, hands it over by `ready`, and carries its packets until `stopped` says so or its sender is gone.
+/// Sets up a lab, hands it over by `ready`, and carries its packets until `stopped` says so or its sender is gone. Where that
+/// comes to an end before, `failed` is told why.
 pub(crate) fn emulate(
     links: &[Duplex],
     server: ServerSide,
     seed: u64,
     ready: &mpsc::Sender<Result<Parts, LabError>>,
     stopped: oneshot::Receiver<()>,
+    failed: &OnceLock<String>,
 ) {
     hurry();
     let runtime = match Builder::new_current_thread().enable_io().build() {
@@ -50,7 +52,14 @@ pub(crate) fn emulate(
         tokio::select! {
             _ = stopped => {}
             Some(ended) = tasks.join_next() => {
-                tracing::error!(?ended, "an emulated link has failed; the lab carries nothing");
+                let why = match ended {
+                    Ok(Ok(())) => "a link has ended".to_owned(),
+                    Ok(Err(error)) => format!("a link has failed: {error}"),
+                    Err(panic) => format!("a link has failed: {panic}"),
+                };
+                tracing::error!("{why}; the lab carries nothing any more");
+                // Told once.
+                let _ = failed.set(why);
             }
         }
     });
@@ -99,8 +108,16 @@ fn new_namespace() -> Result<Netns, LabError> {
     make().map_err(namespace_refused)
 }
 
-fn namespace_refused(error: io::Error) -> LabError {
-    refused("making a network namespace", "CAP_SYS_ADMIN and CAP_NET_ADMIN", error)
+/// The error for a network namespace that the kernel would not make.
+pub(crate) fn namespace_refused(source: io::Error) -> LabError {
+    let doing = "making a network namespace";
+    match source.kind() {
+        // ENOSPC, which has no other cause here.
+        io::ErrorKind::StorageFull => {
+            LabError::TooManyNamespaces { doing, sysctl: "user.max_net_namespaces", source }
+        }
+        _ => refused(doing, "CAP_SYS_ADMIN and CAP_NET_ADMIN", source),
+    }
 }
 
 /// An end of a link, with a way to `server` where that is in another subnet.

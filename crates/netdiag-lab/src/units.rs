@@ -1,4 +1,4 @@
-//! Figures with their units, as people write them in scenario files and behind flags.
+//! Figures with their units, as people write them in scenario files and behind flags: one grammar for both.
 //!
 //! The complaint names neither the key nor the value; whoever shows it knows both, and the place besides.
 
@@ -9,12 +9,26 @@ use std::time::Duration;
 #[error("must be {0}")]
 pub struct Wanted(pub(crate) &'static str);
 
-/// A time: `800us`, `20ms`, `1.5s`, `2min`.
+/// A time: `800us`, `20ms`, `1.5s`, `2min` or `2m`, `1h`; in capitals as well.
 pub fn duration(text: &str) -> Result<Duration, Wanted> {
-    let units = [("us", 1e-6), ("ms", 1e-3), ("s", 1.0), ("min", 60.0)];
-    let wanted = Wanted("a time with its unit (us, ms, s or min), such as 20ms or 1.5s");
-    let seconds = scaled(text, &units).ok_or(wanted)?;
-    Duration::try_from_secs_f64(seconds).map_err(|_| wanted)
+    // Those that end like another come before it. There are two letters for micro.
+    let units = [
+        ("ns", 1.0),
+        ("us", 1e3),
+        ("\u{b5}s", 1e3),
+        ("\u{3bc}s", 1e3),
+        ("ms", 1e6),
+        ("s", 1e9),
+        ("min", 60e9),
+        ("m", 60e9),
+        ("h", 3600e9),
+    ];
+    let nanos = scaled(&text.to_lowercase(), &units).map(f64::round);
+    // The conversion would saturate.
+    let nanos = nanos.filter(|nanos| *nanos < u64::MAX as f64);
+    nanos
+        .map(|nanos| Duration::from_nanos(nanos as u64))
+        .ok_or(Wanted("a time with its unit (us, ms, s, min or m, or h), such as 20ms or 1.5s"))
 }
 
 /// A share: `5%` or `0.05`. From 0 to 1.
@@ -24,10 +38,10 @@ pub fn share(text: &str) -> Result<f64, Wanted> {
     share.filter(|share| (0.0..=1.0).contains(share)).ok_or(wanted)
 }
 
-/// Bits per second: `500kbit`, `10mbit`, `1gbit`.
+/// Bits per second: `500kbit`, `10mbit`, `1gbit`; in capitals as well.
 pub fn bit_rate(text: &str) -> Result<u64, Wanted> {
     let units = [("kbit", 1e3), ("mbit", 1e6), ("gbit", 1e9), ("bit", 1.0)];
-    let rate = scaled(text, &units).map(|rate| rate.round() as u64);
+    let rate = scaled(&text.to_lowercase(), &units).map(|rate| rate.round() as u64);
     rate.ok_or(Wanted("a rate with its unit (bit, kbit, mbit or gbit a second), such as 10mbit"))
 }
 
@@ -40,6 +54,7 @@ pub fn bytes(text: &str) -> Result<usize, Wanted> {
 
 /// A number that is not negative with one of the units, which are tried in this order.
 fn scaled(text: &str, units: &[(&str, f64)]) -> Option<f64> {
+    let text = text.trim();
     let (number, scale) =
         units.iter().find_map(|(unit, scale)| Some((text.strip_suffix(unit)?, scale)))?;
     let number: f64 = number.trim().parse().ok()?;
@@ -57,6 +72,13 @@ mod tests {
         check("20ms", 20_000);
         check("1.5 s", 1_500_000);
         check("2min", 120_000_000);
+        check("2m", 120_000_000);
+        check("2.5 min", 150_000_000);
+        check("1h", 3_600_000_000);
+        check(" 250\u{b5}s", 250);
+        check("250 \u{3bc}s ", 250);
+        check("2000ns", 2);
+        check("30S", 30_000_000);
         check("0s", 0);
         assert_eq!((share("5%"), share("0.05"), share("100%")), (Ok(0.05), Ok(0.05), Ok(1.0)));
         assert_eq!((bit_rate("500kbit"), bit_rate("1.2mbit")), (Ok(500_000), Ok(1_200_000)));
@@ -65,7 +87,7 @@ mod tests {
 
     #[test]
     fn others_are_refused_with_what_is_wanted() {
-        for text in ["", "20", "ms", "-1ms", "1e400s", "nan s", "1h", "20 ms x"] {
+        for text in ["", "20", "ms", "-1ms", "1e400s", "nan s", "1h30m", "20 ms x", "6000000h"] {
             assert!(duration(text).expect_err(text).to_string().starts_with("must be a time"));
         }
         for text in ["", "101%", "-1%", "1.01", "nan", "x"] {

@@ -110,7 +110,7 @@ impl Cmd {
 
 /// Runs the command that the process was started with.
 pub(crate) fn main() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let arguments = with_negative_values(std::env::args_os().collect());
     let (cli, places) = match parse(&arguments) {
         Ok(parsed) => parsed,
         Err(Refused::Clap(error)) => {
@@ -165,6 +165,34 @@ fn with_negative_numbers(cli: Command) -> Command {
             arg.allow_negative_numbers(takes_value)
         })
     })
+}
+
+/// The same for numbers with a unit, which clap does not know for numbers: `--for -5s` is `--for=-5s`. No flag of ours begins
+/// with a digit.
+fn with_negative_values(arguments: Vec<OsString>) -> Vec<OsString> {
+    let is_negative = |argument: &OsString| {
+        let digits = argument.as_encoded_bytes().strip_prefix(b"-").unwrap_or_default();
+        let digits = digits.strip_prefix(b".").unwrap_or(digits);
+        digits.first().is_some_and(u8::is_ascii_digit)
+            // Those that clap knows it puts in its place itself.
+            && argument.to_str().is_none_or(|text| text.parse::<f64>().is_err())
+    };
+    let takes_it = |argument: &OsString| {
+        let argument = argument.as_encoded_bytes();
+        argument.starts_with(b"--") && argument != b"--" && !argument.contains(&b'=')
+    };
+    let mut joined: Vec<OsString> = Vec::with_capacity(arguments.len());
+    let flags = arguments.iter().position(|argument| argument == "--").unwrap_or(arguments.len());
+    for (at, argument) in arguments.into_iter().enumerate() {
+        match joined.last_mut() {
+            Some(flag) if at < flags && is_negative(&argument) && takes_it(flag) => {
+                flag.push("=");
+                flag.push(argument);
+            }
+            _ => joined.push(argument),
+        }
+    }
+    joined
 }
 
 /// A variable that is set to nothing says nothing: that is how container files and unit files leave one out.

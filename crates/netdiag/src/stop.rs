@@ -1,5 +1,5 @@
-//! The wish to end: asked for by SIGINT, SIGTERM or SIGHUP (the terminal is gone), by `--duration`, or by a part that
-//! failed; heeded by every thread.
+//! The wish to end: asked for by SIGINT, SIGTERM, SIGQUIT (Ctrl-\) or SIGHUP (the terminal is gone), by `--duration`, or by a
+//! part that failed; heeded by every thread.
 //!
 //! Works for threads (which wait with a timeout) and for tasks alike. Nothing is killed: whoever holds data writes it
 //! first. Only a second signal, a while after the first, ends the process at once, for the person whose disk hangs.
@@ -7,7 +7,7 @@
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::sync::watch;
 
@@ -35,10 +35,10 @@ impl Stop {
         }))
     }
 
-    /// A stop that SIGINT, SIGTERM and SIGHUP ask for.
+    /// A stop that SIGINT, SIGTERM, SIGQUIT and SIGHUP ask for. SIGQUIT leaves no core then, and no fault either.
     pub(crate) fn on_signals() -> std::io::Result<Self> {
         let stop = Self::new();
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGQUIT, SIGHUP])?;
         let asked = stop.clone();
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             let mut first = None;

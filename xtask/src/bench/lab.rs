@@ -1,5 +1,5 @@
-//! Whether emulated links are what they are asked to be, measured by the kernel's own UDP and TCP through them; what the emulator
-//! costs; and whether anything stays behind when processes with a lab end at random.
+//! Whether emulated links are what they are asked to be, measured by the kernel's own UDP and TCP through them; what links, engine
+//! and clients cost; and whether anything stays behind when processes with a lab end at random.
 //!
 //! Both ends of a link are threads of this process, so that one clock stamps a packet at both and delays are one-way. Seeds
 //! are fixed: chance is the same in every run, and a figure that strays does so for a reason.
@@ -73,6 +73,10 @@ impl Report {
 
     fn at_most(&mut self, name: &str, value: f64, limit: f64, unit: &'static str) {
         self.bars.push(Bar { name: name.to_owned(), value, bound: Bound::AtMost(limit), unit });
+    }
+
+    fn at_least(&mut self, name: &str, value: f64, limit: f64, unit: &'static str) {
+        self.bars.push(Bar { name: name.to_owned(), value, bound: Bound::AtLeast(limit), unit });
     }
 }
 

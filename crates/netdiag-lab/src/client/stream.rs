@@ -8,6 +8,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode, header};
 use netdiag_http::{HttpConnection, HttpError, Lines};
+use rand::RngExt;
+use rand_xoshiro::Xoshiro256PlusPlus;
 use serde_json::json;
 use tokio::net::TcpSocket;
 use tokio::time::{Instant, timeout_at};
@@ -47,6 +49,23 @@ struct Progress {
 }
 
 impl Question {
+    /// The next question of a client to whom `random` belongs.
+    pub(crate) fn draw(
+        load: &Load,
+        random: &mut Xoshiro256PlusPlus,
+        start: Instant,
+        end: Instant,
+    ) -> Self {
+        let leaver = random.random_bool(load.leavers);
+        Self {
+            output_tokens: random.random_range(load.output_tokens.clone()),
+            seed: random.random(),
+            patience: leaver.then_some(load.patience),
+            start,
+            end,
+        }
+    }
+
     /// Asks and reads to the end of the stream, of the client's patience, or of the run; in that case with the connection.
     pub(crate) async fn ask(
         self,
@@ -59,7 +78,7 @@ impl Question {
                 request_id: None,
                 address: None,
                 submitted: now - self.start,
-                deliveries: Vec::with_capacity(self.output_tokens as usize),
+                deliveries: Vec::new(),
                 ending: Ending::Failed,
                 output_tokens: self.output_tokens,
                 leaver: self.patience.is_some(),

@@ -80,6 +80,18 @@ struct State {
     waker: Option<Waker>,
 }
 
+impl RequestId {
+    /// The name of its answer.
+    fn name(self, prefix: &str) -> String {
+        format!("{prefix}-{}", self.0)
+    }
+
+    /// The request whose answer may have this name.
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
+        Some(Self(name.rsplit_once('-')?.1.parse().ok()?))
+    }
+}
+
 impl Account {
     pub(crate) fn new(id: RequestId, asked: &Asked, connection: Option<&Arc<Connection>>) -> Self {
         let prefix = match asked.kind {
@@ -88,7 +100,7 @@ impl Account {
         };
         Self {
             id,
-            name: format!("{prefix}-{}", id.0),
+            name: id.name(prefix),
             peer: connection.map(|connection| connection.peer()),
             prompt_tokens: asked.prompt_tokens,
             output_tokens: asked.answer.tokens().get(),
@@ -154,6 +166,17 @@ impl Account {
     /// Why it ended, if it has.
     pub(crate) fn finished(&self) -> Option<Finish> {
         self.lock().finish
+    }
+
+    pub(crate) fn generated_so_far(&self) -> u64 {
+        self.lock().generated
+    }
+
+    /// Whether every token has arrived or is lost, as far as is known without asking the kernel.
+    pub(crate) fn is_settled(&self) -> bool {
+        let state = self.lock();
+        state.places[Place::Acked as usize] + state.places[Place::Wasted as usize]
+            == state.generated
     }
 
     /// Where the tokens are now, as the kernel has it.

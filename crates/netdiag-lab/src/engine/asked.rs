@@ -59,8 +59,10 @@ impl Asked {
         number: u64,
     ) -> Result<Self, ApiError> {
         let fields = Fields::parse(body)?;
-        let model: String = fields.required("model")?;
-        if model != offer.model {
+        // There is one only, so a request need not name it.
+        if let Some(model) = fields.optional::<String>("model")?
+            && model != offer.model
+        {
             return Err(ApiError::no_model(&model, offer.model));
         }
         let prompt_tokens = match kind {

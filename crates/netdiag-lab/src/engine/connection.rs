@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::account::{Account, Place};
 
@@ -117,8 +118,8 @@ impl State {
     }
 }
 
-/// Waits until everything is acknowledged or lost.
-async fn linger(connection: Arc<Connection>) {
+/// Waits until everything is acknowledged or lost, and gives the connection's place to another then.
+async fn linger(connection: Arc<Connection>, _place: Option<OwnedSemaphorePermit>) {
     let end = tokio::time::Instant::now() + LINGER;
     while !connection.refresh() {
         if tokio::time::Instant::now() >= end {
@@ -134,16 +135,23 @@ async fn linger(connection: Arc<Connection>) {
 pub(crate) struct Counted {
     stream: TcpStream,
     connection: Arc<Connection>,
+    /// Its place among those that may be open.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Counted {
     /// Takes over an accepted socket. Tokens leave one by one: Nagle's algorithm is off.
-    pub(crate) fn new(stream: TcpStream, peer: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn new(
+        stream: TcpStream,
+        peer: SocketAddr,
+        place: OwnedSemaphorePermit,
+    ) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let stream = stream.into_std()?;
         let socket = stream.try_clone()?;
         let connection = Connection { peer, socket, state: Mutex::default() };
-        Ok(Self { stream: TcpStream::from_std(stream)?, connection: Arc::new(connection) })
+        let (stream, connection) = (TcpStream::from_std(stream)?, Arc::new(connection));
+        Ok(Self { stream, connection, place: Some(place) })
     }
 
     pub(crate) fn connection(&self) -> Arc<Connection> {
@@ -156,7 +164,7 @@ impl Drop for Counted {
         self.connection.close();
         // Without a runtime the program is about to end, and what is on the way stays so.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(linger(Arc::clone(&self.connection)));
+            runtime.spawn(linger(Arc::clone(&self.connection), self.place.take()));
         }
     }
 }

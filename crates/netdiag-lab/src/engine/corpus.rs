@@ -55,6 +55,10 @@ impl Answer {
 
     /// The answer up to the first of the `stops` in it, if there is one. The token in which that begins is its last.
     pub(crate) fn stopped_at(self, stops: &[String]) -> Option<Self> {
+        // The whole text is put together for them alone.
+        if stops.is_empty() {
+            return None;
+        }
         let text = self.text(self.tokens.get());
         let stop = stops.iter().filter_map(|stop| text.find(stop.as_str())).min()?;
         let mut begin = 0;
@@ -135,6 +139,7 @@ mod tests {
             let found = found.map(|a| (a.tokens().get(), a.text(a.tokens().get())));
             assert_eq!(found.as_ref().map(|(n, text)| (*n, text.as_str())), expected, "{stops:?}");
         };
+        check(&[], None);
         check(&["kettle"], None);
         check(&["so"], Some((4, "They told him ")));
         check(&[" so"], Some((4, "They told him")));

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::asked::{Asked, Kind};
 use super::connection::Connection;
 use super::error::ApiError;
+use super::exposition::metrics;
 use super::stream::{Events, Ticket};
 use super::wire::{Usage, Wire};
 use super::{ControlError, Engine, RequestView};
@@ -48,6 +49,7 @@ impl Engine {
             .route("/v1/netdiag/requests/{id}/pause", post(pause))
             .route("/v1/netdiag/requests/{id}/resume", post(resume))
             .route("/v1/netdiag/requests/{id}/abort", post(abort))
+            .route("/metrics", get(metrics))
             .route("/health", get(|| async { "ok\n" }))
             .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "there is no such path") })
             .method_not_allowed_fallback(|| async {
@@ -156,6 +158,7 @@ async fn engine(State(engine): State<Engine>) -> Json<Value> {
     Json(json!({
         "engine": DESCRIPTION,
         "tokens": engine.tokens(),
+        "aborted": engine.aborted(),
         "admitted": occupancy.admitted,
         "queued": occupancy.queued,
         "kv_tokens": occupancy.kv_tokens,

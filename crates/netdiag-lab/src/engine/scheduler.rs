@@ -143,9 +143,7 @@ struct Step {
 impl Scheduler {
     /// An idle engine.
     pub fn try_new(model: Model) -> Result<Self, InvalidModel> {
-        if model.step.is_zero() {
-            return Err(InvalidModel);
-        }
+        model.check()?;
         Ok(Self {
             model,
             requests: BTreeMap::new(),
@@ -300,10 +298,7 @@ impl Scheduler {
         }
         let count = u32::try_from(members.len()).unwrap_or(u32::MAX);
         let prompts = self.model.prompt_chunk.get() - prompt_budget;
-        let ends = now
-            .saturating_add(self.model.step)
-            .saturating_add(self.model.step_per_seat.saturating_mul(count))
-            .saturating_add(self.model.step_per_prompt_token.saturating_mul(prompts));
+        let ends = now.saturating_add(self.model.time_of_step(count, prompts));
         self.step = Some(Step { ends, members });
         None
     }

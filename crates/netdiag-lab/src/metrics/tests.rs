@@ -62,6 +62,12 @@ fn qoe_of_streams_that_are_not_complete() {
     close(stream(&[0.5, 0.6], 3, Ending::Left(at(1.7))).qoe(), 1.0 - 1.0 / 2.8);
     // It left of its own accord, with nothing late.
     close(stream(&[0.5, 0.6], 3, Ending::Left(at(0.65))).qoe(), 1.0);
+    // Cut before the first token was due: whether it would have been in time nobody knows.
+    assert_eq!(stream(&[], 3, Ending::Cut(at(0.005))).qoe(), None);
+    assert_eq!(stream(&[], 3, Ending::Left(at(0.49))).qoe(), None);
+    close(stream(&[], 3, Ending::Cut(at(0.5))).qoe(), 1.0);
+    // A late one, and the end before the next was due, which makes nothing better: 0.5 of 1.0.
+    close(stream(&[1.0], 3, Ending::Cut(at(0.55))).qoe(), 0.5);
     // Nothing was asked for.
     assert_eq!(complete(&[]).qoe(), None);
     // All at once, as expected: 0/0.

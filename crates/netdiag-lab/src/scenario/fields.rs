@@ -48,7 +48,9 @@ impl<'t> Source<'t> {
     }
 
     pub(super) fn wrong(&self, line: usize, message: impl Into<String>) -> ScenarioError {
-        ScenarioError::Invalid { origin: self.origin.to_owned(), line, message: message.into() }
+        // Parts of the file are in it, and it goes to a terminal.
+        let message = message.into().chars().map(shown).collect();
+        ScenarioError::Invalid { origin: self.origin.to_owned(), line, message }
     }
 
     /// A table, all of whose keys are among `known`.
@@ -144,6 +146,18 @@ impl<'t> Field<'t> {
         }
     }
 
+    /// A text that is shown to people, on a terminal, in a table or on a page.
+    pub(super) fn plain(&self) -> Result<&'t str, ScenarioError> {
+        let text = self.text()?;
+        match text.chars().find(|c| c.is_control()) {
+            Some(control) => {
+                let code = u32::from(control);
+                Err(self.wrong(&format!("has the control character U+{code:04X}; leave it out")))
+            }
+            None => Ok(text),
+        }
+    }
+
     pub(super) fn duration(&self) -> Result<Duration, ScenarioError> {
         self.unit(units::duration)
     }
@@ -221,6 +235,11 @@ impl<'t> Field<'t> {
             _ => None,
         }
     }
+}
+
+/// A character as it may be shown to a terminal.
+fn shown(c: char) -> char {
+    if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }
 }
 
 /// The end of a complaint about an unknown name: the nearest known one, or all of them.

@@ -1,13 +1,14 @@
 //! From the bytes of a file to a scenario: TOML, then values, then links.
 
 use std::collections::HashMap;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use toml::de::DeTable;
 
 use super::fields::{Field, Fields, Source, nearest};
+use super::file::bounded;
 use super::phase::{Phase, PhaseKind};
 use super::settings::{Misfit, Set, Settings, Sides};
 use super::{Group, Portion, Scenario};
@@ -29,6 +30,9 @@ const PHASE: std::ops::RangeInclusive<Duration> =
 const MOST_PHASES: usize = 1000;
 const MOST_GROUPS: usize = 32;
 const MOST_TRACES: usize = 32;
+
+/// What a sum of shares may be off by: three times a third is more than one in some roundings.
+const ROUNDING: f64 = 1e-9;
 
 const TOP: [&str; 5] = ["description", "seed", "link", "phase", "group"];
 const LINK: [&str; 9] =
@@ -110,18 +114,6 @@ impl Scenario {
     }
 }
 
-/// A file's bytes, unless there are too many.
-fn bounded(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > most {
-        true => {
-            Err(io::Error::other(format!("larger than {most} bytes, which none of its kind is")))
-        }
-        false => Ok(bytes),
-    }
-}
-
 struct Reader<'t, 'l> {
     source: Source<'t>,
     load_trace: &'l mut dyn FnMut(&str) -> io::Result<Vec<u8>>,
@@ -140,7 +132,7 @@ struct RawPhase {
 
 impl<'t> Reader<'t, '_> {
     fn scenario(&mut self, top: &Fields<'t>) -> Result<Scenario, ScenarioError> {
-        let description = top.read("description", Field::text)?.unwrap_or_default().to_owned();
+        let description = top.read("description", Field::plain)?.unwrap_or_default().to_owned();
         let seed = top.read("seed", |field| field.whole(0))?.unwrap_or(1);
         let base = match top.get("link") {
             Some(field) => self.sides(&field.table("[link]", &LINK)?)?,
@@ -164,9 +156,24 @@ impl<'t> Reader<'t, '_> {
                 over.wrong(format!("more than {MOST_GROUPS} groups: join those that are alike"))
             );
         }
+        let mut shared = 0.0;
         let mut groups = groups
             .iter()
-            .map(|fields| self.group(fields, &base, &phases))
+            .map(|fields| {
+                let group = self.group(fields, &base, &phases)?;
+                if let Portion::Share(share) = group.portion {
+                    shared += share;
+                }
+                if shared > 1.0 + ROUNDING {
+                    let percent = shared * 100.0;
+                    let message = format!(
+                        "with group {} the shares add up to {percent:.0} %: make them 100 % at most",
+                        group.name
+                    );
+                    return Err(fields.wrong(message));
+                }
+                Ok(group)
+            })
             .collect::<Result<Vec<_>, _>>()?;
         if groups.is_empty() {
             let links = self.links(&base, &Sides::default(), &phases, |_| true)?;
@@ -190,8 +197,15 @@ impl<'t> Reader<'t, '_> {
             let (least, most) = (PHASE.start(), PHASE.end());
             return Err(written.wrong(&format!("must be from {least:?} to {most:?}")));
         }
-        let name = fields.read("name", Field::text)?.unwrap_or(kind.name()).to_owned();
+        let name = fields.read("name", Field::plain)?.unwrap_or(kind.name()).to_owned();
         let sides = self.sides(fields)?;
+        if kind == PhaseKind::Blackout
+            && let Some((line, key)) = sides.losses()
+        {
+            let message =
+                format!("{key} in a blackout, in which nothing comes through: leave it out");
+            return Err(self.source.wrong(line, message));
+        }
         Ok(RawPhase { phase: Phase { name, kind, duration }, line: fields.line, sides })
     }
 
@@ -201,7 +215,7 @@ impl<'t> Reader<'t, '_> {
         base: &Sides,
         phases: &[RawPhase],
     ) -> Result<Group, ScenarioError> {
-        let name = fields.need("name", "what to call these clients")?.text()?.to_owned();
+        let name = fields.need("name", "what to call these clients")?.plain()?.to_owned();
         let share = fields.read("share", Field::share)?;
         let count = fields.read("count", |field| field.whole(1))?;
         let portion = match (share, count) {

@@ -93,6 +93,15 @@ impl Settings {
 }
 
 impl Sides {
+    /// Line and key of something that is said about losses.
+    pub(super) fn losses(&self) -> Option<(usize, &'static str)> {
+        let of = |settings: &Settings| {
+            let loss = settings.loss.as_ref().map(|set| (set.line, "loss"));
+            loss.or(settings.burst.as_ref().map(|set| (set.line, "burst")))
+        };
+        [&self.both, &self.up, &self.down].into_iter().find_map(of)
+    }
+
     /// What is said about each direction, up first.
     pub(super) fn directions(&self) -> [Settings; 2] {
         [self.both.under(&self.up), self.both.under(&self.down)]

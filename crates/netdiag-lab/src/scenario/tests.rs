@@ -209,8 +209,37 @@ fn what_is_neither_shipped_nor_a_file_is_named() {
     );
     let error = Scenario::open("nowhere/x.toml").expect_err("no file").to_string();
     assert!(error.starts_with("nowhere/x.toml: cannot be read: No such file"), "{error}");
-    let error = Scenario::open("/dev/zero").expect_err("endless").to_string();
-    assert!(error.contains("cannot be read: larger than"), "{error}");
+    for other in ["/dev/zero", "/"] {
+        let error = Scenario::open(other).expect_err("no file").to_string();
+        assert!(
+            error.ends_with("cannot be read: it is no regular file; give the path of one"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_pipe_is_refused_and_not_waited_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    for name in ["pipe.toml", "pipe.down"] {
+        let made = std::process::Command::new("mkfifo").arg(path(name)).status();
+        assert!(made.expect("coreutils").success());
+    }
+    let text = "[link]\ntrace = \"pipe.down\"\n[[phase]]\nkind = \"calm\"\nduration = \"5s\"\n";
+    std::fs::write(path("mine.toml"), text).expect("written");
+    let (pipe, mine) = (path("pipe.toml"), path("mine.toml"));
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let errors =
+            [pipe, mine].map(|path| Scenario::open(&path).expect_err("a pipe").to_string());
+        let _ = tell.send(errors);
+    });
+    let errors = told.recv_timeout(Duration::from_secs(20)).expect("not waited for");
+    for (error, place) in errors.iter().zip(["pipe.toml: ", "mine.toml:2: trace = \"pipe.down\": "])
+    {
+        assert!(error.contains(place) && error.contains("no regular file"), "{error}");
+    }
 }
 
 #[test]
@@ -251,7 +280,7 @@ fn what_is_wrong_is_told_with_its_line_and_the_remedy() {
         "2: kind = \"jiter\": unknown kind; did you mean `jitter`?",
     );
     let timed = |text| format!("[[phase]]\nkind = \"calm\"\nduration = {text}");
-    check(&timed("5"), "3: duration = 5: must be a time with its unit (us, ms, s or min), such as");
+    check(&timed("5"), "3: duration = 5: must be a time with its unit (us, ms, s, ");
     check(&timed("\"5 hours\""), "3: duration = \"5 hours\": must be a time with its unit");
     check(&timed("\"1ms\""), "3: duration = \"1ms\": must be from 500ms to 86400s");
     let with = |text| format!("{PHASE}{text}");
@@ -317,6 +346,25 @@ fn what_is_wrong_is_told_with_its_line_and_the_remedy() {
         &group("name = \"g\"\nshare = 1\nlink.jitter = \"1ms\""),
         "7: phase calm: jitter 1ms is above the delay 0ns it varies",
     );
+    check(
+        &group("name = \"a\"\nshare = \"67%\"\n[[group]]\nname = \"b\"\nshare = \"67%\""),
+        "7: with group b the shares add up to 134 %: make them 100 % at most",
+    );
+    let blackout = |text| format!("[[phase]]\nkind = \"blackout\"\nduration = \"5s\"\n{text}");
+    check(
+        &blackout("loss = \"5%\""),
+        "4: loss in a blackout, in which nothing comes through: leave",
+    );
+    check(&blackout("down.burst = 2"), "4: burst in a blackout, in which nothing comes through");
+    check(
+        &format!("description = \"red \\u001b[31m\"\n{PHASE}"),
+        "1: description = \"red \\u001b[31m\": has the control character U+001B; leave it out",
+    );
+    check(&with("name = \"a\\nb\""), "4: name = \"a\\nb\": has the control character U+000A");
+    // As it stands in the file, and as it must not reach a terminal.
+    let csi = '\u{9b}';
+    check(&group(&format!("name = \"{csi}2J\"")), "5: name = \"\u{fffd}2J\": has the control");
+    check("\"\\u001b[2J\" = 1", "1: unknown key `\u{fffd}[2J` in the file");
     check(&PHASE.repeat(1001), "3001: more than 1000 phases: let the scenario be repeated");
     check(
         &(PHASE.to_owned() + &"[[group]]\nname = \"g\"\nshare = 1\n".repeat(33)),

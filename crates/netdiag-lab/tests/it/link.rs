@@ -168,3 +168,29 @@ fn the_paths_lead_to_the_namespaces() {
     assert_eq!(at(lab.server_netns()), lab.server_netns_inode());
     assert_ne!(lab.client_netns_inode(), lab.server_netns_inode());
 }
+
+#[test]
+fn a_link_that_fails_is_known_to_the_lab() {
+    let _turn = turn();
+    let Some(lab) = lab(link(1), ServerSide::Namespace) else { return };
+    round_trips(&mut connect(&lab), 1);
+    assert!(lab.failed().is_none());
+    let gone = lab.on_client(|| {
+        let script = "ip link del \"$(ip -o link | grep -o 'netdiag[0-9]*' | head -n 1)\"";
+        std::process::Command::new("sh").args(["-c", script]).status()
+    });
+    assert!(gone.expect("inside").expect("sh").success());
+    let server = lab.on_server(|| UdpSocket::bind((lab.server_ip(), 0)).expect("bind"));
+    let server = server.expect("inside");
+    let end = Instant::now() + 10 * SECOND;
+    let error = loop {
+        // It is noticed when something is sent there; then the server's interface goes as well.
+        let _ = server.send_to(b"lost", (lab.client_ip(), 9));
+        if let Some(error) = lab.failed() {
+            break error.to_string();
+        }
+        assert!(Instant::now() < end, "it does not notice");
+        std::thread::sleep(ms(5));
+    };
+    assert_eq!(error, "link emulation: a link has failed: its interface has been deleted");
+}

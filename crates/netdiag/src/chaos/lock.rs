@@ -3,10 +3,12 @@
 
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener};
 
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 /// Held as long as a run may change the interface.
 #[derive(Debug)]
@@ -17,7 +19,7 @@ pub(crate) struct Lock {
 /// Another process has the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
-    /// Its ID, where it can be seen from here.
+    /// Its ID, where the kernel tells it.
     pub(crate) pid: Option<i32>,
 }
 
@@ -25,7 +27,7 @@ impl std::fmt::Display for Holder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.pid {
             Some(pid) => write!(f, "process {pid}"),
-            None => f.write_str("a process that cannot be seen from here"),
+            None => f.write_str("a process that cannot be told from here"),
         }
     }
 }
@@ -45,25 +47,39 @@ pub(crate) fn take(index: u32) -> io::Result<Result<Lock, Holder>> {
     }
 }
 
-/// Who has the lock, if anybody.
+/// Who has the lock, if anybody. Waits for nobody: whoever can see the socket can connect to it, and nobody accepts.
 pub(crate) fn holder(index: u32) -> io::Result<Option<Holder>> {
-    let stream = match UnixStream::connect_addr(&address(index)?) {
-        Ok(stream) => stream,
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
-        Err(error) => return Err(error),
-    };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match connect(&socket, &SocketAddrUnix::new_abstract_name(name(index).as_bytes())?) {
+        Ok(()) => {}
+        Err(Errno::CONNREFUSED) => return Ok(None),
+        // Somebody listens, and others have connected until its queue was full.
+        Err(Errno::AGAIN) => return Ok(Some(Holder { pid: None })),
+        Err(error) => return Err(error.into()),
+    }
     // The kernel remembers who began to listen. 0 stands for a process of another PID namespace.
-    let pid = getsockopt(&stream, PeerCredentials)?.pid();
+    let pid = getsockopt(&socket, PeerCredentials)?.pid();
     Ok(Some(Holder { pid: Some(pid).filter(|&pid| pid > 0) }))
 }
 
 /// By index, because interfaces can be renamed.
+fn name(index: u32) -> String {
+    format!("netdiag-chaos-{index}")
+}
+
 fn address(index: u32) -> io::Result<SocketAddr> {
-    SocketAddr::from_abstract_name(format!("netdiag-chaos-{index}"))
+    SocketAddr::from_abstract_name(name(index))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use rustix::net::{bind, listen};
+
     use super::*;
 
     #[test]
@@ -77,5 +93,26 @@ mod tests {
         assert_eq!(take(index).expect("a socket").err(), Some(Holder { pid }));
         drop(lock);
         assert!(take(index).expect("a socket").is_ok());
+    }
+
+    #[test]
+    fn who_connects_to_it_holds_up_nobody() {
+        // Another one that no interface has.
+        let index = u32::MAX - 1;
+        let listener =
+            socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+        let listener = listener.expect("a socket");
+        let name = SocketAddrUnix::new_abstract_name(name(index).as_bytes()).expect("a name");
+        bind(&listener, &name).expect("free");
+        listen(&listener, 0).expect("listens");
+        // A queue of none has room for one.
+        let _full = UnixStream::connect_addr(&address(index).expect("a name")).expect("room");
+        let (tell, told) = channel();
+        std::thread::spawn(move || {
+            let _ = tell.send((holder(index).ok(), take(index).ok().map(|taken| taken.err())));
+        });
+        let held = Some(Holder { pid: None });
+        let told = told.recv_timeout(Duration::from_secs(20)).expect("not held up");
+        assert_eq!(told, (Some(held), Some(held)));
     }
 }

@@ -1,9 +1,12 @@
 //! The values of faults: from an argument's text to a valid value, or to a reason that says what would be valid.
 //!
-//! Times, shares and rates carry their units, as people write them and as `tc` does.
+//! Times, shares and rates carry their units, as people write them and as `tc` does; times and rates as in the lab's scenarios,
+//! by the same parser.
 
 use std::fmt;
 use std::time::Duration;
+
+use netdiag_lab::units;
 
 /// The longest delay. Beyond a minute TCP itself has given up waiting.
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
@@ -14,19 +17,22 @@ const SHORTEST_RUN: Duration = Duration::from_millis(10);
 /// The longest run: what is to stay longer than a day is no fault but a setting.
 const LONGEST_RUN: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Units of time, and how many nanoseconds each has. Those that end like another come before it.
-const TIME_UNITS: [(&str, f64); 7] =
-    [("ns", 1.0), ("us", 1e3), ("µs", 1e3), ("ms", 1e6), ("s", 1e9), ("m", 60e9), ("h", 3600e9)];
+/// What netem counts delays in.
+const FINEST: Duration = Duration::from_micros(1);
 
-/// Units of rates, and how many bit/s each has; as in `tc`, those that end like another before it.
-const RATE_UNITS: [(&str, f64); 4] = [("kbit", 1e3), ("mbit", 1e6), ("gbit", 1e9), ("bit", 1.0)];
+/// What netem counts losses in: they are 32 bits wide.
+const FINEST_LOSS: f64 = 100.0 / 4_294_967_296.0;
 
 /// `--for`: with a unit or in seconds, as other commands have it.
 pub(crate) fn run_time(text: &str) -> Result<Duration, String> {
-    let seconds = || text.trim().parse::<f64>().ok().map(|seconds| seconds * 1e9);
-    nanoseconds(text)
+    let seconds = || {
+        let seconds = text.trim().parse().ok()?;
+        Duration::try_from_secs_f64(seconds).ok()
+    };
+    units::duration(text)
+        .ok()
         .or_else(seconds)
-        .and_then(|value| between(value, SHORTEST_RUN, LONGEST_RUN))
+        .filter(|time| (SHORTEST_RUN..=LONGEST_RUN).contains(time))
         .ok_or_else(|| {
             "must be a time from 10ms to 24h, such as 30s or 2m, or a number of seconds".to_owned()
         })
@@ -35,28 +41,15 @@ pub(crate) fn run_time(text: &str) -> Result<Duration, String> {
 /// `--delay` and `--jitter`. A number alone could be meant in seconds, as here, in milliseconds, as delays are, or in
 /// microseconds, as by `tc`.
 pub(crate) fn delay(text: &str) -> Result<Duration, String> {
-    nanoseconds(text)
-        .and_then(|value| between(value, Duration::ZERO, LONGEST_DELAY))
-        .ok_or_else(|| "must be a time with its unit from 0ms to 60s, such as 100ms".to_owned())
-}
-
-fn between(nanoseconds: f64, low: Duration, high: Duration) -> Option<Duration> {
-    // Checked first, because the conversion saturates.
-    let seconds = nanoseconds / 1e9;
-    let in_range = (low.as_secs_f64()..=high.as_secs_f64()).contains(&seconds);
-    in_range.then(|| Duration::from_nanos(nanoseconds.round() as u64))
-}
-
-fn nanoseconds(text: &str) -> Option<f64> {
-    with_unit(text, &TIME_UNITS)
-}
-
-/// A number and its unit, in the unit of factor 1.
-fn with_unit(text: &str, units: &[(&str, f64)]) -> Option<f64> {
-    let text = text.trim().to_lowercase();
-    let (number, factor) =
-        units.iter().find_map(|&(unit, factor)| Some((text.strip_suffix(unit)?, factor)))?;
-    number.trim_end().parse::<f64>().ok().map(|number| number * factor)
+    let delay = units::duration(text).ok().filter(|delay| *delay <= LONGEST_DELAY);
+    match delay {
+        Some(delay) if !delay.is_zero() && delay < FINEST => Err(
+            "is less than the kernel's microsecond, so nothing would be delayed; give 1us or more"
+                .to_owned(),
+        ),
+        Some(delay) => Ok(delay),
+        None => Err("must be a time with its unit from 0ms to 60s, such as 100ms".to_owned()),
+    }
 }
 
 /// A time as one would say it: `100 ms`, `1.5 s`, `2 min`.
@@ -106,9 +99,14 @@ impl fmt::Display for Percent {
 pub(crate) fn percent(text: &str) -> Result<Percent, String> {
     let text = text.trim();
     let number = text.strip_suffix('%').unwrap_or(text).trim_end().parse().ok();
-    number
-        .and_then(Percent::try_new)
-        .ok_or_else(|| "must be a percentage from 0 to 100, such as 5%".to_owned())
+    match number.and_then(Percent::try_new) {
+        Some(loss) if loss != Percent::NONE && loss.get() < FINEST_LOSS => Err(
+            "is less than the kernel can count, so nothing would be lost; give 0.0000001% or more"
+                .to_owned(),
+        ),
+        Some(loss) => Ok(loss),
+        None => Err("must be a percentage from 0 to 100, such as 5%".to_owned()),
+    }
 }
 
 /// A rate in whole bit/s.
@@ -134,6 +132,17 @@ impl BitRate {
         self.0
     }
 
+    /// As one would write it behind `--rate`: in the largest unit that needs no more than two decimals.
+    pub(crate) fn as_flag(self) -> String {
+        let units = [(1_000_000_000, "gbit"), (1_000_000, "mbit"), (1000, "kbit")];
+        let fitting =
+            units.iter().find(|(bits, _)| self.0 >= *bits && (self.0 * 100).is_multiple_of(*bits));
+        match fitting {
+            Some((bits, unit)) => format!("{}{unit}", self.0 as f64 / *bits as f64),
+            None => format!("{}bit", self.0),
+        }
+    }
+
     /// How many bytes it carries in `time`.
     pub(crate) fn bytes_in(self, time: Duration) -> u64 {
         let bytes = u128::from(self.0) * time.as_nanos() / 8_000_000_000;
@@ -154,14 +163,11 @@ impl fmt::Display for BitRate {
 
 /// `--rate`. In bits, because `tc` means bytes where it says `bps`.
 pub(crate) fn rate(text: &str) -> Result<BitRate, String> {
-    let (low, high) = (BitRate::LOWEST, BitRate::HIGHEST);
-    with_unit(text, &RATE_UNITS)
-        .filter(|bits| (low.0 as f64..=high.0 as f64).contains(bits))
-        .map(|bits| BitRate(bits.round() as u64))
-        .ok_or_else(|| {
-            "must be a rate with its unit (bit, kbit, mbit, gbit) from 1kbit to 32gbit, such as 1mbit"
-                .to_owned()
-        })
+    let rate = units::bit_rate(text).ok().map(BitRate);
+    rate.filter(|rate| (BitRate::LOWEST..=BitRate::HIGHEST).contains(rate)).ok_or_else(|| {
+        "must be a rate with its unit (bit, kbit, mbit, gbit) from 1kbit to 32gbit, such as 1mbit"
+            .to_owned()
+    })
 }
 
 #[cfg(test)]
@@ -182,6 +188,9 @@ mod tests {
         check("30", Some(30_000));
         check("0.01", Some(10));
         check("10000us", Some(10));
+        // As scenarios have it, and as it is told.
+        check("2min", Some(120_000));
+        check("2.5 min", Some(150_000));
         for bad in ["", "0", "-1", "-5s", "9ms", "25h", "nan", "inf", "nans", "1e300s", "1m30s"] {
             check(bad, None);
         }
@@ -199,6 +208,16 @@ mod tests {
         for bad in ["100", "0", "61s", "-1ms", "", "ms", "NaNms", "infs", "1e400ms"] {
             assert!(delay(bad).is_err_and(|reason| reason.contains("100ms")), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_the_kernel_would_round_to_nothing_is_no_fault() {
+        for bad in ["100ns", "0.9us", "0.0001ms"] {
+            assert!(delay(bad).is_err_and(|reason| reason.contains("give 1us or more")), "{bad}");
+        }
+        assert_eq!(delay("1us"), Ok(FINEST));
+        assert!(percent("0.00000001").is_err_and(|reason| reason.contains("0.0000001% or more")));
+        assert!(percent("0.0000001").is_ok_and(|loss| loss != Percent::NONE));
     }
 
     #[test]
@@ -235,5 +254,8 @@ mod tests {
         assert_eq!(time(Duration::from_micros(250)), "250 µs");
         assert_eq!(BitRate::kbit(128).to_string(), "128 kbit/s");
         assert_eq!(BitRate::gbit(1).to_string(), "1 Gbit/s");
+        for written in ["1mbit", "1.5mbit", "64kbit", "1.25gbit", "1234567bit", "1234.57kbit"] {
+            assert_eq!(rate(written).map(BitRate::as_flag).as_deref(), Ok(written));
+        }
     }
 }

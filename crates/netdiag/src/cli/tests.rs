@@ -68,3 +68,18 @@ fn misspelt_variables_are_told_in_one_line() {
     let two = format!("{head}NETDIAG_LOGLEVEL (did you mean NETDIAG_LOG_LEVEL?), NETDIAG_QQQ");
     check(&["NETDIAG_QQQ", "NETDIAG_LOGLEVEL"], Some(&two));
 }
+
+#[test]
+fn negative_values_with_units_belong_to_the_flag_before_them() {
+    let check = |given: &str, expected: &str| {
+        let given = given.split(' ').map(OsString::from).collect();
+        let expected: Vec<_> = expected.split(' ').map(OsString::from).collect();
+        assert_eq!(with_negative_values(given), expected);
+    };
+    check("chaos --for -5s --loss -.5%", "chaos --for=-5s --loss=-.5%");
+    check("chaos --for=3s -5s", "chaos --for=3s -5s");
+    check("chaos --random --loss -v", "chaos --random --loss -v");
+    check("agent --interval -1 --window -2.5", "agent --interval -1 --window -2.5");
+    check("pace -- --for -5s", "pace -- --for -5s");
+    check("pace -5s", "pace -5s");
+}

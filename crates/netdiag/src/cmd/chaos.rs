@@ -20,7 +20,7 @@ use crate::stop::Stop;
 /// Give an interface delay, jitter, losses or a limited rate for a while
 ///
 /// The faults meet every packet that leaves by the interface, from whatever program; what comes in is left alone. They are
-/// undone after --for, on SIGINT, SIGTERM and SIGHUP, and after a failure. What a run that was killed has left behind is
+/// undone after --for, on SIGINT, SIGTERM, SIGQUIT and SIGHUP, and after a failure. What a run that was killed has left behind is
 /// reported by `netdiag doctor` and removed by `netdiag chaos --restore`. Needs root or CAP_NET_ADMIN, and the tools `tc`
 /// and `ip` (iproute2). Delay, jitter and losses need the kernel's netem; a rate is limited without it, too.
 #[derive(Debug, clap::Args)]
@@ -77,7 +77,7 @@ pub(crate) struct Args {
 
     /// Undo it after this time.
     ///
-    /// A time with its unit (500ms, 30s, 2m) or in seconds, 10ms to 24h.
+    /// A time with its unit (500ms, 30s, 2m or 2min, 1h) or in seconds, 10ms to 24h.
     #[arg(id = "for", long = "for", value_name = "TIME", env = "NETDIAG_CHAOS_FOR", default_value = "30s",
           value_parser = faults::run_time, help_heading = "Undoing")]
     run_time: Duration,
@@ -143,8 +143,10 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
 impl Args {
     fn validate(&self, places: &Places) -> Result<Job, UsageError> {
         let mut given = self.faults_given(places);
+        let seed = self.seed.map(|seed| places.named("seed", seed));
         if self.restore {
             given.extend(self.random.then(|| "--random".to_owned()));
+            given.extend(seed);
             return match given.first() {
                 Some(fault) => Err(UsageError::new(format!(
                     "--restore injects no faults; leave out {fault}, or --restore"
@@ -163,7 +165,14 @@ impl Args {
                 let any = || RandomState::new().hash_one(());
                 What::Random { seed: self.seed.unwrap_or_else(any) }
             }
-            _ => What::Fixed(self.fault(places)?),
+            _ => match seed {
+                Some(seed) => {
+                    return Err(UsageError::new(format!(
+                        "{seed} is for random faults; add --random, or leave it out"
+                    )));
+                }
+                None => What::Fixed(self.fault(places)?),
+            },
         };
         let interface = self.iface.clone().ok_or_else(|| {
             UsageError::new("no interface is given; add --iface NAME (`ip -br link` shows them)")
@@ -177,7 +186,7 @@ impl Args {
         let delays = [("delay", self.delay), ("jitter", self.jitter)]
             .map(|(id, delay)| named(id, delay.map(|delay| format!("{delay:?}"))));
         let loss = named("loss", self.loss.map(|loss| format!("{}%", loss.get())));
-        let rate = named("rate", self.rate.map(|rate| format!("{}bit", rate.get())));
+        let rate = named("rate", self.rate.map(BitRate::as_flag));
         delays.into_iter().chain([loss, rate]).flatten().collect()
     }
 

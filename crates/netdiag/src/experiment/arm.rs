@@ -266,7 +266,7 @@ impl EndedArm {
         let reader = reader()?;
         let counts = |stream: &ClientStream| {
             let id = stream.request_id.as_deref()?;
-            Some(self.arm.engine.request(id).ok()?.tokens)
+            self.arm.engine.counts(id)
         };
         let records: Vec<StreamRecord> = streams
             .iter()

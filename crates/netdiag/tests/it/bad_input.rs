@@ -117,7 +117,16 @@ fn faults_that_cannot_be() {
     );
     check("", &["no fault is given; add --delay, --jitter, --loss", "or --random"]);
     check("--loss 0 --delay 0ms", &["no fault is given"]);
-    check("--random --rate 1mbit", &["--random", "leave out --rate 1000000bit, or --random"]);
+    check("--random --rate 1mbit", &["--random", "leave out --rate 1mbit, or --random"]);
+    check("--seed 7 --loss 5", &["--seed 7 is for random faults; add --random, or leave it out"]);
+    check("--seed 7 --restore", &["--restore injects no faults", "leave out --seed 7"]);
+    check("--delay 100ns", &["--delay 100ns: is less than the kernel's microsecond"]);
+    check("--loss 0.00000001", &["--loss 0.00000001: is less than the kernel can count"]);
+    // Not taken for a flag of that name.
+    check("--delay -5ms", &["--delay -5ms: must be a time with its unit from 0ms to 60s"]);
+    check("--for -.5s --loss 5", &["--for -.5s: must be a time from 10ms to 24h"]);
+    check("--rate -1mbit", &["--rate -1mbit: must be a rate with its unit"]);
+    check("--loss -5%", &["--loss -5%: must be a percentage"]);
     check("--restore --random", &["--restore injects no faults", "leave out --random"]);
     check("--restore --loss 5%", &["--restore injects no faults", "leave out --loss 5%"]);
 }

@@ -61,7 +61,7 @@ fn a_rate_is_what_tcp_gets_until_the_time_is_over() {
 #[test]
 fn every_signal_undoes_the_fault() {
     let Some(veth) = veth("every_signal_undoes_the_fault") else { return };
-    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT] {
         let (status, stderr) = running(&veth, "--rate 1mbit --for 1h").end_by(signal);
         assert_eq!(status.code(), Some(0), "{stderr:#?}");
         assert!(stderr.iter().any(|line| line.contains("va: undone after ")), "{stderr:#?}");

@@ -47,8 +47,8 @@ async fn an_engine_follows_a_hint_server_and_runs_free_without_one() {
     let mut command = netdiag(["serve", "--port", "0", "--max-tps", "15", "--stale-after", "600"]);
     command.arg("--csv").arg(&csv);
     let mut hints = Running::start(command);
-    let server =
-        HintServer { address: hints.address(), token: None, every: Duration::from_millis(50) };
+    let server = HintServer::try_new(hints.address(), None, Duration::from_millis(50));
+    let server = server.expect("valid");
 
     let engine = Engine::try_new(Settings::default()).expect("valid");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");

@@ -271,6 +271,22 @@ async fn a_client_that_leaves_aborts_its_request() {
     assert_eq!(view.tokens, expected);
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(engine.tokens(), expected);
+    let scraped = ask(&engine, "GET", "/metrics", Value::Null).await;
+    assert!(scraped.headers()["content-type"].to_str().expect("text").contains("version=0.0.4"));
+    let scraped = scraped.into_body().collect().await.expect("body").to_bytes();
+    let scraped = std::str::from_utf8(&scraped).expect("UTF-8");
+    for line in [
+        "# TYPE netdiag_engine_generated_tokens_total counter",
+        "netdiag_engine_generated_tokens_total 13",
+        "netdiag_engine_acked_tokens_total 3",
+        "netdiag_engine_wasted_tokens_total 10",
+        "netdiag_engine_in_flight_tokens 0",
+        "netdiag_engine_aborted_requests_total 1",
+        "netdiag_engine_aborted_tokens_total 13",
+        "netdiag_engine_queued_requests 0",
+    ] {
+        assert!(scraped.lines().any(|found| found == line), "no `{line}` in {scraped}");
+    }
 
     // The same without streaming.
     let mut body = chat_of(100);
@@ -314,4 +330,30 @@ async fn the_length_of_an_answer_is_the_models_unless_it_is_told() {
     let whole = json_of(ask(&engine, "POST", "/v1/completions", body).await).await;
     assert_eq!(whole["usage"]["completion_tokens"], 12);
     assert_eq!(whole["choices"][0]["finish_reason"], "stop");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_slow_reader_keeps_no_others_in_memory_and_their_counts_stay_known() {
+    let engine = engine();
+    let one = json!({"prompt": "x", "max_tokens": 1, "ignore_eos": true, "stream": true});
+    // Generated, and never taken.
+    let slow = ask(&engine, "POST", "/v1/completions", one.clone()).await;
+    let most = super::super::REMEMBERED;
+    for _ in 0..most + 100 {
+        events(ask(&engine, "POST", "/v1/completions", one.clone()).await).await;
+    }
+    assert_eq!(engine.core().finished.len(), most);
+    let first = "cmpl-1";
+    assert!(engine.request(first).is_err(), "it is long ago");
+    let expected = TokenCounts { generated: 1, acked: 1, ..TokenCounts::default() };
+    assert_eq!(engine.counts(first), Some(expected));
+    assert_eq!(engine.counts(&id_of(&slow)).map(|counts| counts.in_flight), Some(1));
+    let tokens = engine.tokens();
+    let all = most as u64 + 101;
+    assert_eq!((tokens.generated, tokens.in_flight, tokens.acked), (all, 1, all - 1));
+    for unknown in ["cmpl-999999", "chatcmpl-9999999999999999999999", "cmpl", ""] {
+        assert_eq!(engine.counts(unknown), None, "{unknown}");
+    }
+    // The number is right, the kind is not.
+    assert!(engine.request(&format!("chatcmpl-{all}")).is_err());
 }

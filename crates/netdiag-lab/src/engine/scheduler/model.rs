@@ -39,9 +39,40 @@ impl Default for Model {
     }
 }
 
+/// The longest step: beyond an hour a stream is a stall, and times stay far from where clocks overflow.
+const LONGEST_STEP: Duration = Duration::from_secs(3600);
+
 /// A model that cannot run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "an engine whose steps take no time would generate everything at once: make `step` longer than zero"
-)]
-pub struct InvalidModel;
+#[non_exhaustive]
+pub enum InvalidModel {
+    /// Steps without an end.
+    #[error(
+        "an engine whose steps take no time would generate everything at once: make `step` longer than zero"
+    )]
+    Instant,
+    /// Steps that nobody waits for.
+    #[error(
+        "a step with all seats taken and a whole chunk of prompt takes {0:?}, above {LONGEST_STEP:?}: shorten `step`, \
+         `step_per_seat` or `step_per_prompt_token`"
+    )]
+    Slow(Duration),
+}
+
+impl Model {
+    pub(super) fn check(&self) -> Result<(), InvalidModel> {
+        if self.step.is_zero() {
+            return Err(InvalidModel::Instant);
+        }
+        let seats = u32::try_from(self.seats.get()).unwrap_or(u32::MAX);
+        let longest = self.time_of_step(seats, self.prompt_chunk.get());
+        if longest > LONGEST_STEP { Err(InvalidModel::Slow(longest)) } else { Ok(()) }
+    }
+
+    /// Time of a step with so many members that works off so many prompt tokens.
+    pub(super) fn time_of_step(&self, members: u32, prompt_tokens: u32) -> Duration {
+        self.step
+            .saturating_add(self.step_per_seat.saturating_mul(members))
+            .saturating_add(self.step_per_prompt_token.saturating_mul(prompt_tokens))
+    }
+}

@@ -202,9 +202,22 @@ fn late_timers_do_not_slow_it_down_and_a_long_sleep_does_not_burst() {
 }
 
 #[test]
-fn an_engine_whose_steps_take_no_time_is_refused() {
-    let model = Model { step: Duration::ZERO, ..model() };
-    assert_eq!(Scheduler::try_new(model).map(|_| ()), Err(InvalidModel));
+fn an_engine_whose_steps_take_no_time_or_for_ever_is_refused() {
+    let check = |model: Model, expected: Option<InvalidModel>| {
+        assert_eq!(Scheduler::try_new(model).err(), expected);
+    };
+    check(Model { step: Duration::ZERO, ..model() }, Some(InvalidModel::Instant));
+    // Two seats at 1 ms and ten prompt tokens at 1 ms come on top.
+    check(Model { step: Duration::from_secs(3600) - ms(12), ..model() }, None);
+    let slow = InvalidModel::Slow(Duration::from_secs(3600) + ms(1));
+    check(Model { step: Duration::from_secs(3600) - ms(11), ..model() }, Some(slow));
+    for forever in [
+        Model { step: Duration::MAX, ..model() },
+        Model { step_per_seat: Duration::MAX, ..model() },
+        Model { step_per_prompt_token: Duration::MAX, ..model() },
+    ] {
+        check(forever, Some(InvalidModel::Slow(Duration::MAX)));
+    }
 }
 
 /// Something done to the scheduler. The index picks a request among all ever made, so that dead ones are tried too.

@@ -37,7 +37,7 @@ fn check(discipline: Discipline, lack: &str) -> Check {
     trial.args(words.split_whitespace());
     let output = match trial.stdin(Stdio::null()).output() {
         Ok(output) => output,
-        Err(error) => return untried(&title, &format!("`unshare`: {error}"), "util-linux"),
+        Err(error) => return untried(&title, &format!("`unshare`: {error}"), "install util-linux"),
     };
     if output.status.success() {
         return Check::ok(&title, "available");
@@ -45,7 +45,11 @@ fn check(discipline: Discipline, lack: &str) -> Check {
     let complaint = String::from_utf8_lossy(&output.stderr);
     let complaint = complaint.lines().next().unwrap_or_default().trim();
     if output.status.code() == Some(NOT_FOUND) {
-        return untried(&title, complaint, "iproute2");
+        return untried(&title, complaint, "install iproute2");
+    }
+    // `unshare` did not get as far as `tc`, so nothing is known of the kernel's modules.
+    if complaint.starts_with("unshare: ") {
+        return untried(&title, complaint, "run as root (in a container with CAP_SYS_ADMIN)");
     }
     Check::warn(
         &title,
@@ -54,6 +58,6 @@ fn check(discipline: Discipline, lack: &str) -> Check {
     )
 }
 
-fn untried(title: &str, why: &str, package: &str) -> Check {
-    Check::warn(title, format!("could not be tried ({why})"), format!("install {package}"))
+fn untried(title: &str, why: &str, remedy: &str) -> Check {
+    Check::warn(title, format!("untried ({why})"), remedy)
 }
