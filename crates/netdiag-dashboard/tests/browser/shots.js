@@ -6,7 +6,8 @@ import { run, tell } from "./browser.js";
 await run(async (open, _address, folder, name, one, file, locale, colorScheme) => {
   const take = async (options, path, fullPage) => {
     const page = await open(options);
-    await page.click("[data-range='60']");
+    // Without anything to show there is no range to choose.
+    if (await page.isVisible("[data-range='60']")) await page.click("[data-range='60']");
     await page.waitForTimeout(1500); // colours fade, and a row or two arrive
     await page.screenshot({ path, fullPage });
     await page.context().close();
