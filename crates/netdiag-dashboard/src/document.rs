@@ -17,8 +17,10 @@ type Ask = dyn Fn() -> Result<Vec<u8>, String> + Send + Sync;
 pub struct Document {
     ask: Arc<Ask>,
     keep: Duration,
-    last: Arc<Mutex<Option<(Instant, Bytes)>>>,
+    last: Arc<Mutex<Option<(Instant, Answer)>>>,
 }
+
+type Answer = Result<Bytes, String>;
 
 impl Document {
     /// `ask` may block: it runs on a thread for that. Its error is told to who asks.
@@ -30,20 +32,21 @@ impl Document {
     }
 
     /// The newest, or a new one.
-    pub(crate) async fn get(&self) -> Result<Bytes, String> {
-        // Held while it is computed: who comes meanwhile waits for the same answer.
-        let mut last = self.last.lock().await;
-        if let Some((at, bytes)) = &*last
+    pub(crate) async fn get(&self) -> Answer {
+        // Held while it is computed, also if who asked goes away: who comes meanwhile waits for the same answer.
+        let mut last = Arc::clone(&self.last).lock_owned().await;
+        if let Some((at, answer)) = &*last
             && at.elapsed() < self.keep
         {
-            return Ok(bytes.clone());
+            return answer.clone();
         }
         let ask = Arc::clone(&self.ask);
-        let answer = tokio::task::spawn_blocking(move || ask()).await;
-        let bytes: Bytes =
-            answer.map_err(|_| "the answer could not be computed".to_owned())??.into();
-        *last = Some((Instant::now(), bytes.clone()));
-        Ok(bytes)
+        let computed = tokio::task::spawn_blocking(move || {
+            let answer = ask().map(Bytes::from);
+            *last = Some((Instant::now(), answer.clone()));
+            answer
+        });
+        computed.await.unwrap_or_else(|_| Err("the answer could not be computed".to_owned()))
     }
 }
 
@@ -75,6 +78,35 @@ mod tests {
         assert_eq!(document.get().await, Ok("1".into()));
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!(document.get().await, Err("broken".to_owned()));
+        // Failures are kept like answers: they can take as long.
+        assert_eq!(document.get().await, Err("broken".to_owned()));
+        tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!(document.get().await, Ok("3".into()));
+    }
+
+    #[tokio::test]
+    async fn who_goes_away_does_not_have_it_computed_twice() {
+        let (begun, begins) = std::sync::mpsc::channel();
+        let (go_on, goes_on) = std::sync::mpsc::channel::<()>();
+        let goes_on = std::sync::Mutex::new(goes_on);
+        let document = Document::new(Duration::from_secs(60), move || {
+            begun.send(()).map_err(|error| error.to_string())?;
+            let goes_on = goes_on.lock().map_err(|error| error.to_string())?;
+            goes_on.recv().map_err(|error| error.to_string())?;
+            Ok(b"once".to_vec())
+        });
+        let asked = tokio::spawn({
+            let document = document.clone();
+            async move { document.get().await }
+        });
+        tokio::task::spawn_blocking(move || begins.recv().map(|()| begins))
+            .await
+            .expect("no panic")
+            .expect("begun");
+        asked.abort();
+        assert!(asked.await.is_err());
+        // A second computation would wait for ever.
+        go_on.send(()).expect("it waits");
+        assert_eq!(document.get().await, Ok("once".into()));
     }
 }

@@ -145,20 +145,23 @@ impl ArmView {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    #[test]
-    fn long_experiments_keep_what_was_worst() {
-        let about = Experiment {
+    pub(crate) fn experiment() -> Experiment {
+        Experiment {
             scenario: "s".into(),
             description: "d".into(),
             seconds: 1.0,
             streams: 1,
             phases: Vec::new(),
             arms: vec![Arm { name: "none".into(), paced: false }],
-        };
-        let mut progress = Progress::new(about);
+        }
+    }
+
+    #[test]
+    fn long_experiments_keep_what_was_worst() {
+        let mut progress = Progress::new(experiment());
         for number in 0..100_000_u32 {
             let health = if number == 77 { 0.1 } else { 1.0 };
             progress.push(

@@ -99,6 +99,7 @@ pub(crate) struct Position {
 pub(crate) enum News {
     Event(Bytes),
     Piece(Piece),
+    Arm(usize, Vec<ArmTick>),
 }
 
 impl News {
@@ -106,6 +107,7 @@ impl News {
         match self {
             News::Event(bytes) => bytes,
             News::Piece(piece) => piece.event(),
+            News::Arm(arm, ticks) => wire::json("arm", &ArmView::new(arm, &ticks)),
         }
     }
 }
@@ -158,6 +160,17 @@ impl Feed {
         self.change(|state| {
             state.hint = hint;
             state.sampled_at = sampled_at;
+            state.live = OnceLock::new();
+        });
+    }
+
+    /// Nothing is heard any more, for this reason; what is shown is old from now on.
+    pub fn lose(&self, reason: &str) {
+        let policy = self.0.staleness.policy;
+        self.change(|state| {
+            let age = state.sampled_at.map(|at| at.elapsed());
+            state.hint = state.hint.clone().into_stale(age, policy);
+            state.hint.reason = reason.to_owned();
             state.live = OnceLock::new();
         });
     }
@@ -297,8 +310,8 @@ impl State {
         let Some(experiment) = &self.experiment else { return };
         for (arm, (ticks, sent)) in experiment.arms.iter().zip(&mut position.arms).enumerate() {
             if *sent < ticks.len() {
-                let view = ArmView::new(arm, &ticks[*sent..]);
-                news.push(News::Event(wire::json("arm", &view)));
+                // Written when it is sent: the one who measures waits for nobody's thousands of ticks.
+                news.push(News::Arm(arm, ticks[*sent..].to_vec()));
                 *sent = ticks.len();
             }
         }

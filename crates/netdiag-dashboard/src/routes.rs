@@ -8,8 +8,8 @@ use axum::extract::{Form, Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::{get, post};
-use netdiag_http::{Exposure, Gate, GivenUp, Problem, SESSION_COOKIE};
+use axum::routing::get;
+use netdiag_http::{Exposure, Gate, GivenUp, Problem};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
@@ -73,7 +73,7 @@ pub fn router(feed: Feed, options: Options) -> Router {
     };
     Router::new()
         .route("/", get(index))
-        .route("/login", post(login))
+        .route("/login", get(async || home()).post(login))
         .route("/assets/{name}", get(asset))
         .route("/api/events", get(push))
         .route("/api/streams", get(streams))
@@ -99,17 +99,22 @@ struct Login {
 
 async fn login(State(shared): State<Shared>, form: Result<Form<Login>, FormRejection>) -> Response {
     let Some(token) = shared.gate.exposure.token() else {
-        return Redirect::to("/").into_response();
+        return home();
     };
     // Copied from a file, it may have a line's end.
     if !form.is_ok_and(|Form(Login { token: given })| token.is(given.trim())) {
         return assets::login(true);
     }
-    let cookie = format!(
-        "{SESSION_COOKIE}={}; Path=/; HttpOnly; SameSite=Strict; Max-Age={SESSION_SECONDS}",
-        token.session()
-    );
-    ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response()
+    let (name, session) = token.session();
+    // Lax: who follows a link from elsewhere is logged in, and no GET changes anything.
+    let cookie =
+        format!("{name}={session}; Path=/; HttpOnly; SameSite=Lax; Max-Age={SESSION_SECONDS}");
+    ([(header::SET_COOKIE, cookie)], home()).into_response()
+}
+
+/// To the page, also behind a proxy that puts us under a path of its own.
+fn home() -> Response {
+    Redirect::to("./").into_response()
 }
 
 async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
@@ -183,7 +188,6 @@ async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Re
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
-        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     ];
     for (name, value) in says {

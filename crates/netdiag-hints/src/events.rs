@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use crate::query::Target;
 use crate::routes::Shared;
 
-/// Event streams open at once; more get 503. Each is a connection, of which there are [`crate::Limits`] of.
+/// Event streams open at once; more get 503. Each is a connection, of which there are [`netdiag_http::Limits`] of.
 const MOST_STREAMS: usize = 256;
 
 /// A comment is sent on a quiet stream this often, so that proxies keep it open and a dead client is noticed.

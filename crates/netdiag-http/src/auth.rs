@@ -13,8 +13,12 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-/// The cookie that holds a browser's session.
-pub const SESSION_COOKIE: &str = "netdiag_session";
+/// What the name of a session's cookie begins with. Cookies are a host's and not a port's (RFC 6265 §8.5), so the rest of the
+/// name is the token's: two servers of one host do not overwrite each other's.
+const SESSION_COOKIE: &str = "netdiag_session_";
+
+/// Characters of the rest: 32 bits tell the few tokens of one host apart, and tell nothing of them.
+const NAME: usize = 8;
 
 /// A bearer token (RFC 6750). Its value never appears in `Debug` output.
 #[derive(Clone)]
@@ -69,21 +73,27 @@ impl Token {
         bool::from(given.as_bytes().ct_eq(&self.0))
     }
 
-    /// What a browser keeps instead of the token: HMAC-SHA256 (RFC 2104) of a fixed text under it, in hexadecimal. It tells
-    /// nothing of the token, is the same after a restart, and ends with the token.
-    pub fn session(&self) -> String {
+    /// What a browser keeps instead of the token, as the name and the value of a cookie: HMAC-SHA256 (RFC 2104) of fixed texts
+    /// under it, in hexadecimal. They tell nothing of the token, are the same after a restart, and end with the token.
+    pub fn session(&self) -> (String, String) {
+        let name = self.digest(b"netdiag dashboard session name");
+        let name = SESSION_COOKIE.to_owned() + name.get(..NAME).unwrap_or_default();
+        (name, self.digest(b"netdiag dashboard session"))
+    }
+
+    fn digest(&self, text: &[u8]) -> String {
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else {
             // HMAC takes keys of any length.
             return String::new();
         };
-        mac.update(b"netdiag dashboard session");
+        mac.update(text);
         let digest = mac.finalize().into_bytes();
         digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Whether a `Cookie` header (RFC 6265 §4.2) carries the session of this token.
     pub(crate) fn admits_session(&self, headers: &HeaderMap) -> bool {
-        let session = self.session();
+        let (wanted, session) = self.session();
         let cookies =
             headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
         let mut cookies = cookies.flat_map(|value| value.split(';'));
@@ -91,7 +101,7 @@ impl Token {
             && cookies.any(|cookie| {
                 let given = cookie.trim().split_once('=');
                 given.is_some_and(|(name, value)| {
-                    name == SESSION_COOKIE && bool::from(value.as_bytes().ct_eq(session.as_bytes()))
+                    name == wanted && bool::from(value.as_bytes().ct_eq(session.as_bytes()))
                 })
             })
     }
@@ -230,14 +240,17 @@ mod tests {
                 HeaderMap::from_iter([(header::COOKIE, cookies.parse().expect("header"))]);
             assert_eq!(token.admits_session(&headers), admitted, "{cookies}");
         };
-        let session = token.session();
+        let (name, session) = token.session();
+        let (other_name, other_session) = other.session();
         assert!(session.len() == 64 && !session.contains(SECRET));
-        check(&format!("{SESSION_COOKIE}={session}"), true);
-        check(&format!("a=b; {SESSION_COOKIE}={session}; c"), true);
-        check(&format!("{SESSION_COOKIE}={SECRET}"), false);
-        check(&format!("{SESSION_COOKIE}={}", other.session()), false);
-        check(&format!("x{SESSION_COOKIE}={session}"), false);
-        check(&format!("{SESSION_COOKIE}="), false);
+        assert_ne!(name, other_name);
+        check(&format!("{name}={session}"), true);
+        check(&format!("a=b; {name}={session}; c"), true);
+        check(&format!("{name}={SECRET}"), false);
+        check(&format!("{name}={other_session}"), false);
+        check(&format!("{other_name}={session}"), false);
+        check(&format!("x{name}={session}"), false);
+        check(&format!("{name}="), false);
         assert!(!token.admits_session(&HeaderMap::new()));
         assert!(token.is(SECRET) && !token.is("") && !token.is("0123456789abcdeg"));
     }

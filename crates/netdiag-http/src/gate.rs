@@ -42,6 +42,13 @@ impl Gate {
                 "this server is for this host alone: ask for it as localhost or by its address";
             return Some(Problem::new(StatusCode::MISDIRECTED_REQUEST, message).into_response());
         }
+        // A browser says so where another site's page asks: it could not read the answer, but it could have it computed.
+        let site = headers.get("sec-fetch-site").map(|value| value.as_bytes());
+        let is_visit = headers.get("sec-fetch-mode").map(|value| value.as_bytes());
+        if site == Some(b"cross-site") && is_visit != Some(b"navigate") {
+            let message = "pages of other sites have no business here";
+            return Some(Problem::new(StatusCode::FORBIDDEN, message).into_response());
+        }
         if (self.open)(request.uri().path()) || self.admits(headers) {
             return None;
         }

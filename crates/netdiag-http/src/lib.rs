@@ -16,7 +16,7 @@ mod lines;
 mod problem;
 mod server;
 
-pub use auth::{Exposure, ExposureError, SESSION_COOKIE, Token};
+pub use auth::{Exposure, ExposureError, Token};
 pub use client::{HttpConnection, HttpError};
 pub use gate::Gate;
 pub use lines::{LineTooLong, Lines};

@@ -276,8 +276,8 @@ pub(crate) struct StaleArgs {
 
     /// Call telemetry stale when it is this old, in seconds.
     ///
-    /// From 0.01 to 86400. Default: for `up` three times --interval and at least 2; for `serve` and `pace` 5, because the
-    /// interval of whoever writes the file is not known.
+    /// From 0.01 to 86400. Default: for `up` three times --interval and at least 2; for `serve`, `pace` and `dashboard` 5, because
+    /// the interval of whoever writes the file is not known.
     #[arg(long, value_name = "SECONDS", env = "NETDIAG_STALE_AFTER", value_parser = values::window)]
     pub(crate) stale_after: Option<Duration>,
 }

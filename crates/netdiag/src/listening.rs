@@ -13,7 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::args::AccessArgs;
 use crate::failure::UsageError;
-use crate::stop::Stop;
+use crate::stop::{AskOnDrop, Stop};
 
 /// How long open event streams may delay the end.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -141,9 +141,8 @@ impl Listening {
         std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
-                let served = self.serve(router, name, threads, given_up, &stop);
-                stop.ask();
-                served
+                let _end = AskOnDrop(&stop);
+                self.serve(router, name, threads, given_up, &stop)
             })
             .with_context(|| format!("cannot start the {name} server"))
     }

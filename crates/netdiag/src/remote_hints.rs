@@ -24,8 +24,9 @@ use crate::failure;
 /// Time to connect and to be answered.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// A server sends an event at least this often, unless its `--stale-after` is longer; a silence beyond is a dead connection.
-const SILENCE: Duration = Duration::from_secs(60);
+/// A server's events come at its interval or when its hint goes stale, and something every fifteen seconds in between; a silence
+/// beyond is a dead connection.
+pub(crate) const SILENCE: Duration = Duration::from_secs(60);
 
 /// Time before it is asked again, doubled from one failure to the next.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
@@ -51,16 +52,18 @@ impl RemoteHints {
     pub(crate) async fn follow(&self, feed: &Feed) {
         let (shortest, longest) = PAUSES;
         let (mut pause, mut told) = (shortest, None);
+        let mut last = None;
         loop {
             let mut news = false;
             let Err(error) = self
-                .listen(feed, || {
+                .listen(feed, &mut last, || {
                     if told.take().is_some() {
                         tracing::info!("{}: answers again", self.url);
                     }
                     news = true;
                 })
                 .await;
+            feed.lose("the hint server does not answer");
             let error = failure::chain(&error);
             if told.as_ref() != Some(&error) {
                 tracing::warn!("{}: {error}; asking again", self.url);
@@ -75,6 +78,7 @@ impl RemoteHints {
     async fn listen(
         &self,
         feed: &Feed,
+        last: &mut Option<Row>,
         mut on_news: impl FnMut(),
     ) -> anyhow::Result<std::convert::Infallible> {
         let (_connection, mut response) = self.get("/v1/events?rows=true").await?;
@@ -91,7 +95,8 @@ impl RemoteHints {
                     match event.as_str() {
                         "row" => row = Some(parse_row(data.trim())?),
                         "hint" => {
-                            take(feed, row.take(), serde_json::from_str(data).context("a hint")?);
+                            let hint = serde_json::from_str(data).context("a hint")?;
+                            take(feed, row.take(), last, hint);
                             on_news();
                         }
                         _ => {}
@@ -125,13 +130,20 @@ impl RemoteHints {
         let HintUrl { host, port } = &self.url;
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let asking = async {
-            let mut addresses = lookup_host((bare, *port)).await.context("has no address")?;
-            let address = addresses.next().context("has no address")?;
-            let socket = match address.is_ipv4() {
-                true => TcpSocket::new_v4(),
-                false => TcpSocket::new_v6(),
-            };
-            let mut connection = HttpConnection::open(socket?, address).await?;
+            let addresses = lookup_host((bare, *port)).await.context("has no address")?;
+            // A name may have several, of which the server listens on one.
+            let mut opened = Err(anyhow::anyhow!("has no address"));
+            for address in addresses {
+                let socket = match address.is_ipv4() {
+                    true => TcpSocket::new_v4(),
+                    false => TcpSocket::new_v6(),
+                };
+                opened = HttpConnection::open(socket?, address).await.map_err(Into::into);
+                if opened.is_ok() {
+                    break;
+                }
+            }
+            let mut connection = opened?;
             let mut request = Request::get(path).header(header::HOST, format!("{host}:{port}"));
             if let Some(value) = self.token.as_ref().and_then(Token::header) {
                 request = request.header(header::AUTHORIZATION, value);
@@ -151,11 +163,13 @@ impl RemoteHints {
     }
 }
 
-/// What came with a hint: the interval behind it, unless nothing is measured any more.
-fn take(feed: &Feed, row: Option<Row>, hint: Hint) {
+/// A hint, and the interval behind it if that is a new one: a server repeats its newest to who connects, however old.
+fn take(feed: &Feed, row: Option<Row>, last: &mut Option<Row>, hint: Hint) {
     let age = Duration::try_from_secs_f64(hint.age_seconds).unwrap_or_default();
     let never = hint.state == State::Stale && age.is_zero();
     let sampled_at = Instant::now().checked_sub(age).filter(|_| !never);
+    let row = row.filter(|row| hint.state != State::Stale && *last != Some(*row));
+    *last = row.or(*last);
     match row {
         Some(row) => feed.push(Point::new(&row.sample, &hint), hint, sampled_at),
         None => feed.set_hint(hint, sampled_at),

@@ -16,7 +16,7 @@ use netdiag_probe::{Losses, Probe, ProbeConfig, ProbeError};
 use netdiag_telemetry::{FlowSnapshot, FlowTable, Source, Tick};
 
 use crate::failure::UsageError;
-use crate::stop::Stop;
+use crate::stop::{AskOnDrop, Stop};
 
 /// After this many failed polls in a row the probe is opened anew, which may choose the other source.
 const REOPEN_AFTER: u32 = 10;
@@ -96,15 +96,6 @@ impl Sampler {
     /// Waits for the end, which a [`Stop`] brings about.
     pub(crate) fn join(self) -> anyhow::Result<()> {
         self.thread.join().map_err(|_| anyhow::anyhow!("the sampling thread panicked"))
-    }
-}
-
-/// Asks for the end of the process when it goes.
-struct AskOnDrop<'a>(&'a Stop);
-
-impl Drop for AskOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.ask();
     }
 }
 

@@ -78,6 +78,15 @@ impl Stop {
     }
 }
 
+/// Asks for the end when it goes, also by a panic: nobody must wait for a thread that is no more.
+pub(crate) struct AskOnDrop<'a>(pub(crate) &'a Stop);
+
+impl Drop for AskOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.ask();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

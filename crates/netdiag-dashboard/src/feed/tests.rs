@@ -68,6 +68,16 @@ async fn history_comes_first_then_what_is_new() {
     push(&feed, 5.0);
     let missed = told(feed.news(&mut position).expect("news"));
     assert_eq!(missed[0].1["t"], serde_json::json!([4, 5]));
+    // One by one, and to each viewer.
+    let mut other = position.clone();
+    for t in [6.0, 7.0, 8.0] {
+        push(&feed, t);
+        for position in [&mut position, &mut other] {
+            let news = told(feed.news(position).expect("news"));
+            assert_eq!(names(&news), ["rows", "now"]);
+            assert_eq!(news[0].1["t"], serde_json::json!([t as u64]));
+        }
+    }
     // The clock jumps: begin anew.
     push(&feed, -1000.0);
     assert!(feed.news(&mut position).is_none());

@@ -52,7 +52,13 @@ async fn the_page_and_its_files_are_served_with_a_strict_policy() {
     let server = server(false);
     let (status, headers, html) = get(&server, "/").await;
     assert_eq!(status, StatusCode::OK);
-    assert_eq!(headers[header::CONTENT_SECURITY_POLICY], POLICY);
+    let policy = headers[header::CONTENT_SECURITY_POLICY].to_str().expect("text");
+    for part in
+        ["default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "form-action 'self'"]
+    {
+        assert!(policy.contains(part), "{policy}");
+    }
+    assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
     assert_eq!(headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
     assert_eq!(headers[header::CACHE_CONTROL], "no-cache");
     let files: Vec<&str> = html.split('"').filter(|quoted| quoted.starts_with("assets/")).collect();
@@ -81,12 +87,19 @@ async fn what_cannot_be_answered_says_why() {
     check("/assets/none.js", StatusCode::NOT_FOUND, "reload").await;
     check("/api/machine", StatusCode::NOT_FOUND, "netdiag doctor").await;
     check("/api/experiment/report", StatusCode::NOT_FOUND, "no report").await;
-    check("/login", StatusCode::METHOD_NOT_ALLOWED, "not asked").await;
+    check("/login", StatusCode::SEE_OTHER, "").await;
     check("/api/streams", StatusCode::OK, "{}").await;
     check("/livez", StatusCode::OK, "ok").await;
     let foreign = Request::builder().uri("/").header(header::HOST, "evil.example");
     let (status, ..) = send(&server, foreign.body(Body::empty()).expect("request")).await;
     assert_eq!(status, StatusCode::MISDIRECTED_REQUEST);
+    let other_site = request("/api/streams").header("sec-fetch-site", "cross-site");
+    let (status, ..) = send(&server, other_site.body(Body::empty()).expect("request")).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    let visit =
+        request("/").header("sec-fetch-site", "cross-site").header("sec-fetch-mode", "navigate");
+    let (status, ..) = send(&server, visit.body(Body::empty()).expect("request")).await;
+    assert_eq!(status, StatusCode::OK);
     let big = request("/login").method("POST").header(header::CONTENT_LENGTH, "5000");
     let (status, ..) = send(&server, big.body(Body::empty()).expect("request")).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
@@ -114,7 +127,7 @@ async fn a_token_is_asked_for_once_per_browser() {
     let (status, headers, _) = login(&format!("{SECRET}%0A")).await;
     assert_eq!(status, StatusCode::SEE_OTHER);
     let cookie = headers[header::SET_COOKIE].to_str().expect("text");
-    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
+    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"), "{cookie}");
     assert!(!cookie.contains(SECRET), "{cookie}");
     let session = cookie.split(';').next().expect("a cookie").to_owned();
     for path in ["/", "/api/session", "/api/streams"] {
@@ -127,6 +140,21 @@ async fn a_token_is_asked_for_once_per_browser() {
     let (status, _, text) = send(&server, bearer.body(Body::empty()).expect("request")).await;
     assert_eq!(status, StatusCode::OK);
     assert!(text.contains("netdiag_dashboard_viewers_dropped"), "{text}");
+}
+
+#[tokio::test]
+async fn a_report_runs_nothing_and_is_framed_by_us_alone() {
+    let feed = feed();
+    let server = router(feed.clone(), options(false));
+    feed.begin_experiment(crate::experiment::tests::experiment());
+    feed.end_experiment(Some(b"<p>report</p>".to_vec()));
+    let (status, headers, html) = get(&server, "/api/experiment/report").await;
+    assert_eq!((status, html.as_str()), (StatusCode::OK, "<p>report</p>"));
+    let policy = headers[header::CONTENT_SECURITY_POLICY].to_str().expect("text");
+    for part in ["default-src 'none'", "sandbox", "frame-ancestors 'self'"] {
+        assert!(policy.contains(part), "{policy}");
+    }
+    assert!(!policy.contains("script-src"), "{policy}");
 }
 
 #[tokio::test(start_paused = true)]

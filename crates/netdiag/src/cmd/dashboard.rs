@@ -19,8 +19,8 @@ use crate::failure::{self, UsageError};
 use crate::models::Models;
 use crate::paced_link::PacedLink;
 use crate::place::Places;
-use crate::remote_hints::RemoteHints;
-use crate::stop::Stop;
+use crate::remote_hints::{RemoteHints, SILENCE};
+use crate::stop::{AskOnDrop, Stop};
 use crate::terminal::say;
 
 /// How long a list of flows serves all viewers: it crosses a network.
@@ -93,12 +93,16 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         policy: args.stale.when_stale,
     };
     let place = dashboard.place();
-    let (source, told, server) = match &args.hints {
+    // A flag wins over a variable, also over that of another flag.
+    let hints = args.hints.as_ref().filter(|_| places.is_flag("hints") || !places.is_flag("csv"));
+    let (source, told, server) = match hints {
         Some(url) => {
             let token = args.hints_token_file.as_deref().map(Token::read).transpose();
             let token = token.map_err(|error| UsageError::new(error.to_string()))?;
             let remote = RemoteHints { url: url.clone(), token };
             let label = label(Mode::Hints, url.to_string(), true);
+            // What is stale there is the server's to say, as long as it is heard.
+            let staleness = Staleness { after: SILENCE, ..staleness };
             let feed = Feed::new(label, staleness, nothing_yet(range));
             let server = dashboard.start(feed.clone(), Some(flows(remote.clone())), None, &stop)?;
             (follow_server(remote, feed, &stop)?, url.to_string(), server)
@@ -144,6 +148,7 @@ fn follow_file(mut pacer: CsvPacer, feed: Feed, stop: &Stop) -> anyhow::Result<J
     std::thread::Builder::new()
         .name("follower".to_owned())
         .spawn(move || {
+            let _end = AskOnDrop(&stop);
             while !stop.wait(POLL) {
                 if pacer.keep_up(shown(&feed)) {
                     feed.set_hint(pacer.hint(), pacer.sampled_at().map(Into::into));
@@ -159,6 +164,7 @@ fn follow_server(remote: RemoteHints, feed: Feed, stop: &Stop) -> anyhow::Result
     std::thread::Builder::new()
         .name("follower".to_owned())
         .spawn(move || {
+            let _end = AskOnDrop(&stop);
             runtime.block_on(async {
                 tokio::select! {
                     () = remote.follow(&feed) => {}

@@ -140,6 +140,7 @@ fn another_process_hints_are_followed_with_its_rows_and_flows() {
     running.line_with("asking again");
     until("staleness", || (events.next("now")["state"] == "stale").then_some(()));
     let _up = start(&hints.to_string());
+    // What is repeated to who connects is not shown twice, nor as healthy.
     running.line_with("answers again");
     until("news", || (events.next("now")["state"] != "stale").then_some(()));
 }
