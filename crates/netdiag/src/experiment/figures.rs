@@ -136,14 +136,18 @@ fn percent(share: Option<f64>, digits: usize) -> String {
 
 fn reactions(reactions: Option<Reactions>, why_none: &str, already: &str) -> String {
     let Some(of) = reactions else { return why_none.to_owned() };
-    let mut text = format!("{} of {}", of.seen, of.possible);
+    let mut parts = Vec::new();
+    if of.possible > 0 || of.already == 0 {
+        parts.push(format!("{} of {}", of.seen, of.possible));
+    }
     if let Some((median, longest)) = of.median_seconds.zip(of.longest_seconds) {
-        text += &format!(" / {median:.1} / {longest:.1} s");
+        parts.push(format!("{median:.1}"));
+        parts.push(format!("{longest:.1} s"));
     }
     if of.already > 0 {
-        text += &format!(" / {} {already}", of.already);
+        parts.push(format!("{} {already}", of.already));
     }
-    text
+    parts.join(" / ")
 }
 
 fn number(value: Option<f64>, digits: usize, unit: &str) -> String {

@@ -52,6 +52,7 @@ fn sentence(comparison: &Comparison, record: &Record) -> Option<String> {
         Compared::QoeMean => format!("{:+.3} to {:+.3}", interval.low, interval.high),
         _ => format!("{:+.2} to {:+.2} points", interval.low * 100.0, interval.high * 100.0),
     };
+    let interval = interval.replace('-', "−");
     let verdict = comparison.verdict.words();
     Some(format!("{said}: {verdict} (95 % interval of the difference: {interval})."))
 }
@@ -71,21 +72,9 @@ fn pace_of(arm: &ArmRecord) -> Vec<String> {
             part(rate.mean_in_faults_tps, "faults"),
         ));
     }
-    sentences.push(match &rate.falls {
-        None => format!("The rate had nothing to react to: {}.", rate.why_no_falls),
-        Some(falls) => {
-            let slow = falls.already;
-            let already = match slow {
-                0 => String::new(),
-                _ => format!("; before {slow} more it was slow already"),
-            };
-            format!(
-                "The rate fell below half of the highest in {} of {}{}{already}.",
-                falls.seen,
-                counted(falls.possible, "fault", "faults"),
-                times(falls),
-            )
-        }
+    sentences.extend(match &rate.falls {
+        None => vec![format!("The rate had nothing to react to: {}.", rate.why_no_falls)],
+        Some(falls) => falls_of(falls),
     });
     match &rate.recoveries {
         Some(back) if back.possible > 0 => sentences.push(format!(
@@ -97,6 +86,25 @@ fn pace_of(arm: &ArmRecord) -> Vec<String> {
         None if rate.falls.is_some() => sentences
             .push(format!("Nothing can be said of how it comes back: {}.", rate.why_no_recoveries)),
         _ => {}
+    }
+    sentences
+}
+
+fn falls_of(falls: &Reactions) -> Vec<String> {
+    let mut sentences = Vec::new();
+    if falls.possible > 0 {
+        sentences.push(format!(
+            "The rate fell below half of the highest in {} of {}{}.",
+            falls.seen,
+            counted(falls.possible, "fault", "faults"),
+            times(falls),
+        ));
+    }
+    if falls.already > 0 {
+        sentences.push(format!(
+            "Before {} it was below half of the highest already.",
+            counted(falls.already, "fault", "faults")
+        ));
     }
     sentences
 }
@@ -118,4 +126,30 @@ fn failures(arm: &ArmRecord) -> Option<String> {
         failure.answers,
         failure.reason,
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_a_median_and_the_longest() {
+        let of = |seen, median, longest| {
+            let reactions = Reactions {
+                possible: 3,
+                seen,
+                already: 0,
+                median_seconds: median,
+                longest_seconds: longest,
+            };
+            falls_of(&reactions).join(" ")
+        };
+        let fell = "The rate fell below half of the highest in";
+        assert_eq!(of(0, None, None), format!("{fell} 0 of 3 faults."));
+        assert_eq!(of(1, Some(2.0), Some(2.0)), format!("{fell} 1 of 3 faults, after 2.0 s."));
+        let told = format!("{fell} 3 of 3 faults, median 2.1 s, longest 3.0 s.");
+        assert_eq!(of(3, Some(2.1), Some(3.0)), told);
+        let slow = Reactions { already: 1, ..Reactions::default() };
+        assert_eq!(falls_of(&slow), ["Before 1 fault it was below half of the highest already."]);
+    }
 }

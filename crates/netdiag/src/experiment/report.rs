@@ -35,10 +35,10 @@ pub(crate) fn render(record: &Record) -> String {
         "<h1>{}</h1>\n<p class=\"lead\">{}</p>\n<p>{}</p>\n",
         escape(&record.scenario),
         escape(&record.description),
-        escape(&record.setting()),
+        prose(&record.setting()),
     );
     for note in &record.notes {
-        let _ = writeln!(html, "<p class=\"note\">Note: {}.</p>", escape(note));
+        let _ = writeln!(html, "<p class=\"note\">Note: {}.</p>", prose(note));
     }
     html.push_str(&in_short(record));
     html.push_str("<h2>What happened</h2>\n");
@@ -62,8 +62,7 @@ fn in_short(record: &Record) -> String {
     if findings.is_empty() {
         return String::new();
     }
-    let items: String =
-        findings.iter().map(|line| format!("<li>{}</li>\n", escape(line))).collect();
+    let items: String = findings.iter().map(|line| format!("<li>{}</li>\n", prose(line))).collect();
     format!("<h2>In short</h2>\n<ul>\n{items}</ul>\n")
 }
 
@@ -207,10 +206,28 @@ fn method(record: &Record) -> String {
          in user space as the scenario says. Better and worse are said where the 95 % interval of a difference excludes zero, found \
          by drawing each arm's answers anew, with replacement, 2000 times (percentile bootstrap, Efron and Tibshirani 1993, chapter 13). Answers of a \
          client share its link, so it is one run's evidence and no more.</p>\n<p class=\"source\">netdiag {}: <code>{}</code></p>\n",
-        escape(&record.model),
+        prose(&record.model),
         record.version,
         escape(&record.command),
     )
+}
+
+/// Sentences in which no number is parted from its unit.
+fn prose(text: &str) -> String {
+    let mut joined = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        let after_digit = joined.ends_with(|last: char| last.is_ascii_digit());
+        let mut next = rest.clone();
+        let is_unit = match next.next() {
+            Some('%') => true,
+            Some('s') => next.next().is_none_or(|c| !c.is_alphanumeric()),
+            Some('m') => next.next() == Some('s'),
+            _ => false,
+        };
+        joined.push(if c == ' ' && after_digit && is_unit { '\u{a0}' } else { c });
+    }
+    escape(&joined)
 }
 
 /// A figure whose parts stay whole where the line must break.
@@ -237,5 +254,11 @@ mod tests {
         check("0.046 / 0.090 s", "<span>0.046</span> / <span>0.090 s</span>");
         check("no calm phase", "no calm phase");
         check("–", "<span>–</span>");
+    }
+
+    #[test]
+    fn numbers_are_not_parted_from_their_units() {
+        let expected = "95\u{a0}% in 2.0\u{a0}s, 5 streams & 200\u{a0}ms".replace('&', "&amp;");
+        assert_eq!(prose("95 % in 2.0 s, 5 streams & 200 ms"), expected);
     }
 }
