@@ -35,3 +35,21 @@ pub(super) fn refusal(error: anyhow::Error) -> anyhow::Error {
         _ => error,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn what_the_machine_does_not_allow_is_no_failure_of_the_run() {
+        let is_usage =
+            |error: LabError| refusal(error.into()).downcast_ref::<UsageError>().is_some();
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        assert!(is_usage(LabError::NoTun(denied())));
+        let (doing, capability) = ("making a network namespace", "CAP_SYS_ADMIN");
+        assert!(is_usage(LabError::NotPermitted { doing, capability, source: denied() }));
+        assert!(!is_usage(LabError::System { doing, source: denied() }));
+    }
+}

@@ -83,7 +83,7 @@ fn arms_are_compared_and_every_token_is_accounted_for() {
     assert!(summary["comparisons"].as_array().is_some_and(|all| all.len() == 3), "{summary}");
     // Phases of this length are too short for what is asked of them.
     assert!(complaint(&output).contains("shorter than the 4 s"), "{}", complaint(&output));
-    assert!(page.contains("shorter than the 4 s") && page.contains("--streams 3"));
+    assert!(page.contains("shorter than the 4\u{a0}s") && page.contains("--streams 3"));
     let timeline = std::fs::read(folder.path().join("timeline.png")).expect("a picture");
     assert_eq!(png_size(&timeline), (1600, 1000));
     if !browser::is_installed() {

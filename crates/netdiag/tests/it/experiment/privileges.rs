@@ -78,3 +78,22 @@ fn where_no_namespace_may_be_made_it_says_what_to_do() {
     assert!(told.contains("user namespaces") && told.contains("CAP_SYS_ADMIN"), "{told}");
     assert!(!out.exists());
 }
+
+#[test]
+fn without_a_tun_device_it_says_what_to_do() {
+    if !root("experiment::privileges::without_a_tun_device_it_says_what_to_do") {
+        return;
+    }
+    let folder = open_folder();
+    let out = folder.path().join("out");
+    // In a mount namespace of its own, where the folder of the device is empty.
+    let script = "mount -t tmpfs none /dev/net && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_netdiag")]);
+    command.args(short_run(&short_scenario(folder.path(), ""), &out));
+    let output = output(command);
+    let told = complaint(&output);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("/dev/net/tun") && told.contains("modprobe tun"), "{told}");
+    assert!(!out.exists());
+}
