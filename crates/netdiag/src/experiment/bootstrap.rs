@@ -15,7 +15,7 @@ use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use serde::Serialize;
 
 /// Resamples: 1000 are what Efron and Tibshirani (§13.3) ask of a percentile interval; more make its ends steadier.
-const RESAMPLES: usize = 2000;
+pub(super) const RESAMPLES: usize = 2000;
 
 /// Observations that are drawn one by one; 2000 draws of them for each arm take some 20 ms.
 const MOST: usize = 2000;

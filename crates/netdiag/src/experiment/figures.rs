@@ -50,7 +50,7 @@ pub(crate) const FIGURES: [Figure; 16] = [
         name: "Unread",
         meaning: "tokens that the client's kernel has and its reader left before reading",
         legend: "acknowledged, and the reader left before reading them",
-        of: |arm| arm.summary.unread_tokens.to_string(),
+        of: |arm| told(arm, arm.summary.unread_tokens.to_string()),
     },
     Figure {
         name: "Answers",
@@ -58,7 +58,7 @@ pub(crate) const FIGURES: [Figure; 16] = [
         legend: "asked for / whole / reader left / failed",
         of: |arm| {
             let Summary { requests, finished, left, failed, .. } = arm.summary;
-            format!("{requests} / {finished} / {left} / {failed}")
+            told(arm, format!("{requests} / {finished} / {left} / {failed}"))
         },
     },
     Figure {
@@ -130,6 +130,11 @@ pub(crate) const FIGURES: [Figure; 16] = [
     },
 ];
 
+/// What clients have told. Where a run was cut short they have told nothing, which is not that there was nothing.
+fn told(arm: &ArmRecord, text: String) -> String {
+    if arm.summary.requests > 0 { text } else { "–".to_owned() }
+}
+
 fn percent(share: Option<f64>, digits: usize) -> String {
     number(share.map(|share| share * 100.0), digits, " %")
 }
@@ -166,7 +171,10 @@ pub(crate) struct GroupFigure {
 
 /// All of those.
 pub(crate) const GROUP_FIGURES: [GroupFigure; 5] = [
-    GroupFigure { name: "Answers", of: |group| group.answers.to_string() },
+    GroupFigure {
+        name: "Answers",
+        of: |group| number((group.answers > 0).then_some(group.answers as f64), 0, ""),
+    },
     GroupFigure { name: "QoE", of: |group| number(group.qoe_mean, 3, "") },
     GroupFigure { name: "Stall ratio", of: |group| percent(group.stall_ratio, 1) },
     GroupFigure { name: "Mean rate, tokens/s", of: |group| number(group.mean_tps, 1, "") },

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use super::bootstrap::RESAMPLES;
 use super::chart::{Band, Chart, Scale, Series, escape};
 use super::figures::{FIGURES, Figure, GROUP_FIGURES, GroupFigure};
 use super::findings;
@@ -204,7 +205,7 @@ fn method(record: &Record) -> String {
     format!(
         "<h2>How it was done</h2>\n<p>{}</p>\n<p>Links, engine and clients are real programs on this kernel's TCP; links carry packets \
          in user space as the scenario says. Better and worse are said where the 95 % interval of a difference excludes zero, found \
-         by drawing each arm's answers anew, with replacement, 2000 times (percentile bootstrap, Efron and Tibshirani 1993, chapter 13). Answers of a \
+         by drawing each arm's answers anew, with replacement, {RESAMPLES} times (percentile bootstrap, Efron and Tibshirani 1993, chapter 13). Answers of a \
          client share its link, so it is one run's evidence and no more.</p>\n<p class=\"source\">netdiag {}: <code>{}</code></p>\n",
         prose(&record.model),
         record.version,

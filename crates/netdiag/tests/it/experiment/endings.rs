@@ -104,6 +104,8 @@ fn a_signal_ends_it_with_a_report_of_the_time_there_was() {
     assert_eq!(count("generated"), count("acked") + count("in_flight") + count("wasted"));
     let page = std::fs::read_to_string(out.join("report.html")).expect("a report");
     assert!(page.contains("cut short by a signal"), "{page}");
+    // That clients told nothing is not that they asked for nothing.
+    assert!(!page.contains("0 / 0 / 0 / 0"), "{page}");
 }
 
 #[test]
