@@ -6,19 +6,34 @@
 //!
 //! Invariant: nothing is compared that was not run at the same time under the same conditions.
 
+mod answers;
 mod arm;
+mod bootstrap;
 mod chart;
+mod comparison;
+mod conditions;
 mod cpu;
 mod figures;
 mod files;
+mod findings;
+mod folder;
 mod live;
+mod phases;
+mod privileges;
+mod progress;
+mod rate;
 mod record;
 mod report;
+mod run;
 
-pub(crate) use arm::{Arm, ArmData, Conditions, EndedArm, Policy};
-pub(crate) use cpu::{CpuMeter, WORKER};
-pub(crate) use figures::{findings, table};
+pub(crate) use conditions::{Conditions, Policy};
+pub(crate) use figures::table;
 pub(crate) use files::write;
-pub(crate) use live::{Shown, about, feed};
-pub(crate) use record::{PhaseSpan, Record};
+pub(crate) use findings::findings;
+pub(crate) use folder::Folder;
+pub(crate) use live::{about, feed};
+pub(crate) use phases::{spans, too_short};
+pub(crate) use privileges::acquire as acquire_privileges;
+pub(crate) use record::Record;
 pub(crate) use report::render as report;
+pub(crate) use run::{Ended, Plan, Ran, TELL, run};

@@ -9,10 +9,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use axum::Router;
 use netdiag_http::{Exposure, GivenUp, Limits, Token, serve};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::args::AccessArgs;
 use crate::failure::UsageError;
+use crate::open_files::raise_limit;
 use crate::stop::{AskOnDrop, Stop};
 
 /// How long open event streams may delay the end.
@@ -26,14 +26,8 @@ const SERVERS: u64 = 2;
 
 /// A server's limits, within those of the process: who connects must not use up the descriptors that telemetry needs.
 fn limits() -> Limits {
-    let mut files = getrlimit(Resource::Nofile);
-    // As many as the administrator allows; the usual 1024 are a shell's default.
-    let raised = Rlimit { current: files.maximum, maximum: files.maximum };
-    if setrlimit(Resource::Nofile, raised).is_ok() {
-        files = raised;
-    }
     let usual = Limits::default();
-    let room = files.current.map_or(u64::MAX, |files| files.saturating_sub(SPARE_FILES));
+    let room = raise_limit().saturating_sub(SPARE_FILES);
     let room = usize::try_from((room / SERVERS).max(1)).unwrap_or(usize::MAX);
     Limits { connections: usual.connections.min(room), ..usual }
 }

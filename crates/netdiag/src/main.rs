@@ -15,6 +15,7 @@ mod figures;
 mod hint_server;
 mod listening;
 mod models;
+mod open_files;
 mod output;
 mod paced_link;
 mod pacing;

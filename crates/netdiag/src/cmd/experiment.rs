@@ -1,40 +1,36 @@
 //! `netdiag experiment`: the whole loop in a lab of its own, paced and unpaced side by side, with a report.
 
-use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::Context as _;
-use netdiag_dashboard::Feed;
-use netdiag_lab::{LabError, PhaseKind, Scenario};
-use netdiag_pacer::TpsRange;
-use netdiag_probe::SourceChoice;
+use netdiag_lab::{InvalidDivision, Scenario, ScenarioError};
 
 use crate::args::values::DASHBOARD_PORT;
 use crate::args::{AccessArgs, DashboardArgs, RateArgs, values};
 use crate::chaos::values::run_time;
+use crate::config_file::alike;
 use crate::dashboard::{Dashboard, machine};
-use crate::experiment::{
-    self, Arm, ArmData, Conditions, CpuMeter, EndedArm, PhaseSpan, Policy, Record, Shown, WORKER,
-};
+use crate::experiment::{self, Conditions, Ended, Folder, Plan, Policy, Ran, Record, TELL};
 use crate::failure::UsageError;
+use crate::open_files::raise_limit;
 use crate::output;
 use crate::place::Places;
 use crate::stop::Stop;
-use crate::terminal::{StatusLine, say};
+use crate::terminal::say;
 
-/// Most clients with a link of their own per arm; streams beyond share theirs.
-const CLIENTS: usize = 8;
-
-/// How often something is told while it runs.
-const TELL: Duration = Duration::from_millis(500);
+/// The most streams, of an arm, and so the most clients that groups can count.
+const MOST_STREAMS: usize = 200;
 
 /// Run the same faults with and without pacing, on this kernel's real TCP, and report what came of it
 ///
 /// Sets up emulated links in network namespaces of its own, an engine that streams tokens without a model, and clients that read
 /// them; plays a scenario of good and bad links to all arms at the same time; and writes report.html, summary.json,
 /// timeline.png, net_data.csv, hints.csv and tokens.csv. Nothing outside its namespaces is touched, and nothing is left of them
-/// however it ends. Without root it makes itself a user namespace, where the kernel allows that, and measures with sock_diag.
+/// however it ends. Where it may not make namespaces it makes itself a user namespace, if the kernel allows that, and measures with
+/// sock_diag.
+///
+/// SIGINT or SIGTERM ends it early: the report of the time there was is written, marked as cut short and without what only clients
+/// could tell at the end, and the exit code is 0. Before the arms have begun nothing is written, and the exit code is 1.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Play this scenario: a shipped one's name or a TOML file.
@@ -57,16 +53,24 @@ pub(crate) struct Args {
           action = clap::ArgAction::Set, hide_possible_values = true, help_heading = "Experiment")]
     list: bool,
 
+    /// Print a shipped scenario, to begin one's own with, and end.
+    ///
+    /// docs/scenarios.md explains the format. Default: none is printed.
+    #[arg(long, value_name = "NAME", env = "NETDIAG_SHOW", help_heading = "Experiment")]
+    show: Option<String>,
+
     /// Run this many streams per arm.
     ///
-    /// From 1 to 200. Up to eight have a link of their own; more share one with others.
+    /// From 1 to 200. Up to eight have a link of their own, or as many as the scenario's groups count; more share one with others.
+    /// The engine has 32 seats, so that streams beyond wait in its queue.
     #[arg(long, value_name = "N", env = "NETDIAG_STREAMS", default_value = "8", value_parser = values::streams, help_heading = "Experiment")]
     streams: usize,
 
     /// Let the scenario take this long, in seconds.
     ///
     /// From 10 milliseconds to a day, in seconds or with a unit (60s, 5m), and long enough for every phase of the scenario, which is
-    /// repeated as often as brings it nearest, and then stretched or shortened.
+    /// repeated as often as brings it nearest, and then stretched or shortened. Below 30s most phases are shorter than the rate takes to follow. The
+    /// arrival of every token is kept until the end, so that ten million of them are the most: two hours of the default streams.
     #[arg(long, value_name = "SECONDS", env = "NETDIAG_EXPERIMENT_DURATION", default_value = "60", value_parser = run_time, help_heading = "Experiment")]
     duration: Duration,
 
@@ -78,7 +82,7 @@ pub(crate) struct Args {
 
     /// Write the results into this folder.
     ///
-    /// Made if it is not there; files of an earlier run are replaced.
+    /// Made if it is not there; files of an earlier run are replaced, all of them or none.
     #[arg(
         long,
         value_name = "DIR",
@@ -114,26 +118,19 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    let range = args.rates.validate(places)?;
-    for (index, arm) in args.arms.iter().enumerate() {
-        if args.arms[..index].contains(arm) {
-            let names: Vec<&str> = args.arms.iter().map(|arm| arm.name()).collect();
-            return Err(UsageError::new(format!(
-                "{}: {} is named twice; name each arm once",
-                places.named("arms", names.join(",")),
-                arm.name()
-            ))
-            .into());
-        }
+    if let Some(name) = &args.show {
+        return output::print(shipped(name, places)?);
     }
-    let wrong = |error: &dyn std::fmt::Display| {
-        UsageError::new(format!("{}: {error}", places.named("scenario", &args.scenario)))
-    };
-    let scenario = Scenario::open(&args.scenario).map_err(|error| wrong(&error))?;
-    let scenario = scenario.fit(args.duration).map_err(|error| wrong(&error))?;
-    let clients = scenario.divide(args.streams.min(CLIENTS)).map_err(|error| wrong(&error))?;
-    fs::create_dir_all(&args.out)
-        .with_context(|| format!("cannot make the folder {}", args.out.display()))?;
+    let range = args.rates.validate(places)?;
+    check_arms(args, places)?;
+    let natural = open(args, places)?;
+    let scenario = natural.fit(args.duration).map_err(|error| {
+        let given = places.named("duration", format_args!("{:?}", args.duration));
+        UsageError::new(format!("{given}: {error}"))
+    })?;
+    let mut conditions = Conditions::new(&scenario, args.streams, range, TELL)
+        .map_err(|error| wrong_division(&error, args, places))?;
+    check_room(&conditions, args, places)?;
     // Before this process leaves the network in which somebody looks.
     let dashboard = args
         .serve_dashboard
@@ -142,23 +139,15 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
             Dashboard::bind(address, &args.access, "--dashboard-listen ADDR:PORT")
         })
         .transpose()?;
-    let source = privileges()?;
+    conditions.source = experiment::acquire_privileges()?;
+    let folder = Folder::prepare(&args.out, &places.named("out", args.out.display()))?;
     let stop = Stop::on_signals()?;
-    let schedules = scenario.schedules();
-    let conditions = Conditions {
-        schedules: schedules
-            .iter()
-            .zip(clients)
-            .flat_map(|(schedule, clients)| vec![schedule.clone(); clients])
-            .collect(),
-        seed: scenario.seed(),
-        streams: args.streams,
-        range,
-        interval: TELL,
-        source,
-        duration: scenario.duration(),
-    };
-    let phases = phases(&scenario);
+    let phases = experiment::spans(&scenario);
+    let notes: Vec<String> =
+        experiment::too_short(&phases, &experiment::spans(&natural)).into_iter().collect();
+    for note in &notes {
+        tracing::warn!("{note}");
+    }
     let shown = dashboard
         .map(|dashboard| {
             say(&format!("netdiag: dashboard on {}", dashboard.place()));
@@ -168,167 +157,137 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
             Ok::<_, anyhow::Error>((feed, thread))
         })
         .transpose()?;
-    let looking = shown.as_ref().map(|(feed, _)| feed);
-    let compared = compare(args, &scenario, &conditions, phases, range, looking, &stop);
-    if let (Err(_), Some(feed)) = (&compared, looking) {
+    let feed = shown.as_ref().map(|(feed, _)| feed);
+    let arms = &args.arms;
+    let plan = Plan { scenario: &scenario, arms, conditions, phases, notes, command: command() };
+    let ran = experiment::run(plan, feed, &stop);
+    if let (Err(_) | Ok(None), Some(feed)) = (&ran, feed) {
         feed.end_experiment(None);
     }
-    let (record, data) = compared?;
-    let mut told = experiment::table(&record) + "\n";
-    for sentence in experiment::findings(&record).into_iter().chain([record.cpu.sentence()]) {
-        told += &(sentence + "\n");
+    let Some(Ran { record, data, ended }) = ran? else {
+        anyhow::bail!("interrupted before it began; nothing was written");
+    };
+    // Files and words do not wait for each other: neither a full disk nor a full pipe shall cost the other.
+    let written = experiment::write(&folder, &record, &data);
+    let printed = output::print(&told(&record));
+    if written.is_ok() {
+        say(&format!("netdiag: report in {}", folder.report().display()));
     }
-    // First what needs no room on a disk.
-    output::print(&told)?;
-    experiment::write(&args.out, &record, &data)?;
-    say(&format!("netdiag: report in {}", args.out.join("report.html").display()));
+    if let (Err(_), Err(error)) = (&written, &printed) {
+        tracing::error!("{error:#}");
+    }
+    written.and(printed)?;
+    anyhow::ensure!(
+        ended != Ended::ProbeLost,
+        "telemetry of an arm ended early, so the report has {:.0} s of {:.0} s; the log says why",
+        record.seconds,
+        record.planned_seconds
+    );
     if let Some((feed, thread)) = shown {
         feed.end_experiment(Some(experiment::report(&record).into_bytes()));
-        say("netdiag: the dashboard stays until SIGINT or SIGTERM (Ctrl-C)");
+        if ended == Ended::TimeUp {
+            say("netdiag: the dashboard stays until SIGINT or SIGTERM (Ctrl-C)");
+        }
         thread.join().map_err(|_| anyhow::anyhow!("the dashboard's thread panicked"))??;
     }
     Ok(())
 }
 
-fn compare(
-    args: &Args,
-    scenario: &Scenario,
-    conditions: &Conditions,
-    phases: Vec<PhaseSpan>,
-    range: TpsRange,
-    feed: Option<&Feed>,
-    stop: &Stop,
-) -> anyhow::Result<(Record, Vec<ArmData>)> {
-    // The arms end with the experiment; who looks at it may stay.
-    let measuring = Stop::new();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name(WORKER)
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    let prepared: Vec<Arm> = args
-        .arms
-        .iter()
-        .enumerate()
-        .map(|(number, policy)| {
-            let is_last = number + 1 == args.arms.len();
-            let shown =
-                feed.map(|feed| Shown { feed: feed.clone(), arm: number, is_host: is_last });
-            Arm::prepare(*policy, conditions, runtime.handle(), shown, &measuring)
-        })
-        .collect::<Result<_, _>>()?;
-    let source = prepared.first().map_or("none", |arm| arm.source().as_str()).to_owned();
-    say(&format!(
-        "netdiag: {}: {} ({} arms, {} streams each, {:.0} s, by {source})",
-        scenario.name(),
-        scenario.description(),
-        prepared.len(),
-        args.streams,
-        conditions.duration.as_secs_f64()
-    ));
-    let meter = CpuMeter::start();
-    let began = Instant::now();
-    let running: Vec<_> = prepared
-        .into_iter()
-        .map(|arm| arm.begin(conditions, runtime.handle()))
-        .collect::<Result<_, _>>()?;
-    let status = StatusLine::start_beside(None);
-    let mut told = "";
-    let mut interrupted = false;
-    while began.elapsed() < conditions.duration {
-        if stop.wait(TELL.min(conditions.duration.saturating_sub(began.elapsed()))) {
-            interrupted = true;
-            break;
-        }
-        let now = began.elapsed().as_secs_f64();
-        let phase = phases
-            .iter()
-            .rev()
-            .find(|phase| now >= phase.from_seconds)
-            .map_or("", |phase| phase.name.as_str());
-        let arms: Vec<String> = running
-            .iter()
-            .map(|arm| {
-                let Some(tick) = arm.newest() else { return format!("{} –", arm.name()) };
-                let rtt = tick.p95_rtt_ms.map_or("–".to_owned(), |ms| format!("{ms:.0} ms"));
-                format!(
-                    "{} {:.0} tok/s, health {:.2}, {rtt}, {} resent",
-                    arm.name(),
-                    tick.generated_tps,
-                    tick.health,
-                    tick.retrans_segs
-                )
-            })
-            .collect();
-        let line = format!("{now:>3.0} s {phase} │ {}", arms.join(" │ "));
-        if status.is_shown() {
-            status.set(line);
-        } else if phase != told {
-            say(&line);
-            told = phase;
-        }
-    }
-    status.clear();
-    anyhow::ensure!(
-        !interrupted,
-        "interrupted after {:.0} s; nothing was written",
-        began.elapsed().as_secs_f64()
-    );
-    let cpu = meter.used();
-    let ended: Vec<EndedArm> =
-        running.into_iter().map(|arm| arm.end(runtime.handle())).collect::<Result<_, _>>()?;
-    let counts: Vec<_> = ended.iter().map(EndedArm::count).collect();
-    // Samplers end with the stop; what they measured is there.
-    measuring.ask();
-    let mut record = Record {
-        format: "netdiag-experiment/1",
-        scenario: scenario.name().to_owned(),
-        description: scenario.description().to_owned(),
-        seed: scenario.seed(),
-        seconds: conditions.duration.as_secs_f64(),
-        streams: args.streams,
-        min_tps: range.min().get(),
-        max_tps: range.max().get(),
-        source,
-        cpu,
-        phases,
-        arms: Vec::new(),
-    };
-    let mut data = Vec::new();
-    for (arm, tokens) in ended.into_iter().zip(counts) {
-        let (arm, left) = arm.close(tokens, conditions, &record.phases)?;
-        record.arms.push(arm);
-        data.push(left);
-    }
-    runtime.shutdown_background();
-    Ok((record, data))
+/// The text of a shipped scenario.
+fn shipped(name: &str, places: &Places) -> Result<&'static str, UsageError> {
+    Scenario::builtin_text(name).ok_or_else(|| {
+        let remedy = meant(name).unwrap_or_else(|| {
+            let known: Vec<&str> = Scenario::builtin_names().collect();
+            format!("there are {}", known.join(", "))
+        });
+        UsageError::new(format!("{}: no such scenario; {remedy}", places.named("show", name)))
+    })
 }
 
-fn phases(scenario: &Scenario) -> Vec<PhaseSpan> {
-    let mut start = 0.0;
-    let span = |phase: &netdiag_lab::Phase| {
-        let from_seconds = start;
-        start += phase.duration().as_secs_f64();
-        PhaseSpan {
-            name: phase.name().to_owned(),
-            kind: phase.kind().name(),
-            from_seconds,
-            to_seconds: start,
-            fault: phase.kind() != PhaseKind::Calm,
-        }
-    };
-    scenario.phases().iter().map(span).collect()
+fn meant(name: &str) -> Option<String> {
+    alike(name, Scenario::builtin_names()).map(|meant| format!("did you mean {meant}?"))
 }
 
-/// Makes sure that a lab can be set up, and says what can measure in it.
-fn privileges() -> anyhow::Result<SourceChoice> {
-    if rustix::process::geteuid().is_root() {
-        return Ok(SourceChoice::Auto);
+fn check_arms(args: &Args, places: &Places) -> Result<(), UsageError> {
+    for (index, arm) in args.arms.iter().enumerate() {
+        if args.arms[..index].contains(arm) {
+            let names: Vec<&str> = args.arms.iter().map(|arm| arm.name()).collect();
+            return Err(UsageError::new(format!(
+                "{}: {} is named twice; name each arm once",
+                places.named("arms", names.join(",")),
+                arm.name()
+            )));
+        }
     }
-    netdiag_lab::enter_user_namespace().map_err(|error: LabError| {
-        let remedy = "run it as root, or allow user namespaces (`sysctl kernel.unprivileged_userns_clone=1`, and on Ubuntu `sysctl kernel.apparmor_restrict_unprivileged_userns=0`)";
-        UsageError::because(format!("an experiment needs network namespaces; {remedy}"), error)
-    })?;
-    Ok(SourceChoice::Sockdiag)
+    Ok(())
+}
+
+fn open(args: &Args, places: &Places) -> Result<Scenario, UsageError> {
+    Scenario::open(&args.scenario).map_err(|error| {
+        let given = places.named("scenario", &args.scenario);
+        match (&error, meant(&args.scenario)) {
+            (ScenarioError::Unknown { .. }, Some(meant)) => {
+                UsageError::new(format!("{given}: no such scenario; {meant}"))
+            }
+            _ => UsageError::new(format!("{given}: {error}")),
+        }
+    })
+}
+
+fn wrong_division(error: &InvalidDivision, args: &Args, places: &Places) -> UsageError {
+    let scenario = places.named("scenario", &args.scenario);
+    UsageError::new(match error {
+        InvalidDivision::TooFew { counted, .. } if *counted > MOST_STREAMS => format!(
+            "{scenario}: its groups count {counted} clients, and {MOST_STREAMS} are the most; count fewer, or give shares"
+        ),
+        InvalidDivision::TooFew { counted, .. } => format!(
+            "{}: the groups of {} count {counted} clients; give --streams {counted} or more",
+            places.named("streams", args.streams),
+            args.scenario
+        ),
+        error => format!("{scenario}: {error}"),
+    })
+}
+
+/// Refuses what would fail half-way: more files or more memory than there are.
+fn check_room(conditions: &Conditions, args: &Args, places: &Places) -> Result<(), UsageError> {
+    if let Some(longest) = conditions.longest(args.arms.len()) {
+        return Err(UsageError::new(format!(
+            "{}: every token's arrival is kept in memory until the end, which lasts for {:.0}s of such streams; shorten it, or give \
+             fewer --streams",
+            places.named("duration", format_args!("{:?}", args.duration)),
+            longest.as_secs_f64().floor()
+        )));
+    }
+    let (needed, limit) = (conditions.open_files(args.arms.len()), raise_limit());
+    if needed > limit {
+        return Err(UsageError::new(format!(
+            "{}: so many need {needed} open files, and {limit} are allowed; raise that (`ulimit -n {needed}`), or give fewer",
+            places.named("streams", args.streams),
+        )));
+    }
+    Ok(())
+}
+
+/// What is printed at the end.
+fn told(record: &Record) -> String {
+    let mut told = experiment::table(record) + "\n";
+    for note in &record.notes {
+        told += &format!("Note: {note}.\n");
+    }
+    for sentence in experiment::findings(record).into_iter().chain([record.cpu.sentence()]) {
+        told += &(sentence + "\n");
+    }
+    told
+}
+
+/// How this process was called, as one would type it.
+fn command() -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
+    let words = std::env::args_os().skip(1).map(|word| {
+        let word = word.to_string_lossy().into_owned();
+        let is_plain = !word.is_empty() && word.chars().all(plain);
+        if is_plain { word } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    });
+    std::iter::once("netdiag".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }

@@ -1,27 +1,31 @@
 //! One arm: links, an engine, clients, and the probe that watches them.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::ops::RangeInclusive;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use netdiag_hints::Board;
 use netdiag_lab::client::{self, ClientStream, Load, Outcome};
-use netdiag_lab::engine::{Engine, Model, Pace, Settings as EngineSettings};
-use netdiag_lab::metrics::{Reader, StreamRecord, Summary, TokenCounts};
-use netdiag_lab::{Lab, Playback, Schedule, ServerSide};
+use netdiag_lab::engine::{Engine, Pace};
+use netdiag_lab::metrics::{Summary, TokenCounts};
+use netdiag_lab::{Lab, Playback, ServerSide};
 use netdiag_pacer::{Hint, TpsRange};
-use netdiag_probe::{FlowFilter, ProbeConfig, SourceChoice};
+use netdiag_probe::{FlowFilter, ProbeConfig};
 use netdiag_telemetry::{Row, Source, Tps};
 use tokio::net::TcpSocket;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::answers;
+use super::conditions::{ANSWER_TOKENS, Conditions, LEAVERS, PATIENCE, Policy, engine, reader};
 use super::live::Shown;
-use super::record::{ArmRecord, PhaseSpan, Rate, Tick};
+use super::phases::PhaseSpan;
+use super::rate::Rate;
+use super::record::{ArmRecord, Tick};
 use crate::models::Models;
 use crate::pacing::Pacers;
 use crate::sampler::{Interval, Sampler, Settings};
@@ -30,58 +34,8 @@ use crate::stop::Stop;
 /// Where the engine listens, in a namespace that is its own.
 const PORT: u16 = 8000;
 
-/// The engine can do 80 tokens/s for each of eight streams, so that what limits a stream is its link or its pace. Invented,
-/// of the order of a small model on one data-centre GPU.
-const STEP: Duration = Duration::from_micros(11_000);
-const STEP_PER_SEAT: Duration = Duration::from_micros(150);
-
-/// Lengths of answers, each as likely as the others: a few paragraphs, so that a minute has several per stream.
-const ANSWER_TOKENS: RangeInclusive<u32> = 200..=600;
-
 /// The streams of an arm begin within this time: engines do not get all their questions at once.
 const RAMP: Duration = Duration::from_secs(1);
-
-/// One reader in five loses patience, after a silence of this length.
-const LEAVERS: f64 = 0.2;
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// A reader, for the metrics: 10 tokens/s is fast for a person (some 450 words a minute), and one second is what passes for
-/// immediate.
-const READING_TPS: f64 = 10.0;
-const EXPECTED_TTFT: Duration = Duration::from_secs(1);
-
-/// How an arm's engine is paced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Policy {
-    /// As fast as it can, up to the highest rate.
-    None,
-    /// By the hints of the `classic` policy.
-    Classic,
-}
-
-impl Policy {
-    pub(crate) const ALL: [Self; 2] = [Self::None, Self::Classic];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Classic => "classic",
-        }
-    }
-}
-
-/// What is the same for all arms.
-#[derive(Clone, Debug)]
-pub(crate) struct Conditions {
-    /// One for each client.
-    pub(crate) schedules: Vec<Schedule>,
-    pub(crate) seed: u64,
-    pub(crate) streams: usize,
-    pub(crate) range: TpsRange,
-    pub(crate) interval: Duration,
-    pub(crate) source: SourceChoice,
-    pub(crate) duration: Duration,
-}
 
 /// An arm that is set up, and runs once it is begun.
 pub(crate) struct Arm {
@@ -90,6 +44,8 @@ pub(crate) struct Arm {
     engine: Engine,
     sampler: Sampler,
     found: Source,
+    /// Which group the client behind an address belongs to.
+    group_of: HashMap<IpAddr, usize>,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -104,14 +60,16 @@ struct Seen {
 /// An arm whose links have begun to change.
 pub(crate) struct RunningArm {
     arm: Arm,
-    _playback: Playback,
+    playback: Playback,
     clients: JoinHandle<anyhow::Result<Outcome>>,
 }
 
-/// An arm whose clients have stopped, with the connections that were open then still open.
+/// An arm whose time is over, with the connections that were open then still open.
 pub(crate) struct EndedArm {
     arm: Arm,
-    outcome: Outcome,
+    /// `None` if it was cut short: clients tell when they have come to the end.
+    outcome: Option<Outcome>,
+    _playback: Playback,
 }
 
 /// What an arm leaves behind.
@@ -133,9 +91,8 @@ impl Arm {
         let lab = Lab::start_links(links, ServerSide::Namespace, conditions.seed)?;
         let range = conditions.range;
         let mut pacers = Pacers::new(range, Models::new(None));
-        let model = Model { step: STEP, step_per_seat: STEP_PER_SEAT, ..Model::default() };
         let _inside = runtime.enter();
-        let engine = Engine::try_new(EngineSettings { model, ..EngineSettings::default() })?;
+        let engine = Engine::try_new(engine())?;
         let (boards, newest) = watch::channel(Arc::new(pacers.empty_board()));
         runtime.spawn(pace(policy, engine.clone(), newest, range));
         let address = SocketAddr::new(lab.server_ip(), PORT);
@@ -151,16 +108,19 @@ impl Arm {
         runtime.spawn(async move { serving.serve(listener, std::future::pending()).await });
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (noted, counted) = (Arc::clone(&seen), engine.clone());
-        let mut generated_before = 0;
+        let addresses = lab.links().iter().map(netdiag_lab::Link::client_ip);
+        let group_of: HashMap<IpAddr, usize> =
+            addresses.zip(conditions.group_of.iter().copied()).collect();
+        let groups = Groups { of: group_of.clone(), count: conditions.groups.len() };
+        let mut before = TokenCounts::default();
         let on_tick = move |interval: &Interval<'_>| {
             let board = pacers.observe(interval.tick, interval.elapsed);
-            let generated = counted.tokens().generated;
-            let made =
-                (generated - generated_before) as f64 / interval.elapsed.as_secs_f64().max(1e-3);
-            generated_before = generated;
+            let now = counted.tokens();
+            let made = Made { before, now, seconds: interval.elapsed.as_secs_f64().max(1e-3) };
+            before = now;
             let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(began) = noted.began {
-                let tick = tick(began.elapsed(), &board, interval, made);
+                let tick = tick(began.elapsed(), &board, &groups, interval, made);
                 if let Some(shown) = &shown {
                     shown.take(&tick, &board, interval);
                 }
@@ -183,7 +143,7 @@ impl Arm {
         };
         let sampler = Sampler::start(settings, stop.clone(), on_tick)?;
         let found = sampler.found().source;
-        Ok(Self { policy, lab: Arc::new(lab), engine, sampler, found, seen })
+        Ok(Self { policy, lab: Arc::new(lab), engine, sampler, found, group_of, seen })
     }
 
     /// Which source measures.
@@ -202,7 +162,7 @@ impl Arm {
             streams: conditions.streams,
             ramp: RAMP,
             duration: conditions.duration,
-            model: EngineSettings::default().name,
+            model: engine().name,
             prompt: "What does a packet see on its way?".to_owned(),
             output_tokens: ANSWER_TOKENS,
             reader: reader()?,
@@ -221,14 +181,15 @@ impl Arm {
         };
         let clients =
             runtime.spawn(async move { Ok(client::run(load, began.into(), socket).await?) });
-        Ok(RunningArm { arm: self, _playback: playback, clients })
+        Ok(RunningArm { arm: self, playback, clients })
     }
 }
 
 impl RunningArm {
-    /// The newest interval, for whoever watches.
-    pub(crate) fn newest(&self) -> Option<Tick> {
-        self.arm.seen.lock().unwrap_or_else(PoisonError::into_inner).ticks.last().cloned()
+    /// The newest interval that ended no later than at `seconds`, for whoever watches.
+    pub(crate) fn newest(&self, seconds: f64) -> Option<Tick> {
+        let seen = self.arm.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.ticks.iter().rev().find(|tick| tick.seconds <= seconds).cloned()
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -238,7 +199,12 @@ impl RunningArm {
     /// Waits for the clients, who stop when the schedule is over.
     pub(crate) fn end(self, runtime: &Handle) -> anyhow::Result<EndedArm> {
         let outcome = runtime.block_on(self.clients).context("the clients")??;
-        Ok(EndedArm { arm: self.arm, outcome })
+        Ok(EndedArm { arm: self.arm, outcome: Some(outcome), _playback: self.playback })
+    }
+
+    /// Ends without waiting for the clients, who go on until the runtime ends.
+    pub(crate) fn cut(self) -> EndedArm {
+        EndedArm { arm: self.arm, outcome: None, _playback: self.playback }
     }
 }
 
@@ -248,43 +214,51 @@ impl EndedArm {
         self.arm.engine.tokens()
     }
 
-    /// Closes the arm, of whose tokens stock has been taken.
+    /// Closes the arm, of whose tokens stock has been taken after it had run for `ran`.
     pub(crate) fn close(
         self,
         tokens: TokenCounts,
+        ran: Duration,
         conditions: &Conditions,
         phases: &[PhaseSpan],
     ) -> anyhow::Result<(ArmRecord, ArmData)> {
-        let Outcome { streams, .. } = self.outcome;
         self.arm.sampler.join()?;
-        let seen =
+        let mut seen =
             std::mem::take(&mut *self.arm.seen.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut ticks = seen.ticks;
-        // One that ended after the clients did would show less than there was.
-        ticks.retain(|tick| tick.seconds <= conditions.duration.as_secs_f64());
-        deliver(&mut ticks, &streams);
-        let reader = reader()?;
-        let counts = |stream: &ClientStream| {
-            let id = stream.request_id.as_deref()?;
-            self.arm.engine.counts(id)
-        };
-        let records: Vec<StreamRecord> = streams
-            .iter()
-            .map(|stream| stream.record(reader, counts(stream).unwrap_or_default()))
-            .collect();
+        seen.trim(ran);
+        let Seen { mut ticks, rows, .. } = seen;
+        let is_whole = self.outcome.is_some();
+        let streams = self.outcome.map_or(Vec::new(), |outcome| outcome.streams);
+        if is_whole {
+            deliver(&mut ticks, &streams);
+        }
+        let records = answers::records(&streams, &self.arm.engine, reader()?);
+        let mut summary = Summary::of(&records, tokens, ran);
+        if !is_whole {
+            (summary.delivered_tps, summary.effective_tps) = (None, None);
+        }
+        let groups = conditions.groups.len();
         let record = ArmRecord {
             name: self.arm.policy.name().to_owned(),
             paced: self.arm.policy != Policy::None,
             rate: Rate::of(&ticks, phases, conditions.range.max().get()),
-            summary: Summary::of(&records, tokens, conditions.duration),
+            groups: answers::groups(groups, &streams, &records, &self.arm.group_of, &ticks),
+            failure: answers::failure(&streams),
+            answers: records.iter().map(answers::answer).collect(),
+            summary,
             ticks,
         };
-        Ok((record, ArmData { rows: seen.rows, streams }))
+        Ok((record, ArmData { rows, streams }))
     }
 }
 
-fn reader() -> anyhow::Result<Reader> {
-    Ok(Reader { rate: Tps::try_new(READING_TPS)?, expected_ttft: EXPECTED_TTFT })
+impl Seen {
+    /// Leaves out the intervals that ended after the clients did: they would show less than there was.
+    fn trim(&mut self, ran: Duration) {
+        let within = self.ticks.partition_point(|tick| tick.seconds <= ran.as_secs_f64());
+        self.ticks.truncate(within);
+        self.rows.truncate(within);
+    }
 }
 
 /// Paces the engine's streams by the newest hints, for as long as there are any.
@@ -305,16 +279,36 @@ async fn pace(
     }
 }
 
-fn tick(at: Duration, board: &Board, interval: &Interval<'_>, generated_tps: f64) -> Tick {
+/// Groups of clients, by the clients' addresses.
+struct Groups {
+    of: HashMap<IpAddr, usize>,
+    count: usize,
+}
+
+/// What became of tokens in an interval.
+struct Made {
+    before: TokenCounts,
+    now: TokenCounts,
+    seconds: f64,
+}
+
+impl Made {
+    fn per_second(&self, of: fn(&TokenCounts) -> u64) -> f64 {
+        of(&self.now).saturating_sub(of(&self.before)) as f64 / self.seconds
+    }
+}
+
+fn tick(at: Duration, board: &Board, groups: &Groups, interval: &Interval<'_>, made: Made) -> Tick {
     let (hint, sample) = (&board.host, &interval.tick.host.sample);
     // Streams are paced by their own client's hint, and clients' links differ.
-    let mean = |of: fn(&Hint) -> Tps| {
-        let rates: Vec<f64> = board.peers.values().map(|hint| of(hint).get()).collect();
-        match rates.is_empty() {
-            true => of(hint).get(),
-            false => rates.iter().sum::<f64>() / rates.len() as f64,
-        }
+    let mean = |group: Option<usize>, of: fn(&Hint) -> Tps| {
+        let peers = board.peers.iter();
+        let own = peers.filter(|(ip, _)| group.is_none() || groups.of.get(ip) == group.as_ref());
+        let rates: Vec<f64> = own.map(|(_, hint)| of(hint).get()).collect();
+        (!rates.is_empty()).then(|| rates.iter().sum::<f64>() / rates.len() as f64)
     };
+    let of_all = |of: fn(&Hint) -> Tps| mean(None, of).unwrap_or(of(hint).get());
+    let current = |hint: &Hint| hint.current_tps;
     Tick {
         seconds: at.as_secs_f64(),
         p95_rtt_ms: sample.rtt.map(|rtt| rtt.p95.as_secs_f64() * 1e3),
@@ -323,11 +317,13 @@ fn tick(at: Duration, board: &Board, interval: &Interval<'_>, generated_tps: f64
         anomaly: hint.anomaly,
         anomaly_score: hint.anomaly_score,
         state: hint.state.as_str(),
-        current_tps: mean(|hint| hint.current_tps),
-        target_tps: mean(|hint| hint.target_tps),
+        current_tps: of_all(current),
+        target_tps: of_all(|hint| hint.target_tps),
+        group_tps: (0..groups.count).map(|group| mean(Some(group), current)).collect(),
         hold: hint.hold,
-        generated_tps,
-        delivered_tps: 0.0,
+        generated_tps: made.per_second(|tokens| tokens.generated),
+        // Until it is known what clients received: what their kernels have.
+        delivered_tps: made.per_second(|tokens| tokens.acked),
     }
 }
 
@@ -341,5 +337,27 @@ fn deliver(ticks: &mut [Tick], streams: &[ClientStream]) {
         let end = times.partition_point(|time| time.as_secs_f64() <= tick.seconds);
         tick.delivered_tps = (end - before) as f64 / (tick.seconds - start).max(1e-3);
         (before, start) = (end, tick.seconds);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netdiag_telemetry::csv;
+
+    use super::super::record::tests::tick;
+    use super::*;
+
+    #[test]
+    fn rows_end_where_ticks_do() {
+        let lines = "1,2,3,4\n".repeat(6);
+        let text = format!("timestamp,avg_rtt_us,p95_rtt_us,retrans_count\n{lines}");
+        let rows = csv::read_rows(text.as_bytes()).expect("rows");
+        let mut seen = Seen {
+            began: None,
+            ticks: (1..=6).map(|number| tick(f64::from(number) * 0.5, 80.0)).collect(),
+            rows,
+        };
+        seen.trim(Duration::from_secs(2));
+        assert_eq!((seen.ticks.len(), seen.rows.len()), (4, 4));
     }
 }

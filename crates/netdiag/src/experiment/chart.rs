@@ -11,6 +11,9 @@ use std::fmt::Write as _;
 const WIDTH: f64 = 1000.0;
 const HEIGHT: f64 = 200.0;
 
+/// Share of the width below which a phase has no room for its number on a phone, per cent.
+const NARROWEST: f64 = 4.0;
+
 /// What a chart shows.
 #[derive(Clone, Debug)]
 pub(crate) struct Chart<'a> {
@@ -51,8 +54,9 @@ pub(crate) struct Band<'a> {
     pub(crate) to: f64,
     /// Of the style sheet.
     pub(crate) class: &'a str,
-    /// Written at its top, if not empty.
+    /// Written at its top where there is room, its number before it.
     pub(crate) label: &'a str,
+    pub(crate) number: usize,
 }
 
 impl Chart<'_> {
@@ -85,13 +89,17 @@ impl Chart<'_> {
             let y = HEIGHT * (1.0 - axis.place(*tick));
             let _ = write!(html, "<path class=\"grid\" d=\"M0 {y:.1}H{WIDTH}\"/>");
         }
+        // Bands of one colour side by side are told apart by the edge between them.
+        for band in self.bands.iter().skip(1) {
+            let _ =
+                write!(html, "<path class=\"edge\" d=\"M{:.1} 0V{HEIGHT}\"/>", self.x(band.from));
+        }
         for series in &self.series {
-            let _ = write!(
-                html,
-                "<path class=\"line {}\" d=\"{}\"/>",
-                series.class,
-                self.path(series, &axis)
-            );
+            let (lines, dots) = self.paths(series, &axis);
+            let _ = write!(html, "<path class=\"line {}\" d=\"{lines}\"/>", series.class);
+            if !dots.is_empty() {
+                let _ = write!(html, "<path class=\"dot {}\" d=\"{dots}\"/>", series.class);
+            }
         }
         html.push_str("</svg></div></figure>\n");
         html
@@ -127,9 +135,13 @@ impl Chart<'_> {
         for band in self.bands.iter().filter(|band| !band.label.is_empty()) {
             let left = self.x(band.from) / WIDTH * 100.0;
             let width = self.x(band.to) / WIDTH * 100.0 - left;
+            if width < NARROWEST {
+                continue;
+            }
             let _ = write!(
                 html,
-                "<span class=\"phase\" style=\"left:{left:.2}%;width:{width:.2}%\">{}</span>",
+                "<span class=\"phase\" style=\"left:{left:.2}%;width:{width:.2}%\"><b>{}</b> <i>{}</i></span>",
+                band.number,
                 escape(band.label),
             );
         }
@@ -139,20 +151,24 @@ impl Chart<'_> {
         (seconds / self.seconds).clamp(0.0, 1.0) * WIDTH
     }
 
-    fn path(&self, series: &Series<'_>, axis: &Axis) -> String {
-        let mut path = String::new();
-        let mut pen_is_down = false;
-        for (seconds, value) in &series.points {
-            match value.filter(|value| value.is_finite()) {
-                Some(value) => {
-                    let (x, y) = (self.x(*seconds), HEIGHT * (1.0 - axis.place(value)));
-                    let _ = write!(path, "{}{x:.1} {y:.1}", if pen_is_down { 'L' } else { 'M' });
-                    pen_is_down = true;
-                }
-                None => pen_is_down = false,
+    /// The lines through a series, and dots where a value has no neighbour to draw a line to.
+    fn paths(&self, series: &Series<'_>, axis: &Axis) -> (String, String) {
+        let (mut lines, mut dots) = (String::new(), String::new());
+        let is_value = |point: &(f64, Option<f64>)| point.1.is_some_and(f64::is_finite);
+        for run in series.points.chunk_by(|a, b| is_value(a) == is_value(b)) {
+            let points =
+                run.iter().filter(|point| is_value(point)).filter_map(|(seconds, value)| {
+                    Some((self.x(*seconds), HEIGHT * (1.0 - axis.place((*value)?))))
+                });
+            let is_lone = run.len() == 1;
+            for (number, (x, y)) in points.enumerate() {
+                let _ = match is_lone {
+                    true => write!(dots, "M{x:.1} {y:.1}h0"),
+                    false => write!(lines, "{}{x:.1} {y:.1}", if number == 0 { 'M' } else { 'L' }),
+                };
             }
         }
-        path
+        (lines, dots)
     }
 }
 
@@ -235,7 +251,7 @@ mod tests {
 
     fn chart(points: &[(f64, Option<f64>)], scale: Scale) -> String {
         let series = Series { name: "a <b>", class: "a", points: points.to_vec() };
-        let band = Band { from: 2.0, to: 4.0, class: "fault", label: "lossy & slow" };
+        let band = Band { from: 2.0, to: 4.0, class: "fault", label: "lossy & slow", number: 2 };
         let chart = Chart {
             title: "RTT",
             note: "ms",
@@ -259,8 +275,10 @@ mod tests {
             ],
             Scale::FromZero(4.0),
         );
-        assert!(html.contains("d=\"M0.0 150.0L500.0 100.0M1000.0 200.0\""), "{html}");
-        assert!(html.contains("left:20.00%;width:20.00%\">lossy &amp; slow</span>"), "{html}");
+        assert!(html.contains("d=\"M0.0 150.0L500.0 100.0\""), "{html}");
+        assert!(html.contains("class=\"dot a\" d=\"M1000.0 200.0h0\""), "{html}");
+        let label = "left:20.00%;width:20.00%\"><b>2</b> <i>lossy &amp; slow</i></span>";
+        assert!(html.contains(label), "{html}");
         assert!(html.contains("a &lt;b&gt;") && !html.contains("NaN"), "{html}");
     }
 

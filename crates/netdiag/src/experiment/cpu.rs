@@ -32,6 +32,7 @@ pub(crate) struct CpuUse {
 #[derive(Debug)]
 pub(crate) struct CpuMeter {
     at: Instant,
+    /// Mean over all processors.
     idle: Option<Duration>,
     threads: Vec<Thread>,
 }
@@ -55,7 +56,6 @@ impl CpuMeter {
         let now = Self::start();
         let elapsed = now.at.duration_since(self.at).as_secs_f64();
         let share = |time: Duration| (time.as_secs_f64() / elapsed).min(1.0);
-        let processors = std::thread::available_parallelism().map_or(1, usize::from) as f64;
         let most = |name: &str, of: fn(&Thread) -> Duration| {
             let used = now.threads.iter().filter(|thread| thread.name == name).map(|thread| {
                 let before = self.threads.iter().find(|before| before.id == thread.id);
@@ -64,9 +64,10 @@ impl CpuMeter {
             used.max().map(share)
         };
         CpuUse {
-            idle: self.idle.zip(now.idle).map(|(before, after)| {
-                (after.saturating_sub(before).as_secs_f64() / (elapsed * processors)).min(1.0)
-            }),
+            idle: self
+                .idle
+                .zip(now.idle)
+                .map(|(before, after)| share(after.saturating_sub(before))),
             busiest_emulator: most(EMULATOR, |thread| thread.ran),
             emulator_waited: most(EMULATOR, |thread| thread.waited),
             busiest_worker: most(WORKER, |thread| thread.ran),
@@ -96,10 +97,21 @@ impl CpuUse {
     }
 }
 
-/// Time that all processors have been idle, together, since the machine started.
+/// Time that a processor has been idle since the machine started, mean over all.
 fn idle_time() -> Option<Duration> {
-    let text = fs::read_to_string("/proc/uptime").ok()?;
-    Duration::try_from_secs_f64(text.split_whitespace().nth(1)?.parse().ok()?).ok()
+    mean_idle(&fs::read_to_string("/proc/uptime").ok()?, &fs::read_to_string("/proc/stat").ok()?)
+}
+
+/// `/proc/uptime` sums the idle time of all processors that are online, whichever of them this process may use, and `/proc/stat`
+/// has a line for each of those (proc(5)).
+fn mean_idle(uptime: &str, stat: &str) -> Option<Duration> {
+    let idle: f64 = uptime.split_whitespace().nth(1)?.parse().ok()?;
+    let is_processor = |line: &&str| {
+        let number = line.strip_prefix("cpu").and_then(|rest| rest.split(' ').next());
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
+    };
+    let processors = stat.lines().filter(is_processor).count();
+    Duration::try_from_secs_f64(idle / processors as f64).ok()
 }
 
 /// This process's threads; none where the kernel has no scheduler statistics.
@@ -139,13 +151,24 @@ mod tests {
         });
         let end = busy.expect("a thread").join().expect("no panic");
         let worker = end.threads.iter().find(|thread| thread.name == WORKER);
-        // Where the kernel keeps no such statistics there is nothing to find.
-        if let Some(worker) = worker {
+        // Asked in another way, so that only a kernel without such statistics excuses their absence.
+        if fs::exists("/proc/thread-self/schedstat").expect("a /proc") {
+            let worker = worker.expect("the thread's statistics");
             assert!(worker.ran + worker.waited >= Duration::from_millis(250), "{worker:?}");
         }
         let used = meter.used();
         assert_eq!(used.busiest_emulator, None);
         assert!(used.idle.is_none_or(|idle| (0.0..=1.0).contains(&idle)), "{used:?}");
+    }
+
+    #[test]
+    fn idle_time_is_shared_by_the_processors_that_are_online() {
+        // Of eight processors, whichever of them this process may use.
+        let lines: String = (0..8).map(|number| format!("cpu{number} 1 2 3\n")).collect();
+        let stat = format!("cpu  9 9 9\n{lines}intr 5\nctxt 5\n");
+        assert_eq!(mean_idle("1000.00 4000.00\n", &stat), Some(Duration::from_secs(500)));
+        assert_eq!(mean_idle("1000.00 4000.00\n", "intr 5\n"), None);
+        assert_eq!(mean_idle("", &stat), None);
     }
 
     #[test]

@@ -9,41 +9,46 @@
 //! | `hints.csv` | what was recommended, per arm and interval |
 //! | `tokens.csv` | when each token came, per arm and answer |
 
-use std::fmt::Write as _;
-use std::io::Write as _;
-use std::path::Path;
+use std::io::{self, Write};
 
 use anyhow::Context as _;
 use netdiag_lab::metrics::Ending;
 use netdiag_telemetry::csv;
 
 use super::arm::ArmData;
+use super::folder::{self, Content, Folder};
+use super::phases::Role;
 use super::record::{Record, Tick};
 use super::report;
 use crate::plot::{self, ArmLines, ArmsChart, PhaseMark};
-use crate::replace::replace;
 
-/// Writes all of it. Each file is replaced whole; `arms` are in the record's order.
-pub(crate) fn write(folder: &Path, record: &Record, arms: &[ArmData]) -> anyhow::Result<()> {
-    let save = |name: &str, content: &[u8]| {
-        let path = folder.join(name);
-        replace(&path, |file| file.write_all(content))
-            .with_context(|| format!("cannot write {}", path.display()))
-    };
-    for (index, (arm, data)) in record.arms.iter().zip(arms).enumerate() {
-        let text: String =
-            std::iter::once(csv::header()).chain(data.rows.iter().map(csv::format_row)).collect();
-        let is_last = index + 1 == arms.len();
-        let name =
-            if is_last { "net_data.csv".to_owned() } else { format!("{}.net_data.csv", arm.name) };
-        save(&name, text.as_bytes())?;
-    }
-    save("timeline.png", &plot::draw_arms(&timeline(record))?)?;
-    save("hints.csv", hints(record).as_bytes())?;
-    save("tokens.csv", tokens(record, arms).as_bytes())?;
+/// Writes all of it, or nothing; `arms` are in the record's order. A picture that cannot be drawn is left out and told.
+pub(crate) fn write(folder: &Folder, record: &Record, arms: &[ArmData]) -> anyhow::Result<()> {
     let summary = serde_json::to_string_pretty(record).context("the summary as JSON")? + "\n";
-    save("summary.json", summary.as_bytes())?;
-    save("report.html", report::render(record).as_bytes())
+    let picture = plot::draw_arms(&timeline(record));
+    let report = report::render(record);
+    let mut files: Vec<(String, Content<'_>)> =
+        vec![(folder::SUMMARY.to_owned(), Box::new(|to| to.write_all(summary.as_bytes())))];
+    for (index, (arm, data)) in record.arms.iter().zip(arms).enumerate() {
+        let is_last = index + 1 == arms.len();
+        let name = if is_last { folder::LINK.to_owned() } else { folder::link_of(&arm.name) };
+        files.push((
+            name,
+            Box::new(|to| {
+                to.write_all(csv::header().as_bytes())?;
+                data.rows.iter().try_for_each(|row| to.write_all(csv::format_row(row).as_bytes()))
+            }),
+        ));
+    }
+    files.push((folder::HINTS.to_owned(), Box::new(|to| hints(record, to))));
+    files.push((folder::TOKENS.to_owned(), Box::new(|to| tokens(record, arms, to))));
+    if let Ok(picture) = &picture {
+        files.push((folder::PICTURE.to_owned(), Box::new(|to| to.write_all(picture))));
+    }
+    files.push((folder::REPORT.to_owned(), Box::new(|to| to.write_all(report.as_bytes()))));
+    folder.write(&files)?;
+    drop(files);
+    picture.map(|_| ())
 }
 
 fn timeline(record: &Record) -> ArmsChart<'_> {
@@ -51,7 +56,7 @@ fn timeline(record: &Record) -> ArmsChart<'_> {
         name: &phase.name,
         from_seconds: phase.from_seconds,
         to_seconds: phase.to_seconds,
-        fault: phase.fault,
+        fault: phase.role == Role::Fault,
     });
     let arms = record.arms.iter().map(|arm| {
         let values = |of: fn(&Tick) -> f64| arm.ticks.iter().map(of).collect();
@@ -77,14 +82,16 @@ fn timeline(record: &Record) -> ArmsChart<'_> {
     }
 }
 
-fn hints(record: &Record) -> String {
-    let mut text = "arm,seconds,phase,p95_rtt_ms,retrans_segs,health,anomaly,anomaly_score,state,hold,current_tps,target_tps,generated_tps,delivered_tps\n".to_owned();
+fn hints(record: &Record, to: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        to,
+        "arm,seconds,phase,p95_rtt_ms,retrans_segs,health,anomaly,anomaly_score,state,hold,current_tps,target_tps,generated_tps,delivered_tps"
+    )?;
     for arm in &record.arms {
         for tick in &arm.ticks {
             let rtt = tick.p95_rtt_ms.map_or(String::new(), |ms| format!("{ms:.3}"));
-            // Writing to a String cannot fail, here and below.
-            let _ = writeln!(
-                text,
+            writeln!(
+                to,
                 "{},{:.3},{},{rtt},{},{:.4},{},{:.4},{},{},{:.3},{:.3},{:.1},{:.1}",
                 arm.name,
                 tick.seconds,
@@ -99,14 +106,14 @@ fn hints(record: &Record) -> String {
                 tick.target_tps,
                 tick.generated_tps,
                 tick.delivered_tps,
-            );
+            )?;
         }
     }
-    text
+    Ok(())
 }
 
-fn tokens(record: &Record, arms: &[ArmData]) -> String {
-    let mut text = "arm,answer,asked_seconds,end,token,received_seconds\n".to_owned();
+fn tokens(record: &Record, arms: &[ArmData], to: &mut dyn Write) -> io::Result<()> {
+    writeln!(to, "arm,answer,asked_seconds,end,token,received_seconds")?;
     for (arm, data) in record.arms.iter().zip(arms) {
         for (number, stream) in data.streams.iter().enumerate() {
             let end = match stream.ending {
@@ -118,11 +125,11 @@ fn tokens(record: &Record, arms: &[ArmData]) -> String {
             let asked = stream.submitted.as_secs_f64();
             for (token, at) in stream.deliveries.iter().enumerate() {
                 let at = at.as_secs_f64();
-                let _ = writeln!(text, "{},{number},{asked:.4},{end},{token},{at:.4}", arm.name);
+                writeln!(to, "{},{number},{asked:.4},{end},{token},{at:.4}", arm.name)?;
             }
         }
     }
-    text
+    Ok(())
 }
 
 /// A phase's name may have commas in it (RFC 4180).

@@ -10,8 +10,9 @@ use netdiag_lab::Scenario;
 use netdiag_pacer::{Hint, TpsRange, WhenStale};
 use netdiag_telemetry::Scope;
 
-use super::arm::Policy;
-use super::record::{PhaseSpan, Tick};
+use super::conditions::Policy;
+use super::phases::{PhaseSpan, Role};
+use super::record::Tick;
 use crate::sampler::Interval;
 
 /// Four intervals without a measurement are no chance.
@@ -77,7 +78,7 @@ pub(crate) fn about(
                 kind: phase.kind,
                 from_seconds: phase.from_seconds,
                 to_seconds: phase.to_seconds,
-                fault: phase.fault,
+                fault: phase.role == Role::Fault,
             })
             .collect(),
         arms: arms

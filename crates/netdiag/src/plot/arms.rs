@@ -10,6 +10,12 @@ use super::time::{self, Time};
 /// As in the report. Told apart by the colour-blind as well; arms beyond these share the last.
 const COLOURS: [RGBColor; 4] = [VERMILLION, BLUE, GREEN, ORANGE];
 
+/// Of the edge where a phase begins: to be seen on the shade of a fault, and no line of anybody's.
+const EDGE: RGBColor = RGBColor(190, 196, 205);
+
+/// Share of the time axis below which a phase has no room for its name; the report has a table of all.
+const NARROWEST: f64 = 0.03;
+
 /// Arms that ran at the same time.
 pub(crate) struct ArmsChart<'a> {
     /// What was run.
@@ -107,6 +113,13 @@ impl Panels<'_> {
         let spans = faults
             .map(|phase| (self.axis.place(phase.from_seconds), self.axis.place(phase.to_seconds)));
         time::shade(&mut drawn, spans, &panel.y, shade_name)?;
+        // Faults side by side are told apart by the edge between them.
+        let (low, high) = (panel.y.bounds().start, panel.y.bounds().end);
+        let beside = self.chart.phases.windows(2).filter(|pair| pair[0].fault && pair[1].fault);
+        for pair in beside {
+            let at = self.axis.place(pair[1].from_seconds);
+            draw_line(&mut drawn, [(at, low), (at, high)], canvas::line(EDGE, 1), None)?;
+        }
         Ok(drawn)
     }
 
@@ -121,7 +134,12 @@ impl Panels<'_> {
         of: impl Fn(&ArmLines<'_>) -> Vec<Option<f64>>,
     ) -> Drawn {
         for (number, (arm, time)) in self.chart.arms.iter().zip(&self.times).enumerate() {
-            time.draw(drawn, &of(arm), canvas::line(colour(number), width), arm.name)?;
+            let values = of(arm);
+            time.draw(drawn, &values, canvas::line(colour(number), width), arm.name)?;
+            // A line through one point cannot be seen.
+            let lone = time.runs(&values).into_iter().filter(|run| run.len() == 1).flatten();
+            let radius = canvas::scaled(2);
+            drawn.draw_series(lone.map(|at| Circle::new(at, radius, colour(number).filled())))?;
         }
         Ok(())
     }
@@ -141,7 +159,11 @@ impl Panels<'_> {
     /// The phases' names at the top, every other one a line lower, because some phases are shorter than their names.
     fn names(&self, drawn: &mut Chart<'_, '_>, y: &Axis) -> Drawn {
         let top = y.bounds().end;
-        let names = self.chart.phases.iter().enumerate().map(|(number, phase)| {
+        let is_wide = |phase: &PhaseMark<'_>| {
+            phase.to_seconds - phase.from_seconds >= NARROWEST * self.chart.seconds
+        };
+        let phases = self.chart.phases.iter().enumerate().filter(|(_, phase)| is_wide(phase));
+        let names = phases.map(|(number, phase)| {
             let at = (self.axis.place(phase.from_seconds), top);
             let below = canvas::scaled(4 + 20 * (number as u32 % 2)) as i32;
             let style = canvas::text(16).pos(Pos::new(HPos::Left, VPos::Top));
