@@ -61,7 +61,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Report> {
     rates(&mut report, times)?;
     traces(&mut report, options.data.as_deref(), times)?;
     changes(&mut report)?;
-    streams::measure(&mut report, times)?;
+    streams::measure(&mut report)?;
     ends(&mut report)?;
     Ok(report)
 }

@@ -29,23 +29,22 @@ const LINKS: usize = 5;
 const STEP: Duration = Duration::from_millis(20);
 /// Short, so that all streams run for nearly all of the time.
 const RAMP: Duration = Duration::from_secs(1);
-/// With `--long` it is the minute of an experiment.
-const TIME: Duration = Duration::from_secs(20);
+/// That of an experiment, with `--long` and without: this is a promise about a whole one.
+const TIME: Duration = Duration::from_secs(60);
 
 /// None of the three may use more than half of one of the two cores that an experiment has.
 const CORE_PERCENT: f64 = 50.0;
 /// Of the tokens that could be there: the rest is what questions take on their way.
 const TOKENS_PERCENT: f64 = 95.0;
 
-pub(super) fn measure(report: &mut Report, times: u32) -> anyhow::Result<()> {
+pub(super) fn measure(report: &mut Report) -> anyhow::Result<()> {
     let link = LinkSpec::delayed(ms(20))?.with_rate(50_000_000)?;
     let lab = Lab::start_links(vec![Duplex::from(link); LINKS], ServerSide::Namespace, 1)?;
     let lab = Arc::new(lab);
     let (stop, stopped) = oneshot::channel();
     let (engine, target) = engine(&lab, stopped)?;
-    let (time, before) = (TIME * times, emulator_cpu()?);
-    let begin = Instant::now();
-    let (streams, clients) = joined(clients(Arc::clone(&lab), target, time)?)?;
+    let (begin, before) = (Instant::now(), emulator_cpu()?);
+    let (streams, clients) = joined(clients(Arc::clone(&lab), target)?)?;
     let (took, emulator) = (begin.elapsed(), emulator_cpu()? - before);
     // It waits for this, and takes its dropping for the same.
     let _ = stop.send(());
@@ -57,10 +56,10 @@ pub(super) fn measure(report: &mut Report, times: u32) -> anyhow::Result<()> {
     ensure!(failure.is_none(), "a stream failed: {}", failure.unwrap_or_default());
 
     let counted = streams.iter().flat_map(|stream| &stream.deliveries);
-    let tokens = counted.filter(|at| **at > RAMP).count() as f64 / (time - RAMP).as_secs_f64();
+    let tokens = counted.filter(|at| **at > RAMP).count() as f64 / (TIME - RAMP).as_secs_f64();
     let asked = STREAMS.get() as f64 / STEP.as_secs_f64();
     report.row(
-        format!("tokens of {STREAMS} streams, {} s", time.as_secs()),
+        format!("tokens of {STREAMS} streams, {} s", TIME.as_secs()),
         format!("{asked:.0}"),
         format!("{tokens:.0}"),
         "/s",
@@ -115,17 +114,13 @@ fn engine(lab: &Lab, stopped: oneshot::Receiver<()>) -> anyhow::Result<(Measured
     Ok((thread?, target))
 }
 
-/// The clients, for some time.
-fn clients(
-    lab: Arc<Lab>,
-    target: SocketAddr,
-    time: Duration,
-) -> anyhow::Result<Measured<Vec<ClientStream>>> {
+/// The clients, for their time.
+fn clients(lab: Arc<Lab>, target: SocketAddr) -> anyhow::Result<Measured<Vec<ClientStream>>> {
     let load = Load {
         target,
         streams: STREAMS.get(),
         ramp: RAMP,
-        duration: time,
+        duration: TIME,
         model: Settings::default().name,
         prompt: "What does a packet see on its way?".to_owned(),
         // As in an experiment.
