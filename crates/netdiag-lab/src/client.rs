@@ -17,6 +17,7 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use tokio::net::TcpSocket;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -150,6 +151,18 @@ pub async fn run(
     start: Instant,
     socket: impl Fn(usize) -> io::Result<TcpSocket> + Send + Sync + 'static,
 ) -> Result<Outcome, InvalidLoad> {
+    // Nobody ever asks.
+    let (_asker, stop) = watch::channel(false);
+    run_until(load, start, stop, socket).await
+}
+
+/// The same, ended early when `stop` becomes true: the run is then as long as it was by that time.
+pub async fn run_until(
+    load: Load,
+    start: Instant,
+    stop: watch::Receiver<bool>,
+    socket: impl Fn(usize) -> io::Result<TcpSocket> + Send + Sync + 'static,
+) -> Result<Outcome, InvalidLoad> {
     load.check()?;
     let mut seeds = Xoshiro256PlusPlus::seed_from_u64(load.seed);
     let load = Arc::new(load);
@@ -159,9 +172,10 @@ pub async fn run(
         let (load, socket) = (Arc::clone(&load), Arc::clone(&socket));
         let random = Xoshiro256PlusPlus::seed_from_u64(seeds.random());
         let begin = start + load.ramp.mul_f64(number as f64 / load.streams as f64);
+        let mut stop = stop.clone();
         clients.spawn(async move {
-            tokio::time::sleep_until(begin).await;
-            let (streams, open) = client(&load, start, random, || socket(number)).await;
+            sleep(begin, &mut stop).await;
+            let (streams, open) = client(&load, start, stop, random, || socket(number)).await;
             (number, streams, open)
         });
     }
@@ -181,25 +195,38 @@ pub async fn run(
     Ok(outcome)
 }
 
+/// Sleeps until `end`, or until somebody asks to stop.
+async fn sleep(end: Instant, stop: &mut watch::Receiver<bool>) {
+    let _ = tokio::time::timeout_at(end, asked(stop)).await;
+}
+
+/// Waits until somebody asks to stop: for ever where nobody can any more.
+async fn asked(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|asked| *asked).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// One client's streams, and the one that was open at the end.
 async fn client(
     load: &Load,
     start: Instant,
+    mut stop: watch::Receiver<bool>,
     mut random: Xoshiro256PlusPlus,
     socket: impl Fn() -> io::Result<TcpSocket> + Send + Sync,
 ) -> (Vec<ClientStream>, Option<Open>) {
     let end = start + load.duration;
     let mut streams = Vec::new();
-    while Instant::now() < end {
+    while Instant::now() < end && !*stop.borrow() {
         let question = Question::draw(load, &mut random, start, end);
-        let (stream, open) = question.ask(load, &socket).await;
+        let (stream, open) = question.ask(load, &mut stop, &socket).await;
         let failed = stream.ending == Ending::Failed;
         streams.push(stream);
         if open.is_some() {
             return (streams, open);
         }
         if failed {
-            tokio::time::sleep_until(end.min(Instant::now() + REST)).await;
+            sleep(end.min(Instant::now() + REST), &mut stop).await;
         }
     }
     (streams, None)

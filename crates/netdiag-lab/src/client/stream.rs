@@ -12,10 +12,11 @@ use rand::RngExt;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde_json::json;
 use tokio::net::TcpSocket;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::events::{Event, Garbage, event};
-use super::{ClientStream, Load};
+use super::{ClientStream, Load, asked};
 use crate::metrics::Ending;
 
 /// One question to ask.
@@ -70,6 +71,7 @@ impl Question {
     pub(crate) async fn ask(
         self,
         load: &Load,
+        stop: &mut watch::Receiver<bool>,
         socket: &(impl Fn() -> io::Result<TcpSocket> + Send + Sync),
     ) -> (ClientStream, Option<Open>) {
         let now = Instant::now();
@@ -88,14 +90,14 @@ impl Question {
             response: None,
             seen: now,
         };
-        let ended = self.read(&mut progress, load, socket).await;
+        let ended = self.read(&mut progress, load, stop, socket).await;
         let Progress { mut stream, connection, response, .. } = progress;
         let mut open = None;
         match ended {
             Ok(Ended::Complete) => stream.ending = Ending::Complete,
             Ok(Ended::Left(at)) => stream.ending = Ending::Left(at - self.start),
-            Ok(Ended::Cut) => {
-                stream.ending = Ending::Cut(self.end - self.start);
+            Ok(Ended::Cut(at)) => {
+                stream.ending = Ending::Cut(at - self.start);
                 open = Some(Open { _connection: connection, _body: response });
             }
             Err(failure) => stream.failure = Some(failure.to_string()),
@@ -107,17 +109,18 @@ impl Question {
         &self,
         progress: &mut Progress,
         load: &Load,
+        stop: &mut watch::Receiver<bool>,
         socket: &(impl Fn() -> io::Result<TcpSocket> + Send + Sync),
     ) -> Result<Ended, Failure> {
         let opening = HttpConnection::open(socket().map_err(HttpError::from)?, load.target);
-        let Ok(connection) = self.within(progress.seen, opening).await else {
-            return Ok(self.gave_up());
+        let Ok(connection) = self.within(stop, progress.seen, opening).await else {
+            return Ok(self.gave_up(stop));
         };
         let connection = progress.connection.insert(connection?);
         progress.stream.address = Some(connection.local());
         let request = self.request(load)?;
-        let Ok(response) = self.within(progress.seen, connection.send(request)).await else {
-            return Ok(self.gave_up());
+        let Ok(response) = self.within(stop, progress.seen, connection.send(request)).await else {
+            return Ok(self.gave_up(stop));
         };
         let response = progress.response.insert(response?);
         let id = response.headers().get("x-request-id").and_then(|id| id.to_str().ok());
@@ -127,8 +130,8 @@ impl Question {
         }
         let (mut lines, mut aborted, mut done) = (Lines::default(), false, false);
         while !done {
-            let Ok(frame) = self.within(progress.seen, response.frame()).await else {
-                return Ok(self.gave_up());
+            let Ok(frame) = self.within(stop, progress.seen, response.frame()).await else {
+                return Ok(self.gave_up(stop));
             };
             let frame = frame.ok_or(Failure::Ended)?.map_err(HttpError::from)?;
             let Some(bytes) = frame.data_ref() else { continue };
@@ -150,16 +153,26 @@ impl Question {
     }
 
     /// What `future` gives, unless patience or the run ends before.
-    async fn within<T>(&self, seen: Instant, future: impl Future<Output = T>) -> Result<T, ()> {
+    async fn within<T>(
+        &self,
+        stop: &mut watch::Receiver<bool>,
+        seen: Instant,
+        future: impl Future<Output = T>,
+    ) -> Result<T, ()> {
         let patience = self.patience.map(|patience| seen + patience);
         let until = patience.map_or(self.end, |patience| patience.min(self.end));
-        timeout_at(until, future).await.map_err(|_| ())
+        tokio::select! {
+            biased;
+            () = asked(stop) => Err(()),
+            result = timeout_at(until, future) => result.map_err(|_| ()),
+        }
     }
 
     /// Why waiting ended.
-    fn gave_up(&self) -> Ended {
+    fn gave_up(&self, stop: &watch::Receiver<bool>) -> Ended {
         let now = Instant::now();
-        if now >= self.end { Ended::Cut } else { Ended::Left(now) }
+        let is_over = now >= self.end || *stop.borrow();
+        if is_over { Ended::Cut(now.min(self.end)) } else { Ended::Left(now) }
     }
 
     fn request(&self, load: &Load) -> Result<Request<Full<Bytes>>, Failure> {
@@ -183,7 +196,7 @@ impl Question {
 enum Ended {
     Complete,
     Left(Instant),
-    Cut,
+    Cut(Instant),
 }
 
 /// Why a stream failed.

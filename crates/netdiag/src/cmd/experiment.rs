@@ -29,8 +29,7 @@ const MOST_STREAMS: usize = 200;
 /// however it ends. Where it may not make namespaces it makes itself a user namespace, if the kernel allows that, and measures with
 /// sock_diag.
 ///
-/// SIGINT or SIGTERM ends it early: the report of the time there was is written, marked as cut short and without what only clients
-/// could tell at the end, and the exit code is 0. Before the arms have begun nothing is written, and the exit code is 1.
+/// SIGINT or SIGTERM ends it early: the report of the time there was is written, marked as cut short, and the exit code is 0. Before the arms have begun nothing is written, and the exit code is 1.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Play this scenario: a shipped one's name or a TOML file.
@@ -178,8 +177,8 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
     }
     written.and(printed)?;
     anyhow::ensure!(
-        ended != Ended::ProbeLost,
-        "telemetry of an arm ended early, so the report has {:.0} s of {:.0} s; the log says why",
+        !matches!(ended, Ended::ProbeLost | Ended::LinksLost),
+        "telemetry or links of an arm ended early, so the report has {:.0} s of {:.0} s; the log says why",
         record.seconds,
         record.planned_seconds
     );

@@ -17,8 +17,7 @@ pub(super) fn records(
     reader: Reader,
 ) -> Vec<StreamRecord> {
     let counts = |stream: &ClientStream| -> TokenCounts {
-        let request = stream.request_id.as_deref().and_then(|id| engine.request(id).ok());
-        request.map(|request| request.tokens).unwrap_or_default()
+        stream.request_id.as_deref().and_then(|id| engine.counts(id)).unwrap_or_default()
     };
     streams.iter().map(|stream| stream.record(reader, counts(stream))).collect()
 }

@@ -11,7 +11,7 @@ use netdiag_hints::Board;
 use netdiag_lab::client::{self, ClientStream, Load, Outcome};
 use netdiag_lab::engine::{Engine, Pace};
 use netdiag_lab::metrics::{Summary, TokenCounts};
-use netdiag_lab::{Lab, Playback, ServerSide};
+use netdiag_lab::{Lab, LabError, Playback, ServerSide};
 use netdiag_pacer::{Hint, TpsRange};
 use netdiag_probe::{FlowFilter, ProbeConfig};
 use netdiag_telemetry::{Row, Source, Tps};
@@ -61,14 +61,15 @@ struct Seen {
 pub(crate) struct RunningArm {
     arm: Arm,
     playback: Playback,
+    /// Ends the clients early.
+    stop: watch::Sender<bool>,
     clients: JoinHandle<anyhow::Result<Outcome>>,
 }
 
 /// An arm whose time is over, with the connections that were open then still open.
 pub(crate) struct EndedArm {
     arm: Arm,
-    /// `None` if it was cut short: clients tell when they have come to the end.
-    outcome: Option<Outcome>,
+    outcome: Outcome,
     _playback: Playback,
 }
 
@@ -179,9 +180,11 @@ impl Arm {
             let inside = links[number % links.len()].on_client(TcpSocket::new_v4);
             inside.map_err(io::Error::other)?
         };
-        let clients =
-            runtime.spawn(async move { Ok(client::run(load, began.into(), socket).await?) });
-        Ok(RunningArm { arm: self, playback, clients })
+        let (stop, stopped) = watch::channel(false);
+        let clients = runtime.spawn(async move {
+            Ok(client::run_until(load, began.into(), stopped, socket).await?)
+        });
+        Ok(RunningArm { arm: self, playback, stop, clients })
     }
 }
 
@@ -196,15 +199,21 @@ impl RunningArm {
         self.arm.policy.name()
     }
 
+    /// Why its links carry nothing any more, if they do not.
+    pub(crate) fn link_failure(&self) -> Option<LabError> {
+        self.arm.lab.failed()
+    }
+
     /// Waits for the clients, who stop when the schedule is over.
     pub(crate) fn end(self, runtime: &Handle) -> anyhow::Result<EndedArm> {
         let outcome = runtime.block_on(self.clients).context("the clients")??;
-        Ok(EndedArm { arm: self.arm, outcome: Some(outcome), _playback: self.playback })
+        Ok(EndedArm { arm: self.arm, outcome, _playback: self.playback })
     }
 
-    /// Ends without waiting for the clients, who go on until the runtime ends.
-    pub(crate) fn cut(self) -> EndedArm {
-        EndedArm { arm: self.arm, outcome: None, _playback: self.playback }
+    /// Ends the clients now, with what they have seen until then.
+    pub(crate) fn cut(self, runtime: &Handle) -> anyhow::Result<EndedArm> {
+        self.stop.send_replace(true);
+        self.end(runtime)
     }
 }
 
@@ -227,16 +236,9 @@ impl EndedArm {
             std::mem::take(&mut *self.arm.seen.lock().unwrap_or_else(PoisonError::into_inner));
         seen.trim(ran);
         let Seen { mut ticks, rows, .. } = seen;
-        let is_whole = self.outcome.is_some();
-        let streams = self.outcome.map_or(Vec::new(), |outcome| outcome.streams);
-        if is_whole {
-            deliver(&mut ticks, &streams);
-        }
+        let Outcome { streams, .. } = self.outcome;
+        deliver(&mut ticks, &streams);
         let records = answers::records(&streams, &self.arm.engine, reader()?);
-        let mut summary = Summary::of(&records, tokens, ran);
-        if !is_whole {
-            (summary.delivered_tps, summary.effective_tps) = (None, None);
-        }
         let groups = conditions.groups.len();
         let record = ArmRecord {
             name: self.arm.policy.name().to_owned(),
@@ -245,7 +247,7 @@ impl EndedArm {
             groups: answers::groups(groups, &streams, &records, &self.arm.group_of, &ticks),
             failure: answers::failure(&streams),
             answers: records.iter().map(answers::answer).collect(),
-            summary,
+            summary: Summary::of(&records, tokens, ran),
             ticks,
         };
         Ok((record, ArmData { rows, streams }))
@@ -322,8 +324,7 @@ fn tick(at: Duration, board: &Board, groups: &Groups, interval: &Interval<'_>, m
         group_tps: (0..groups.count).map(|group| mean(Some(group), current)).collect(),
         hold: hint.hold,
         generated_tps: made.per_second(|tokens| tokens.generated),
-        // Until it is known what clients received: what their kernels have.
-        delivered_tps: made.per_second(|tokens| tokens.acked),
+        delivered_tps: 0.0,
     }
 }
 

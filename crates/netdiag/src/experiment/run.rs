@@ -51,6 +51,8 @@ pub(crate) enum Ended {
     Interrupted,
     /// An arm has no telemetry any more.
     ProbeLost,
+    /// The links of an arm carry nothing any more.
+    LinksLost,
 }
 
 /// What a run left.
@@ -101,7 +103,7 @@ fn run_on(
         .into_iter()
         .map(|arm| match ended {
             Ended::TimeUp => arm.end(runtime.handle()),
-            Ended::Interrupted | Ended::ProbeLost => Ok(arm.cut()),
+            Ended::Interrupted | Ended::ProbeLost | Ended::LinksLost => arm.cut(runtime.handle()),
         })
         .collect::<Result<_, _>>()?;
     let counts: Vec<_> = over.iter().map(EndedArm::count).collect();
@@ -192,6 +194,10 @@ fn watch(
         if measuring.wait(Duration::ZERO) {
             break Ended::ProbeLost;
         }
+        if let Some((arm, why)) = running.iter().find_map(|arm| Some((arm, arm.link_failure()?))) {
+            tracing::error!("arm {}: {why}", arm.name());
+            break Ended::LinksLost;
+        }
         progress.tell(began.elapsed().as_secs_f64());
     };
     progress.end(began.elapsed().as_secs_f64());
@@ -206,13 +212,9 @@ fn record(plan: &Plan<'_>, source: &str, cpu: CpuUse, ended: Ended, ran: Duratio
         Ended::TimeUp => None,
         Ended::Interrupted => Some("by a signal"),
         Ended::ProbeLost => Some("because telemetry ended"),
+        Ended::LinksLost => Some("because links ended"),
     };
-    let cut = why.map(|why| {
-        format!(
-            "cut short {why} after {seconds:.1} s of {planned:.0} s; clients tell what they saw when they come to the end, so there are no \
-             figures of readers, and delivered is what their kernels acknowledged"
-        )
-    });
+    let cut = why.map(|why| format!("cut short {why} after {seconds:.1} s of {planned:.0} s"));
     Record {
         format: "netdiag-experiment/1",
         version: env!("CARGO_PKG_VERSION"),
