@@ -18,6 +18,8 @@ mod events;
 mod link;
 mod policy;
 mod stream;
+mod study;
+mod table;
 mod tcp;
 mod workload;
 
@@ -35,7 +37,11 @@ use stream::{Stream, TOKEN_BYTES};
 use tcp::{Around, Tcp};
 use workload::{Client, Gone};
 
-pub use policy::{Policies, Policy};
+pub use policy::{Lead, Policies, Policy};
+pub use study::{
+    Capacities, Cell, Done, Estimate, Job as StudyJob, Mix, Report, Row, SERVED_QOE, Study,
+    synthetic_traces,
+};
 pub use workload::{InvalidWorld, World};
 
 /// Virtual time, microseconds from the start of the run.
@@ -212,6 +218,11 @@ impl Run {
             What::Ack { ack, start } => {
                 let (tcp, mut around) = parts(stream, number, &mut self.events);
                 tcp.on_ack(at, ack, start, &mut around);
+                if let policy::Memory::Carry(memory, _) = &mut stream.memory {
+                    memory.0.acknowledge(stream.tcp.acked());
+                    let room = memory.0.room() as u32;
+                    self.engine.make_room(number, room, &mut self.jobs);
+                }
             }
             What::Timer => {
                 let (tcp, mut around) = parts(stream, number, &mut self.events);

@@ -11,7 +11,8 @@
 //! reader       its receive window was full for most of the tick, or data waits and nothing is out
 //! constrained  something waited for the path through the whole tick
 //! clear        otherwise
-//! credit       basis · (least srtt + tick + horizon), basis = what is granted, or carried if that is less
+//! credit       basis · least srtt + spare, basis = what is granted, or the cap if that is less; at first 2 tokens, and one more for
+//!              each that is acknowledged
 //! ```
 //!
 //! | design §8 | here | why |
@@ -47,8 +48,20 @@ const LOST_AFTER: Duration = Duration::from_secs(30);
 /// Time constant of the carry rate: DESIGN §8's second, ten ticks, so that one tick without an ACK is no collapse.
 const CARRY_SMOOTHING: f64 = 1.0;
 
-/// Share of the carry rate that is asked for while the path is the bottleneck, so that its queue drains.
+/// How long the most that the path delivered is remembered, at least; at most twice that. A rate that is limited by what was
+/// allowed says only that the path carries so much at least, so the highest counts (as in BBR), and a silence between two
+/// deliveries of the radio is no lower rate.
+const CARRY_WINDOW: Duration = Duration::from_secs(2);
+
+/// Share of the carry rate that is asked for while data waits for the kernel, so that it drains; and while the kernel has sent all,
+/// so that a path that carries more shows it (BBR's gains are 0.75 and 1.25; DESIGN §8 asks for 0.95).
 const DRAINING: f64 = 0.95;
+const PROBING: f64 = 1.25;
+
+/// Tokens under way that show a bottleneck when the credit for them is spent: more than a round trip of a stream read at sixteen a
+/// second over half a second of radio scheduling. With fewer the credit itself would be the bottleneck, find itself slow, and
+/// shrink.
+const BACKLOG: f64 = 8.0;
 
 /// Time in which a path that is clear again is granted e times as much: slow enough that a bottleneck shows before its queue is
 /// full, quick enough to be at the maximum within seconds.
@@ -73,8 +86,9 @@ const UNKNOWN_RTT: Duration = Duration::from_millis(100);
 /// Bytes of a token that nothing is known of, as in an event of OpenAI's format; measured from the first one on.
 const UNKNOWN_TOKEN_BYTES: f64 = 230.0;
 
-/// Tokens that may always be under way: with fewer a path whose client acknowledges every other segment would stop and go.
-const LEAST_CREDIT: f64 = 4.0;
+/// Tokens that may always be under way: with fewer a path whose client acknowledges every other segment would stop and go. It is also
+/// where a flow begins, as TCP's window does: many a client has gone while it waited for the engine.
+const LEAST_CREDIT: f64 = 2.0;
 
 /// The memory of one flow.
 #[derive(Clone, Debug)]
@@ -84,8 +98,11 @@ pub struct Carry {
     /// How long data has waited for an ACK.
     waiting: Duration,
     state: State,
-    /// What the path delivers while it is the bottleneck, tokens/s.
-    carried: Option<f64>,
+    /// What the path delivered over the last second or so, tokens/s.
+    delivered: f64,
+    /// The most of it while the path was the bottleneck, in the present window and the one before, and when the present one began.
+    carried: [f64; 2],
+    carried_since: Duration,
     /// Most the flow may be given, tokens/s.
     cap: f64,
     /// What it is given, tokens/s.
@@ -94,8 +111,13 @@ pub struct Carry {
     /// Written and not acknowledged, tokens.
     outstanding: f64,
     bytes_per_token: f64,
+    is_measured: bool,
     /// Tokens sent since the last observation.
     sent: f64,
+    /// Tokens acknowledged since the flow was first seen.
+    arrived: f64,
+    /// Bytes acknowledged, where that is known beyond the last observation.
+    acknowledged: u64,
     /// The least srtt of the present window and of the one before, and when the present one began.
     least_rtt: [Duration; 2],
     window_since: Duration,
@@ -111,13 +133,18 @@ impl Carry {
             last: None,
             waiting: Duration::ZERO,
             state: State::Idle,
-            carried: None,
+            delivered: 0.0,
+            carried: [0.0; 2],
+            carried_since: Duration::ZERO,
             cap: max,
             granted: max,
-            credit: f64::INFINITY,
+            credit: LEAST_CREDIT,
             outstanding: 0.0,
             bytes_per_token: UNKNOWN_TOKEN_BYTES,
+            is_measured: false,
             sent: 0.0,
+            arrived: 0.0,
+            acknowledged: 0,
             least_rtt: [Duration::MAX; 2],
             window_since: Duration::ZERO,
             causes: Causes::default(),
@@ -132,12 +159,25 @@ impl Carry {
         let tokens = f64::from(tokens);
         let each = bytes as f64 / tokens;
         if each > 0.0 {
-            // Lengths of tokens are alike; over eight of them their average is known.
-            let weight = (tokens / 8.0).min(1.0);
+            // Lengths of tokens are alike; over eight of them their average is known, and the first says more than a guess.
+            let weight = if self.is_measured { (tokens / 8.0).min(1.0) } else { 1.0 };
+            self.is_measured = true;
             self.bytes_per_token += (each - self.bytes_per_token) * weight;
         }
         self.sent += tokens;
         self.outstanding += tokens;
+    }
+
+    /// The kernel has `bytes_acked` by now (cumulative), for callers that ask it between two observations, when they are about to
+    /// send: what has arrived makes room. It judges nothing.
+    pub fn acknowledge(&mut self, bytes_acked: u64) {
+        let Some((_, seen)) = &mut self.last else { return };
+        let more = bytes_acked.saturating_sub(seen.bytes_acked.max(self.acknowledged));
+        self.acknowledged = self.acknowledged.max(bytes_acked);
+        let tokens = more as f64 / self.bytes_per_token;
+        self.outstanding = (self.outstanding - tokens).max(0.0);
+        // A flow that has just begun is allowed more with each of them.
+        self.credit = self.credit.max((self.credit + tokens).min(LEAST_CREDIT + self.arrived));
     }
 
     /// The rate that was decided on, which may be below [`Carry::cap`] because others need the engine more. What is no number
@@ -148,15 +188,16 @@ impl Carry {
         }
     }
 
-    /// Takes in what the kernel says at `now`. `horizon` is how much text may wait under way beyond what the path needs: short
-    /// where others can use the engine, longer where nobody can.
-    pub fn observe(&mut self, now: Duration, seen: &Evidence, horizon: Duration) {
+    /// Takes in what the kernel says at `now`. So many tokens may be under way as the path needs, and `spare` more: few for a client
+    /// that has text to read, or where others can use the engine.
+    pub fn observe(&mut self, now: Duration, seen: &Evidence, spare: f64) {
         let before = self.last.filter(|(at, before)| {
             now >= *at && before.opened == seen.opened && seen.bytes_acked >= before.bytes_acked
         });
         self.last = Some((now, *seen));
+        self.acknowledged = 0;
         let Some((at, before)) = before else {
-            self.begin(now, seen, horizon);
+            self.begin(now, seen, spare);
             return;
         };
         let elapsed = now - at;
@@ -166,7 +207,7 @@ impl Carry {
         if elapsed > LONGEST_TICK {
             // The time passed, whatever it was; only rates across the gap mean nothing.
             self.causes.add(self.cause(elapsed), elapsed);
-            self.begin(now, seen, horizon);
+            self.begin(now, seen, spare);
             return;
         }
         let acked = seen.bytes_acked - before.bytes_acked;
@@ -184,7 +225,7 @@ impl Carry {
         let was_limited = self.state != State::Stalled && (before.notsent > 0 || self.room() < 1.0);
         self.outstanding = seen.queued as f64 / self.bytes_per_token;
         self.remember_rtt(now, seen);
-        let is_limited = seen.notsent > 0 || self.outstanding > self.credit - 1.0;
+        let is_limited = seen.notsent > 0 || self.is_spent();
         let shut = seen.notsent > 0 && !seen.is_outstanding() && acked == 0;
         let reader = shut
             || seen.queued > 0
@@ -200,8 +241,9 @@ impl Carry {
         } else {
             State::Idle
         };
-        self.follow(acked, elapsed);
-        self.set_credit(elapsed, horizon);
+        self.arrived += acked as f64 / self.bytes_per_token;
+        self.follow(now, acked, elapsed);
+        self.set_credit(spare);
         self.causes.add(Cause::Reader, rwnd_limited);
         let rest = elapsed - rwnd_limited;
         self.causes.add(self.cause(elapsed), rest);
@@ -223,6 +265,11 @@ impl Carry {
         (self.credit - self.outstanding).max(0.0)
     }
 
+    /// The rate that was decided on.
+    pub fn granted(&self) -> f64 {
+        self.granted
+    }
+
     /// Tokens that may be under way.
     pub fn credit(&self) -> f64 {
         self.credit
@@ -235,7 +282,8 @@ impl Carry {
 
     /// What the path delivers while it is the bottleneck, tokens/s; `None` while it is not known to be one.
     pub fn carried(&self) -> Option<f64> {
-        self.carried
+        let most = self.carried[0].max(self.carried[1]);
+        (most > 0.0).then_some(most)
     }
 
     /// Bytes of a token on the wire, as measured.
@@ -249,6 +297,15 @@ impl Carry {
             State::Stalled | State::Reader => self.room() < 1.0,
             State::Clear | State::Constrained | State::Idle | State::Stale => false,
         }
+    }
+
+    /// How much later than usual an ACK may come, seconds: what TCP itself expects (RFC 6298) beyond the path's least round trip.
+    /// It rises before a radio link falls silent, because opportunities to send become rare first.
+    pub fn unsteadiness(&self) -> f64 {
+        let (Some((_, seen)), Some(least)) = (&self.last, self.least_rtt()) else { return 0.0 };
+        let expected =
+            seen.srtt.map(|srtt| srtt + seen.rttvar.unwrap_or_default().saturating_mul(4));
+        expected.map_or(0.0, |expected| expected.saturating_sub(least).as_secs_f64())
     }
 
     /// It has been silent for so long that its client is gone.
@@ -293,7 +350,7 @@ impl Carry {
                 format!("path: {outstanding:.0} tokens are out and no ACK for {waiting:.1} s")
             }
             State::Reader => format!("reader: receive window full, {outstanding:.0} tokens wait"),
-            State::Constrained => match self.carried {
+            State::Constrained => match self.carried() {
                 Some(carried) => format!("path: unsent data waits, carry {carried:.1} tok/s"),
                 None => "path: unsent data waits".to_owned(),
             },
@@ -306,17 +363,18 @@ impl Carry {
     }
 
     /// From `seen` on, with nothing to compare it with.
-    fn begin(&mut self, now: Duration, seen: &Evidence, horizon: Duration) {
+    fn begin(&mut self, now: Duration, seen: &Evidence, spare: f64) {
         self.waiting = if seen.backoff >= 1 { seen.last_ack_age } else { Duration::ZERO };
         self.outstanding = seen.queued as f64 / self.bytes_per_token;
-        self.carried = None;
+        (self.delivered, self.carried) = (0.0, [0.0; 2]);
+        self.carried_since = now;
         self.cap = self.range.max().get();
         self.sent = 0.0;
         self.least_rtt = [Duration::MAX; 2];
         self.window_since = now;
         self.remember_rtt(now, seen);
         self.state = if self.is_stalled(seen) { State::Stalled } else { State::Idle };
-        self.set_credit(Duration::ZERO, horizon);
+        self.set_credit(spare);
     }
 
     fn is_stalled(&self, seen: &Evidence) -> bool {
@@ -338,38 +396,54 @@ impl Carry {
     }
 
     /// Moves the cap to where the state says.
-    fn follow(&mut self, acked: u64, elapsed: Duration) {
+    fn follow(&mut self, now: Duration, acked: u64, elapsed: Duration) {
         let (min, max) = (self.range.min().get(), self.range.max().get());
         let seconds = elapsed.as_secs_f64();
+        let delivered = acked as f64 / self.bytes_per_token / seconds;
+        self.delivered += (delivered - self.delivered) * (1.0 - (-seconds / CARRY_SMOOTHING).exp());
         match self.state {
             State::Constrained | State::Reader => {
-                let delivered = acked as f64 / self.bytes_per_token / seconds;
-                let keep = (-seconds / CARRY_SMOOTHING).exp();
-                // Before it was the bottleneck it delivered what it was given.
-                let past = self.carried.unwrap_or(self.cap.min(self.granted).max(delivered));
-                let carried = delivered + (past - delivered) * keep;
-                self.carried = Some(carried);
+                if now.saturating_sub(self.carried_since) > CARRY_WINDOW {
+                    self.carried = [0.0, self.carried[0]];
+                    self.carried_since = now;
+                }
+                self.carried[0] = self.carried[0].max(self.delivered);
+                let is_queued = self.last.is_some_and(|(_, seen)| seen.notsent > 0);
+                let gain = if is_queued { DRAINING } else { PROBING };
+                let target = gain * self.carried[0].max(self.carried[1]);
                 let least = self.cap * (-seconds / BRAKING_SECONDS).exp();
-                self.cap = (DRAINING * carried).max(least).clamp(min, max);
+                let most = self.cap * (seconds / RAMP_SECONDS).exp();
+                self.cap = target.clamp(least, most).clamp(min, max);
             }
             // What a silence did before it was one is no measure of what comes after it.
             State::Stalled => {}
             State::Clear | State::Idle | State::Stale => {
                 self.cap = (self.cap * (seconds / RAMP_SECONDS).exp()).clamp(min, max);
                 if self.cap >= max {
-                    self.carried = None;
+                    self.carried = [0.0; 2];
                 }
             }
         }
     }
 
-    fn set_credit(&mut self, tick: Duration, horizon: Duration) {
+    fn set_credit(&mut self, spare: f64) {
         let basis = self.cap.min(self.granted.max(self.range.min().get()));
-        let least = self.least_rtt[0].min(self.least_rtt[1]);
-        let rtt = if least == Duration::MAX { UNKNOWN_RTT } else { least };
-        let horizon = if self.state == State::Stalled { Duration::ZERO } else { horizon };
-        let ahead = rtt.saturating_add(tick).saturating_add(horizon).as_secs_f64();
-        self.credit = (basis * ahead).max(LEAST_CREDIT);
+        let rtt = self.least_rtt().unwrap_or(UNKNOWN_RTT).as_secs_f64();
+        // `max` of no number and a number is the number.
+        let spare = if self.state == State::Stalled { 0.0 } else { spare.max(0.0) };
+        self.credit =
+            (basis * rtt + spare).min(LEAST_CREDIT + spare + self.arrived).max(LEAST_CREDIT);
+    }
+
+    /// All that may be under way is, and that is enough to say something of the path.
+    fn is_spent(&self) -> bool {
+        let is_young = self.arrived
+            < self.cap * UNKNOWN_RTT.max(self.least_rtt().unwrap_or_default()).as_secs_f64();
+        self.room() < 1.0 && self.outstanding >= BACKLOG && !is_young
+    }
+
+    fn least_rtt(&self) -> Option<Duration> {
+        Some(self.least_rtt[0].min(self.least_rtt[1])).filter(|rtt| *rtt < Duration::MAX)
     }
 
     /// Whom a tick's time belongs to, its reader's part aside.

@@ -24,4 +24,4 @@ pub use bucket::TokenBucket;
 pub use carry::{Carry, Cause, Causes, Evidence, Unread};
 pub use classic::{Classic, Judgement, Observation};
 pub use hint::{Hint, InvalidRange, State, TpsRange, WhenStale};
-pub use plan::{Need, Supply, share};
+pub use plan::{Need, share};

@@ -1,8 +1,8 @@
 //! What each stream of one engine gets until the next tick: the least for those whose clients have most to read.
 //!
-//! Every stream is given what keeps its client a few seconds of text ahead, and no more; how many seconds depends on whether
-//! somebody else waits for the engine. A token ahead of its reader is worth nothing now, but it is what carries the reader over
-//! the next silence of the path. So leads are built while the engine is idle and lived on while it is not.
+//! Every stream is given what keeps its client some seconds of text ahead, and no more. A token ahead of its reader is worth
+//! nothing now, and nothing ever if the reader leaves; but it is what carries the reader over the next silence of the path. So
+//! how far ahead is asked for stream by stream: the more, the less its path can be relied upon.
 //!
 //! ```text
 //! lead  = unread tokens / reading rate                                                        seconds
@@ -22,15 +22,6 @@ use crate::allocator::{Claim, allocate};
 /// How quickly a lead is brought to where it should be. Longer than a tick and a round trip, shorter than a lead.
 const SECONDS: f64 = 1.0;
 
-/// The engine, as far as sharing it matters.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Supply {
-    /// What it generates with all seats taken, tokens/s.
-    pub capacity: Tps,
-    /// Seconds of text that a client may be ahead.
-    pub ahead: f64,
-}
-
 /// One stream's need.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Need {
@@ -40,16 +31,20 @@ pub struct Need {
     pub reading: Tps,
     /// Seconds until its client runs dry.
     pub lead: f64,
+    /// Seconds that it should be at.
+    pub ahead: f64,
 }
 
-/// The rate of each stream, tokens/s, in their order. What is no number in a need counts as 0.
-pub fn share(supply: Supply, needs: &[Need]) -> Vec<f64> {
-    let claims: Vec<Claim> = needs.iter().map(|need| claim(need, supply.ahead)).collect();
-    allocate(supply.capacity, &claims)
+/// The rate of each stream of an engine that generates `capacity` with all seats taken, tokens/s, in their order. What is no
+/// number in a need counts as 0.
+pub fn share(capacity: Tps, needs: &[Need]) -> Vec<f64> {
+    let claims: Vec<Claim> = needs.iter().map(claim).collect();
+    allocate(capacity, &claims)
 }
 
-fn claim(need: &Need, ahead: f64) -> Claim {
-    let lead = if need.lead.is_finite() { need.lead.max(0.0) } else { 0.0 };
+fn claim(need: &Need) -> Claim {
+    let seconds = |value: f64| if value.is_finite() { value.max(0.0) } else { 0.0 };
+    let (lead, ahead) = (seconds(need.lead), seconds(need.ahead));
     let reading = need.reading.get();
     let want = reading * (1.0 + (ahead - lead) / SECONDS);
     // `max` and `min` of no number and a number are the number.
@@ -69,15 +64,16 @@ mod tests {
         Tps::try_new(n).expect("valid")
     }
 
-    fn need(cap: f64, lead: f64) -> Need {
-        Need { cap, reading: tps(10.0), lead }
+    fn need(cap: f64, lead: f64, ahead: f64) -> Need {
+        Need { cap, reading: tps(10.0), lead, ahead }
     }
 
     #[test]
     fn who_runs_dry_comes_first_and_who_is_far_ahead_waits() {
         let check = |capacity: f64, ahead: f64, needs: &[(f64, f64)], expected: &[f64]| {
-            let needs: Vec<Need> = needs.iter().map(|&(cap, lead)| need(cap, lead)).collect();
-            let shares = share(Supply { capacity: tps(capacity), ahead }, &needs);
+            let needs: Vec<Need> =
+                needs.iter().map(|&(cap, lead)| need(cap, lead, ahead)).collect();
+            let shares = share(tps(capacity), &needs);
             for (share, expected) in shares.iter().zip(expected) {
                 assert!((share - expected).abs() < 1e-9, "{shares:?}");
             }
@@ -99,10 +95,9 @@ mod tests {
     #[test]
     fn leads_settle_without_swinging() {
         let (mut leads, mut before) = ([0.0, 3.0, 12.0], [0.0; 3]);
-        let supply = Supply { capacity: tps(60.0), ahead: 5.0 };
         for tick in 0..1000 {
-            let needs: Vec<Need> = leads.iter().map(|&lead| need(80.0, lead)).collect();
-            let shares = share(supply, &needs);
+            let needs: Vec<Need> = leads.iter().map(|&lead| need(80.0, lead, 5.0)).collect();
+            let shares = share(tps(60.0), &needs);
             for ((lead, share), before) in leads.iter_mut().zip(shares).zip(&mut before) {
                 assert!(tick < 100 || (share - *before).abs() < 0.5, "{share} after {before}");
                 *before = share;
@@ -118,13 +113,13 @@ mod tests {
         fn any_needs_are_met_within_caps_and_capacity(
             needs in prop::collection::vec((any::<f64>(), 0.1..100.0, any::<f64>()), 0..40),
             capacity in 0.1..1e4,
-            ahead in 0.0..60.0,
+            ahead: f64,
         ) {
             let needs: Vec<Need> = needs
                 .into_iter()
-                .map(|(cap, reading, lead)| Need { cap, reading: tps(reading), lead })
+                .map(|(cap, reading, lead)| Need { cap, reading: tps(reading), lead, ahead })
                 .collect();
-            let shares = share(Supply { capacity: tps(capacity), ahead }, &needs);
+            let shares = share(tps(capacity), &needs);
             prop_assert!(shares.iter().sum::<f64>() <= capacity * (1.0 + 1e-9));
             for (share, need) in shares.iter().zip(&needs) {
                 prop_assert!(*share >= 0.0 && (*share <= need.cap.max(0.0)), "{share} for {need:?}");

@@ -153,6 +153,16 @@ impl Engine {
         self.due = due.into();
     }
 
+    /// A stream may generate `room` more tokens from now on.
+    pub(super) fn make_room(&mut self, stream: u32, room: u32, jobs: &mut [Job]) {
+        let job = &mut jobs[stream as usize];
+        job.room = room;
+        let waits = job.phase == Phase::Admitted && job.prompt_left == 0 && !job.is_member;
+        if waits && !job.is_waiting {
+            self.wait(stream, jobs);
+        }
+    }
+
     /// Forgets a stream; of a step under way it gets no token.
     pub(super) fn abort(&mut self, stream: u32, jobs: &mut [Job]) {
         let job = &mut jobs[stream as usize];
@@ -233,6 +243,9 @@ impl Engine {
                 continue;
             }
             // Two tokens may be saved up.
+            if job.room == 0 {
+                continue;
+            }
             job.last = due.max(now.saturating_sub(job.interval.unwrap_or(0)));
             job.room = job.room.saturating_sub(1);
             job.is_member = true;

@@ -110,6 +110,25 @@ impl Link {
         if arrival < self.gone { arrival } else { Micros::MAX }
     }
 
+    /// The longest silence that begins within `window` from now: the future, too.
+    pub(super) fn foresee_silence(&self, now: Micros, window: Micros) -> Micros {
+        let span = now..now.saturating_add(window);
+        let outages = self.outages.iter().filter(|(from, _)| span.contains(from));
+        let outage = outages.map(|(from, to)| to - from).max().unwrap_or(0);
+        let Capacity::Trace(trace) = &self.capacity else { return outage };
+        let (mut number, end) =
+            (trace.first_from_near(self.current, trace.offset() + now / 1000), window / 1000);
+        let (mut longest, from) = (0, trace.offset() + now / 1000);
+        let mut at = trace.time_of(number);
+        while at < from + end {
+            number += 1;
+            let next = trace.time_of(number);
+            longest = longest.max(next - at);
+            at = next;
+        }
+        outage.max(longest * 1000)
+    }
+
     /// How long a packet takes there and back where nothing is in its way.
     pub(super) fn round_trip(&self) -> Micros {
         self.down + self.up

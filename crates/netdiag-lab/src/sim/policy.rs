@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use netdiag_health::Health;
 use netdiag_pacer::{
-    Carry, Claim, Classic, Judgement, Need, Observation, Supply, TpsRange, Unread, allocate, share,
+    Carry, Claim, Classic, Judgement, Need, Observation, TpsRange, Unread, allocate, share,
 };
 use netdiag_telemetry::Tps;
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,11 @@ const JUDGED_EVERY: u64 = 5;
 const OVERBOOKED: f64 = 1.1;
 
 /// The oracle wakes a stream so long before its link does: a tick and a step, and what is in flight within the engine.
-const FORESIGHT: Micros = 250_000;
+const WAKING: Micros = 250_000;
+
+/// And so long before a silence it begins to send ahead, where nobody else needs the engine: a seat gives a lead of two seconds in
+/// one.
+const FORESIGHT: Micros = 8_000_000;
 
 /// A way to share the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -86,19 +90,30 @@ impl Policy {
     }
 }
 
+/// How far ahead of its reader a stream should be, and how much of it may be under way.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lead {
+    /// Seconds of text, on a steady path.
+    pub ahead: f64,
+    /// Seconds of text more, for each second that an ACK may be late ([`Carry::unsteadiness`]).
+    pub unsteady: f64,
+    /// Seconds of text that may be under way beyond what the path needs, to a client that has nothing to read.
+    pub spare: f64,
+}
+
 /// What policies can be told.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Policies {
     /// Least and greatest rate of a stream, for those that go by them.
     pub range: TpsRange,
-    /// Seconds of text that clients may be ahead while nobody waits for the engine.
-    pub ahead_idle: f64,
-    /// The same while somebody does.
-    pub ahead_busy: f64,
-    /// How much text may be under way beyond what the path needs, while nobody waits.
-    pub horizon_idle: Duration,
-    /// The same while somebody does.
-    pub horizon_busy: Duration,
+    /// While nobody waits for the engine.
+    pub idle: Lead,
+    /// While somebody does.
+    pub busy: Lead,
+    /// The most seconds of text that a client should be ahead, whatever its path; what `buffer` goes for while nobody waits.
+    pub most_ahead: f64,
+    /// The lead, in seconds of text, from which on nothing may be under way beyond what the path needs.
+    pub spare_ends: f64,
     /// Reading rate of every client, tokens/s; `None`: each one's own.
     pub assumed_reading: Option<Tps>,
 }
@@ -108,10 +123,10 @@ impl Policies {
     pub fn new(range: TpsRange) -> Self {
         Self {
             range,
-            ahead_idle: 10.0,
-            ahead_busy: 2.0,
-            horizon_idle: Duration::from_millis(250),
-            horizon_busy: Duration::from_millis(250),
+            idle: Lead { ahead: 0.5, unsteady: 25.0, spare: 1.0 },
+            busy: Lead { ahead: 0.3, unsteady: 2.0, spare: 0.1 },
+            most_ahead: 10.0,
+            spare_ends: 1.5,
             assumed_reading: None,
         }
     }
@@ -186,10 +201,8 @@ impl Controller {
             Policy::Proteus => self.by_round_trip(capacity, engine, streams, jobs),
             Policy::Buffer | Policy::Carry | Policy::Oracle => {
                 self.gather(now, is_busy, engine.admitted(), streams, jobs, ended);
-                let ahead =
-                    if is_busy { self.settings.ahead_busy } else { self.settings.ahead_idle };
                 let Ok(capacity) = Tps::try_new(capacity) else { return };
-                let rates = share(Supply { capacity, ahead }, &self.needs);
+                let rates = share(capacity, &self.needs);
                 for (&(stream, room), rate) in self.whose.iter().zip(rates) {
                     Engine::pace(&mut jobs[stream as usize], Some(rate), room);
                     if let Memory::Carry(memory, _) = &mut streams[stream as usize].memory {
@@ -236,29 +249,35 @@ impl Controller {
         self.needs.clear();
         self.whose.clear();
         let at = Duration::from_micros(now);
-        let horizon = if is_busy { self.settings.horizon_busy } else { self.settings.horizon_idle };
         let max = self.range.max().get();
+        let settings = self.settings;
+        let lead = if is_busy { settings.busy } else { settings.idle };
         for &number in admitted {
             let stream = &mut streams[number as usize];
             let generated = jobs[number as usize].generated;
-            let (unread, under_way, cap, room) = match &mut stream.memory {
+            let (unread, under_way, ahead, cap, room) = match &mut stream.memory {
                 Memory::Nothing | Memory::Classic(_) => continue,
                 Memory::Buffer(unread, known) => {
                     unread.deliver(at, f64::from(generated - *known));
                     *known = generated;
-                    (&*unread, 0.0, max, u32::MAX)
+                    let ahead = if is_busy { lead.ahead } else { settings.most_ahead };
+                    (&*unread, 0.0, ahead, max, u32::MAX)
                 }
                 Memory::Carry(memory, known) => {
                     let (carry, unread) = &mut **memory;
-                    carry.observe(at, &stream.tcp.evidence(now), horizon);
                     let acked = stream.tcp.acked();
                     unread.deliver(at, (acked - *known) as f64 / carry.bytes_per_token());
                     *known = acked;
+                    let urgent = (1.0 - unread.lead() / settings.spare_ends).max(0.0);
+                    let spare = lead.spare * urgent * unread.reading().get();
+                    carry.observe(at, &stream.tcp.evidence(now), spare);
                     if carry.is_lost() {
                         ended.push(number);
                         continue;
                     }
-                    (&*unread, carry.outstanding(), carry.cap(), carry.room() as u32)
+                    let more = lead.unsteady * carry.unsteadiness();
+                    let ahead = (lead.ahead + more).min(settings.most_ahead);
+                    (&*unread, carry.outstanding(), ahead, carry.cap(), carry.room() as u32)
                 }
                 Memory::Oracle(unread, known) => {
                     let arrived = stream.deliveries[*known..].partition_point(|at| *at <= now);
@@ -269,15 +288,19 @@ impl Controller {
                         ended.push(number);
                         continue;
                     }
+                    let window = if is_busy { WAKING } else { FORESIGHT };
+                    let silence = stream.link.foresee_silence(now, window) as f64 / 1e6;
+                    let ahead = lead.ahead.max(silence + lead.ahead);
                     let usual = stream.link.round_trip();
-                    let is_silent = arrives > now + usual + FORESIGHT;
+                    let is_silent = is_busy && arrives > now + usual + WAKING;
                     let under_way = f64::from(generated).max(*known as f64) - *known as f64;
-                    (&*unread, under_way, if is_silent { 0.0 } else { max }, u32::MAX)
+                    let cap = if is_silent { 0.0 } else { max };
+                    (&*unread, under_way, ahead, cap, u32::MAX)
                 }
             };
             // What is under way will be read, too.
             let lead = unread.lead() + under_way * unread.reading().seconds_per_token();
-            self.needs.push(Need { cap, reading: unread.reading(), lead });
+            self.needs.push(Need { cap, reading: unread.reading(), lead, ahead });
             self.whose.push((number, room));
         }
     }

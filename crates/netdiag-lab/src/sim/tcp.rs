@@ -183,7 +183,8 @@ impl Tcp {
         if let Some(newest) = newest.filter(|_| self.sacked > 0 || self.una < self.recover) {
             self.find_losses(newest);
         }
-        if was_full && self.una >= self.recover {
+        // After a timeout the window grows while it is made up for; in a fast recovery it waits.
+        if was_full && (self.una >= self.recover || self.cwnd < self.ssthresh) {
             self.cwnd += if self.cwnd < self.ssthresh { acked } else { acked / self.cwnd };
         }
         self.deadline = None;
@@ -258,13 +259,12 @@ impl Tcp {
     /// Sends what the window allows: what was lost first.
     fn pump(&mut self, now: Micros, around: &mut Around<'_>) {
         if self.pipe as usize + self.sacked as usize != self.flight.len() {
-            for place in 0..self.flight.len() {
-                if f64::from(self.pipe) >= self.cwnd {
-                    break;
-                }
+            let mut place = 0;
+            while place < self.flight.len() && f64::from(self.pipe) < self.cwnd {
                 if self.flight[place].state == Fate::Lost {
                     self.send_again(now, place, around);
                 }
+                place += 1;
             }
         }
         while f64::from(self.pipe) < self.cwnd && self.next < self.taken() {

@@ -11,8 +11,9 @@
 //! | gaps between requests | exponential, or gamma with a coefficient of variation | Poisson as in vLLM; gamma where bursty, as fitted in Xiang et al. (ServeGen, arXiv 2505.09999) |
 //! | reading rates | even, 8 to 16 tok/s | DESIGN §9; the slower are twice what Andes (arXiv 2404.16283) takes for English, the faster skim |
 //! | first token | expected within 1 s | Andes |
-//! | fixed links | 10 to 120 ms, log-even; 10 to 100 Mbit/s; 0.1 % lost in bursts of 2 | a city and an ocean away; never the bottleneck of text |
-//! | cellular links | 60 to 140 ms without queueing, a trace from a random place on; 0.1 % lost in bursts of 2 | Huang et al. (MobiSys 2012) for the round trips; radio retransmissions hide most loss |
+//! | fixed links | 10 to 120 ms, log-even; 10 to 100 Mbit/s; loss as below | a city and an ocean away; never the bottleneck of text |
+//! | cellular links | 60 to 140 ms without queueing, a trace from a random place on; loss as below | Huang et al. (MobiSys 2012) for the round trips |
+//! | loss | as the world says (Gilbert–Elliott); in the presets 0.1 %, packet by packet | radio links retransmit by themselves, which hides most. A burst is so many packets long: to a sender that backs off, one of eight would last half a minute |
 //! | when clients go | evenly within the time that the answer takes to read | nothing better is known |
 
 use std::time::Duration;
@@ -38,8 +39,6 @@ const EXPECTED_TTFT: Duration = Duration::from_secs(1);
 const FIXED_RTT_MS: [f64; 2] = [10.0, 120.0];
 const FIXED_MBPS: [f64; 2] = [10.0, 100.0];
 const CELLULAR_RTT_MS: [f64; 2] = [60.0, 140.0];
-const LOSS: f64 = 0.001;
-const BURST: f64 = 2.0;
 
 /// The world, but for its seed.
 #[derive(Clone, Debug)]
@@ -58,6 +57,10 @@ pub struct World {
     pub patience: Option<Duration>,
     /// Times in which a cellular link loses everything, on average per minute, and how long they last.
     pub outages: Option<(f64, Duration)>,
+    /// Round trip of the links that are not cellular; `None`: each its own.
+    pub round_trip: Option<Duration>,
+    /// Share of the packets that is lost, and how many are lost in a row on average.
+    pub loss: (f64, f64),
     /// What cellular links carry; a client has one of them.
     pub traces: Vec<Trace>,
     /// How long requests come, and the end of the run.
@@ -83,6 +86,9 @@ pub enum InvalidWorld {
         /// As given.
         value: f64,
     },
+    /// No such loss.
+    #[error(transparent)]
+    Loss(#[from] crate::spec::InvalidSpec),
     /// Nothing to play.
     #[error(
         "a share of {0} of the clients is on cellular links, and there is no trace for them: give one, or a share of 0"
@@ -126,6 +132,7 @@ impl World {
                 return Err(InvalidWorld::Share { name, value });
             }
         }
+        Loss::bursts(self.loss.0, self.loss.1)?;
         if self.cellular > 0.0 && self.traces.is_empty() {
             return Err(InvalidWorld::NoTrace(self.cellular));
         }
@@ -167,8 +174,11 @@ impl World {
             (false, true) => Gone::Leaves(going),
             (false, false) => Gone::Stays,
         };
-        let mut link =
-            if is_cellular { self.cellular_link(rng, submitted, end) } else { fixed_link(rng) };
+        let mut link = if is_cellular {
+            self.cellular_link(rng, submitted, end)
+        } else {
+            self.fixed_link(rng)
+        };
         if let Gone::Vanishes(at) = gone {
             link.cut_at(at);
         }
@@ -190,7 +200,7 @@ impl World {
         let link = Link::new(
             Capacity::Trace(trace.starting_at(offset)),
             [(rtt / 2.0) as Micros; 2],
-            losses(rng),
+            self.losses(rng),
         );
         let Some((per_minute, length)) = self.outages.filter(|outages| outages.0 > 0.0) else {
             return link;
@@ -206,17 +216,20 @@ impl World {
             at += length;
         }
     }
-}
 
-fn fixed_link(rng: &mut Xoshiro256PlusPlus) -> Link {
-    let [low, high] = FIXED_RTT_MS.map(f64::ln);
-    let rtt = between(rng, [low, high]).exp() * 1e3;
-    let per_byte = 8.0 / between(rng, FIXED_MBPS);
-    Link::new(Capacity::Rate(per_byte), [(rtt / 2.0) as Micros; 2], losses(rng))
-}
+    fn fixed_link(&self, rng: &mut Xoshiro256PlusPlus) -> Link {
+        let [low, high] = FIXED_RTT_MS.map(f64::ln);
+        let drawn = between(rng, [low, high]).exp() * 1e3;
+        let rtt = self.round_trip.map_or(drawn, |rtt| rtt.as_secs_f64() * 1e6);
+        let per_byte = 8.0 / between(rng, FIXED_MBPS);
+        Link::new(Capacity::Rate(per_byte), [(rtt / 2.0) as Micros; 2], self.losses(rng))
+    }
 
-fn losses(rng: &mut Xoshiro256PlusPlus) -> Option<Losses> {
-    Some(Losses::new(Loss::bursts(LOSS, BURST).ok()?, rng.random()))
+    fn losses(&self, rng: &mut Xoshiro256PlusPlus) -> Option<Losses> {
+        let (share, burst) = self.loss;
+        let model = Loss::bursts(share, burst).ok().filter(|_| share > 0.0)?;
+        Some(Losses::new(model, rng.random()))
+    }
 }
 
 fn reading_rate(rng: &mut Xoshiro256PlusPlus) -> Tps {
@@ -307,6 +320,8 @@ mod tests {
             leaving: 0.1,
             patience: None,
             outages: None,
+            round_trip: None,
+            loss: (0.001, 1.0),
             traces: Vec::new(),
             duration: Duration::from_secs(10),
         };
