@@ -23,8 +23,6 @@ mod table;
 mod tcp;
 mod workload;
 
-use std::time::Duration;
-
 use serde::Serialize;
 
 use crate::engine::{InvalidModel, Model};

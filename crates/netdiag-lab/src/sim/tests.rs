@@ -1,5 +1,7 @@
 //! Whole runs: the same bytes for the same seed, tokens that add up, and what each policy is for.
 
+use std::time::Duration;
+
 use netdiag_pacer::TpsRange;
 use netdiag_telemetry::Tps;
 
