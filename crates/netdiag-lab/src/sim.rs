@@ -17,6 +17,7 @@ mod engine;
 mod events;
 mod link;
 mod policy;
+mod receiver;
 mod stream;
 mod study;
 mod table;
@@ -35,7 +36,7 @@ use stream::{Stream, TOKEN_BYTES};
 use tcp::{Around, Tcp};
 use workload::{Client, Gone};
 
-pub use policy::{Lead, Policies, Policy};
+pub use policy::{Policies, Policy};
 pub use study::{
     Capacities, Cell, Done, Estimate, Job as StudyJob, Mix, Report, Row, SERVED_QOE, Study,
     synthetic_traces,

@@ -27,16 +27,20 @@
 
 mod causes;
 mod evidence;
+mod explain;
+mod lead;
+mod recent;
 mod unread;
 
 use std::time::Duration;
 
-use netdiag_telemetry::{Scope, Source};
+use crate::hint::{State, TpsRange};
 
-use crate::hint::{Hint, State, TpsRange};
+use recent::Recent;
 
 pub use causes::{Cause, Causes};
 pub use evidence::Evidence;
+pub use lead::Lead;
 pub use unread::Unread;
 
 /// The least time without an ACK that counts as a stall: below it delayed ACKs look the same (Linux delays by 40 to 200 ms).
@@ -80,10 +84,10 @@ const MIN_RTT_WINDOW: Duration = Duration::from_secs(10);
 /// A gap between two observations after which rates across it mean nothing: the machine slept, or the clock jumped.
 const LONGEST_TICK: Duration = Duration::from_secs(10);
 
-/// Round trip of a path that none is known of: across a continent. It is known with the first ACK.
-const UNKNOWN_RTT: Duration = Duration::from_millis(100);
+/// Round trip of a path that none is known of, seconds: across a continent. It is known with the first ACK.
+const UNKNOWN_RTT: f64 = 0.1;
 
-/// Bytes of a token that nothing is known of, as in an event of OpenAI's format; measured from the first one on.
+/// Bytes of a token before the first was sent, as in an event of OpenAI's format.
 const UNKNOWN_TOKEN_BYTES: f64 = 230.0;
 
 /// Tokens that may always be under way: with fewer a path whose client acknowledges every other segment would stop and go. It is also
@@ -100,9 +104,8 @@ pub struct Carry {
     state: State,
     /// What the path delivered over the last second or so, tokens/s.
     delivered: f64,
-    /// The most of it while the path was the bottleneck, in the present window and the one before, and when the present one began.
-    carried: [f64; 2],
-    carried_since: Duration,
+    /// The most of it while the path was the bottleneck.
+    carried: Recent,
     /// Most the flow may be given, tokens/s.
     cap: f64,
     /// What it is given, tokens/s.
@@ -118,9 +121,8 @@ pub struct Carry {
     arrived: f64,
     /// Bytes acknowledged, where that is known beyond the last observation.
     acknowledged: u64,
-    /// The least srtt of the present window and of the one before, and when the present one began.
-    least_rtt: [Duration; 2],
-    window_since: Duration,
+    /// The least srtt, seconds.
+    least_rtt: Recent,
     causes: Causes,
 }
 
@@ -134,8 +136,7 @@ impl Carry {
             waiting: Duration::ZERO,
             state: State::Idle,
             delivered: 0.0,
-            carried: [0.0; 2],
-            carried_since: Duration::ZERO,
+            carried: Recent::new(CARRY_WINDOW, f64::max),
             cap: max,
             granted: max,
             credit: LEAST_CREDIT,
@@ -145,8 +146,7 @@ impl Carry {
             sent: 0.0,
             arrived: 0.0,
             acknowledged: 0,
-            least_rtt: [Duration::MAX; 2],
-            window_since: Duration::ZERO,
+            least_rtt: Recent::new(MIN_RTT_WINDOW, f64::min),
             causes: Causes::default(),
         }
     }
@@ -265,11 +265,6 @@ impl Carry {
         (self.credit - self.outstanding).max(0.0)
     }
 
-    /// The rate that was decided on.
-    pub fn granted(&self) -> f64 {
-        self.granted
-    }
-
     /// Tokens that may be under way.
     pub fn credit(&self) -> f64 {
         self.credit
@@ -282,8 +277,7 @@ impl Carry {
 
     /// What the path delivers while it is the bottleneck, tokens/s; `None` while it is not known to be one.
     pub fn carried(&self) -> Option<f64> {
-        let most = self.carried[0].max(self.carried[1]);
-        (most > 0.0).then_some(most)
+        self.carried.best()
     }
 
     /// Bytes of a token on the wire, as measured.
@@ -299,15 +293,6 @@ impl Carry {
         }
     }
 
-    /// How much later than usual an ACK may come, seconds: what TCP itself expects (RFC 6298) beyond the path's least round trip.
-    /// It rises before a radio link falls silent, because opportunities to send become rare first.
-    pub fn unsteadiness(&self) -> f64 {
-        let (Some((_, seen)), Some(least)) = (&self.last, self.least_rtt()) else { return 0.0 };
-        let expected =
-            seen.srtt.map(|srtt| srtt + seen.rttvar.unwrap_or_default().saturating_mul(4));
-        expected.map_or(0.0, |expected| expected.saturating_sub(least).as_secs_f64())
-    }
-
     /// It has been silent for so long that its client is gone.
     pub fn is_lost(&self) -> bool {
         self.state == State::Stalled && self.waiting > LOST_AFTER
@@ -318,60 +303,15 @@ impl Carry {
         self.causes
     }
 
-    /// The recommendation for `scope`, from evidence that is `age` old. Judgements of health are for others to add.
-    pub fn hint(&self, scope: &Scope, age: Duration, source: Option<Source>) -> Hint {
-        if self.last.is_none() {
-            return Hint::unknown(self.range, scope, "nothing observed yet");
-        }
-        let rate = |tps: f64| {
-            let (min, max) = (self.range.min().get(), self.range.max().get());
-            let share = if max > min { (tps - min) / (max - min) } else { 1.0 };
-            self.range.at(share)
-        };
-        let current_tps = rate(self.cap().min(self.granted));
-        Hint {
-            current_tps,
-            sleep_seconds: current_tps.seconds_per_token(),
-            target_tps: rate(self.cap()),
-            state: self.state,
-            reason: self.reason(),
-            hold: self.is_held(),
-            age_seconds: age.as_secs_f64(),
-            source,
-            ..Hint::unknown(self.range, scope, String::new())
-        }
-    }
-
-    fn reason(&self) -> String {
-        let outstanding = self.outstanding;
-        match self.state {
-            State::Stalled => {
-                let waiting = self.waiting.as_secs_f64();
-                format!("path: {outstanding:.0} tokens are out and no ACK for {waiting:.1} s")
-            }
-            State::Reader => format!("reader: receive window full, {outstanding:.0} tokens wait"),
-            State::Constrained => match self.carried() {
-                Some(carried) => format!("path: unsent data waits, carry {carried:.1} tok/s"),
-                None => "path: unsent data waits".to_owned(),
-            },
-            State::Idle => "nothing is under way".to_owned(),
-            State::Clear | State::Stale if self.granted < self.cap => {
-                format!("pacer: {:.1} tok/s are this stream's share", self.granted)
-            }
-            State::Clear | State::Stale => "the path carries what is sent".to_owned(),
-        }
-    }
-
     /// From `seen` on, with nothing to compare it with.
     fn begin(&mut self, now: Duration, seen: &Evidence, spare: f64) {
         self.waiting = if seen.backoff >= 1 { seen.last_ack_age } else { Duration::ZERO };
         self.outstanding = seen.queued as f64 / self.bytes_per_token;
-        (self.delivered, self.carried) = (0.0, [0.0; 2]);
-        self.carried_since = now;
+        self.delivered = 0.0;
+        self.carried.forget(now);
         self.cap = self.range.max().get();
         self.sent = 0.0;
-        self.least_rtt = [Duration::MAX; 2];
-        self.window_since = now;
+        self.least_rtt.forget(now);
         self.remember_rtt(now, seen);
         self.state = if self.is_stalled(seen) { State::Stalled } else { State::Idle };
         self.set_credit(spare);
@@ -386,12 +326,8 @@ impl Carry {
     }
 
     fn remember_rtt(&mut self, now: Duration, seen: &Evidence) {
-        if now.saturating_sub(self.window_since) > MIN_RTT_WINDOW {
-            self.least_rtt = [Duration::MAX, self.least_rtt[0]];
-            self.window_since = now;
-        }
         if let Some(srtt) = seen.srtt {
-            self.least_rtt[0] = self.least_rtt[0].min(srtt);
+            self.least_rtt.note(now, srtt.as_secs_f64());
         }
     }
 
@@ -403,14 +339,10 @@ impl Carry {
         self.delivered += (delivered - self.delivered) * (1.0 - (-seconds / CARRY_SMOOTHING).exp());
         match self.state {
             State::Constrained | State::Reader => {
-                if now.saturating_sub(self.carried_since) > CARRY_WINDOW {
-                    self.carried = [0.0, self.carried[0]];
-                    self.carried_since = now;
-                }
-                self.carried[0] = self.carried[0].max(self.delivered);
+                self.carried.note(now, self.delivered);
                 let is_queued = self.last.is_some_and(|(_, seen)| seen.notsent > 0);
                 let gain = if is_queued { DRAINING } else { PROBING };
-                let target = gain * self.carried[0].max(self.carried[1]);
+                let target = gain * self.carried.best().unwrap_or(self.delivered);
                 let least = self.cap * (-seconds / BRAKING_SECONDS).exp();
                 let most = self.cap * (seconds / RAMP_SECONDS).exp();
                 self.cap = target.clamp(least, most).clamp(min, max);
@@ -420,7 +352,7 @@ impl Carry {
             State::Clear | State::Idle | State::Stale => {
                 self.cap = (self.cap * (seconds / RAMP_SECONDS).exp()).clamp(min, max);
                 if self.cap >= max {
-                    self.carried = [0.0; 2];
+                    self.carried.forget(now);
                 }
             }
         }
@@ -428,7 +360,7 @@ impl Carry {
 
     fn set_credit(&mut self, spare: f64) {
         let basis = self.cap.min(self.granted.max(self.range.min().get()));
-        let rtt = self.least_rtt().unwrap_or(UNKNOWN_RTT).as_secs_f64();
+        let rtt = self.least_rtt.best().unwrap_or(UNKNOWN_RTT);
         // `max` of no number and a number is the number.
         let spare = if self.state == State::Stalled { 0.0 } else { spare.max(0.0) };
         self.credit =
@@ -437,13 +369,9 @@ impl Carry {
 
     /// All that may be under way is, and that is enough to say something of the path.
     fn is_spent(&self) -> bool {
-        let is_young = self.arrived
-            < self.cap * UNKNOWN_RTT.max(self.least_rtt().unwrap_or_default()).as_secs_f64();
+        let rtt = self.least_rtt.best().unwrap_or_default().max(UNKNOWN_RTT);
+        let is_young = self.arrived < self.cap * rtt;
         self.room() < 1.0 && self.outstanding >= BACKLOG && !is_young
-    }
-
-    fn least_rtt(&self) -> Option<Duration> {
-        Some(self.least_rtt[0].min(self.least_rtt[1])).filter(|rtt| *rtt < Duration::MAX)
     }
 
     /// Whom a tick's time belongs to, its reader's part aside.

@@ -5,7 +5,8 @@
 //!
 //! - [`Classic`] maps a link's health to a rate: the original project's policy, for input that knows no more than a CSV
 //!   row does.
-//! - [`Carry`] paces one flow by what the kernel says of it: what its path carries, and no more.
+//! - [`Carry`] paces one flow by what the kernel says of it: what its path carries, and no more. [`Lead`] says how far ahead of its
+//!   reader it should be.
 //! - [`share`] gives each stream of an engine its rate, those whose clients run dry first; [`allocate`] is the arithmetic.
 //! - [`TokenBucket`] spaces tokens at whatever rate a policy gives.
 //! - [`Hint`] is the recommendation in its published form.
@@ -21,7 +22,7 @@ mod plan;
 
 pub use allocator::{Claim, InvalidClaim, allocate};
 pub use bucket::TokenBucket;
-pub use carry::{Carry, Cause, Causes, Evidence, Unread};
+pub use carry::{Carry, Cause, Causes, Evidence, Lead, Unread};
 pub use classic::{Classic, Judgement, Observation};
 pub use hint::{Hint, InvalidRange, State, TpsRange, WhenStale};
 pub use plan::{Need, share};

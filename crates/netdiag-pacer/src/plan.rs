@@ -22,6 +22,10 @@ use crate::allocator::{Claim, allocate};
 /// How quickly a lead is brought to where it should be. Longer than a tick and a round trip, shorter than a lead.
 const SECONDS: f64 = 1.0;
 
+/// Leads beyond this are as long as any, seconds: nobody is an hour of text ahead. With far larger numbers rates would drown in
+/// rounding.
+const LONGEST: f64 = 3600.0;
+
 /// One stream's need.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Need {
@@ -43,7 +47,7 @@ pub fn share(capacity: Tps, needs: &[Need]) -> Vec<f64> {
 }
 
 fn claim(need: &Need) -> Claim {
-    let seconds = |value: f64| if value.is_finite() { value.max(0.0) } else { 0.0 };
+    let seconds = |value: f64| if value.is_finite() { value.clamp(0.0, LONGEST) } else { 0.0 };
     let (lead, ahead) = (seconds(need.lead), seconds(need.ahead));
     let reading = need.reading.get();
     let want = reading * (1.0 + (ahead - lead) / SECONDS);

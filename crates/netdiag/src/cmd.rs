@@ -7,5 +7,6 @@ pub(crate) mod experiment;
 pub(crate) mod pace;
 pub(crate) mod plot;
 pub(crate) mod serve;
+pub(crate) mod simulate;
 pub(crate) mod train;
 pub(crate) mod up;

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use netdiag_health::Health;
 use netdiag_pacer::{
-    Carry, Claim, Classic, Judgement, Need, Observation, TpsRange, Unread, allocate, share,
+    Carry, Claim, Classic, Judgement, Lead, Need, Observation, TpsRange, Unread, allocate, share,
 };
 use netdiag_telemetry::Tps;
 use serde::{Deserialize, Serialize};
@@ -90,17 +90,6 @@ impl Policy {
     }
 }
 
-/// How far ahead of its reader a stream should be, and how much of it may be under way.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Lead {
-    /// Seconds of text, on a steady path.
-    pub ahead: f64,
-    /// Seconds of text more, for each second that an ACK may be late ([`Carry::unsteadiness`]).
-    pub unsteady: f64,
-    /// Seconds of text that may be under way beyond what the path needs, to a client that has nothing to read.
-    pub spare: f64,
-}
-
 /// What policies can be told.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Policies {
@@ -110,25 +99,14 @@ pub struct Policies {
     pub idle: Lead,
     /// While somebody does.
     pub busy: Lead,
-    /// The most seconds of text that a client should be ahead, whatever its path; what `buffer` goes for while nobody waits.
-    pub most_ahead: f64,
-    /// The lead, in seconds of text, from which on nothing may be under way beyond what the path needs.
-    pub spare_ends: f64,
     /// Reading rate of every client, tokens/s; `None`: each one's own.
     pub assumed_reading: Option<Tps>,
 }
 
 impl Policies {
-    /// What was chosen on the tuning set, see ARCHITECTURE.md, for rates within `range`.
+    /// The leads that `up` has, for rates within `range`.
     pub fn new(range: TpsRange) -> Self {
-        Self {
-            range,
-            idle: Lead { ahead: 0.5, unsteady: 25.0, spare: 1.0 },
-            busy: Lead { ahead: 0.3, unsteady: 2.0, spare: 0.1 },
-            most_ahead: 10.0,
-            spare_ends: 1.5,
-            assumed_reading: None,
-        }
+        Self { range, idle: Lead::IDLE, busy: Lead::BUSY, assumed_reading: None }
     }
 }
 
@@ -250,8 +228,7 @@ impl Controller {
         self.whose.clear();
         let at = Duration::from_micros(now);
         let max = self.range.max().get();
-        let settings = self.settings;
-        let lead = if is_busy { settings.busy } else { settings.idle };
+        let lead = if is_busy { self.settings.busy } else { self.settings.idle };
         for &number in admitted {
             let stream = &mut streams[number as usize];
             let generated = jobs[number as usize].generated;
@@ -260,7 +237,8 @@ impl Controller {
                 Memory::Buffer(unread, known) => {
                     unread.deliver(at, f64::from(generated - *known));
                     *known = generated;
-                    let ahead = if is_busy { lead.ahead } else { settings.most_ahead };
+                    // What it has sent is no risk to it, so it sends ahead while it can.
+                    let ahead = if is_busy { lead.ahead } else { Lead::MOST };
                     (&*unread, 0.0, ahead, max, u32::MAX)
                 }
                 Memory::Carry(memory, known) => {
@@ -268,15 +246,12 @@ impl Controller {
                     let acked = stream.tcp.acked();
                     unread.deliver(at, (acked - *known) as f64 / carry.bytes_per_token());
                     *known = acked;
-                    let urgent = (1.0 - unread.lead() / settings.spare_ends).max(0.0);
-                    let spare = lead.spare * urgent * unread.reading().get();
-                    carry.observe(at, &stream.tcp.evidence(now), spare);
+                    carry.observe(at, &stream.tcp.evidence(now), lead.spare(unread));
                     if carry.is_lost() {
                         ended.push(number);
                         continue;
                     }
-                    let more = lead.unsteady * carry.unsteadiness();
-                    let ahead = (lead.ahead + more).min(settings.most_ahead);
+                    let ahead = lead.ahead(carry);
                     (&*unread, carry.outstanding(), ahead, carry.cap(), carry.room() as u32)
                 }
                 Memory::Oracle(unread, known) => {
@@ -290,10 +265,10 @@ impl Controller {
                     }
                     let window = if is_busy { WAKING } else { FORESIGHT };
                     let silence = stream.link.foresee_silence(now, window) as f64 / 1e6;
-                    let ahead = lead.ahead.max(silence + lead.ahead);
+                    let ahead = lead.ahead + silence;
                     let usual = stream.link.round_trip();
                     let is_silent = is_busy && arrives > now + usual + WAKING;
-                    let under_way = f64::from(generated).max(*known as f64) - *known as f64;
+                    let under_way = f64::from(generated) - *known as f64;
                     let cap = if is_silent { 0.0 } else { max };
                     (&*unread, under_way, ahead, cap, u32::MAX)
                 }

@@ -197,23 +197,33 @@ impl Study {
         jobs
     }
 
-    /// Does one of them.
-    pub fn work(&self, job: Job) -> Result<Done, InvalidSetup> {
+    /// Does one of them; `None` if `is_wanted` says before one of its runs that nobody waits for it any more.
+    pub fn work(
+        &self,
+        job: Job,
+        is_wanted: impl Fn() -> bool,
+    ) -> Result<Option<Done>, InvalidSetup> {
         let at = |load| {
             let Mix { cellular, vanishing } = job.mix;
             let world = World { load, cellular, vanishing, ..self.setup.world.clone() };
             run(&Setup { world, ..self.setup.clone() }, job.policy, job.seed)
         };
+        if !is_wanted() {
+            return Ok(None);
+        }
         if let Some(load) = job.load {
-            return Ok(Done::Run(Box::new(at(load)?)));
+            return Ok(Some(Done::Run(Box::new(at(load)?))));
         }
         let [mut served, mut refused] = LOADS;
         while refused - served > LOAD_STEP {
+            if !is_wanted() {
+                return Ok(None);
+            }
             let middle = (served + refused) / 2.0;
             let qoe = at(middle)?.summary.qoe_mean.unwrap_or(1.0);
             *(if qoe >= SERVED_QOE { &mut served } else { &mut refused }) = middle;
         }
-        Ok(Done::Capacity(served))
+        Ok(Some(Done::Capacity(served)))
     }
 
     /// What all of them found; `done` in the order of [`Study::jobs`].

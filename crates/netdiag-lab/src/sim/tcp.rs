@@ -22,6 +22,7 @@ use netdiag_pacer::Evidence;
 use super::Micros;
 use super::events::{Event, Events, What};
 use super::link::Link;
+use super::receiver::Receiver;
 
 /// Payload of a full segment on Ethernet with timestamps.
 const MSS: u64 = 1448;
@@ -98,14 +99,6 @@ enum Fate {
     Flying,
     Sacked,
     Lost,
-}
-
-/// The client's end.
-#[derive(Debug, Default)]
-struct Receiver {
-    next: u64,
-    /// Spans beyond a gap.
-    beyond: Vec<(u64, u64)>,
 }
 
 /// What a connection touches around it.
@@ -293,11 +286,11 @@ impl Tcp {
         let bytes = u32::try_from(end - start + HEADERS).unwrap_or(u32::MAX);
         let Some(arrival) = around.link.send(now, bytes) else { return };
         self.receiver.receive(start, end);
-        let tokens = self.receiver.next / around.token_bytes;
+        let tokens = self.receiver.next() / around.token_bytes;
         while (around.deliveries.len() as u64) < tokens {
             around.deliveries.push(arrival);
         }
-        let what = What::Ack { ack: self.receiver.next, start };
+        let what = What::Ack { ack: self.receiver.next(), start };
         let at = around.link.answer(arrival);
         around.events.push(Event { at, stream: around.stream, what });
     }
@@ -390,20 +383,6 @@ impl Tcp {
     /// Bytes that the kernel has taken.
     fn taken(&self) -> u64 {
         self.written.min(self.una + SEND_BUFFER)
-    }
-}
-
-impl Receiver {
-    fn receive(&mut self, start: u64, end: u64) {
-        if start > self.next {
-            self.beyond.push((start, end));
-            return;
-        }
-        self.next = self.next.max(end);
-        while let Some(place) = self.beyond.iter().position(|span| span.0 <= self.next) {
-            let (_, end) = self.beyond.swap_remove(place);
-            self.next = self.next.max(end);
-        }
     }
 }
 

@@ -84,8 +84,12 @@ fn a_study_is_the_sum_of_its_jobs() {
     study.setup.world.duration = Duration::from_secs(20);
     study.capacity = true;
     study.policies = vec![Policy::None, Policy::Carry];
-    let done: Vec<Done> =
-        study.jobs().into_iter().map(|job| study.work(job).expect("runs")).collect();
+    let done: Vec<Done> = study
+        .jobs()
+        .into_iter()
+        .map(|job| study.work(job, || true).expect("runs").expect("done"))
+        .collect();
+    assert_eq!(study.work(study.jobs()[0], || false), Ok(None));
     let report = study.report(&done);
     assert_eq!((report.cells.len(), report.capacities.len()), (3, 1));
     for cell in &report.cells {

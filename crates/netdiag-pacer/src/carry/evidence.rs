@@ -66,3 +66,37 @@ impl Evidence {
         self.queued > self.notsent
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use netdiag_telemetry::{Bytes, Counters, FlowKey, Liveness, RttSamples};
+
+    use super::*;
+
+    #[test]
+    fn backlogs_are_counted_in_segments_as_long_as_those_before() {
+        let address = |text: &str| text.parse().expect("an address");
+        let check = |bytes_acked, segs_out, unacked_segs, expected| {
+            let live = Liveness { unacked_segs, notsent: Bytes(500), ..Liveness::default() };
+            let snapshot = FlowSnapshot {
+                key: FlowKey::new(1, address("192.0.2.1:80"), address("192.0.2.2:4000")),
+                opened: None,
+                closed: false,
+                counters: Counters { bytes_acked, segs_out, retrans_segs: 0 },
+                rtt: RttSamples::default(),
+                srtt: None,
+                rttvar: None,
+                cwnd: 10,
+                liveness: Some(live),
+            };
+            let seen = Evidence::of_snapshot(&snapshot).expect("with liveness");
+            assert_eq!((seen.queued, seen.notsent), (expected, 500));
+            assert_eq!(seen.is_outstanding(), unacked_segs > 0);
+            assert_eq!(Evidence::of_snapshot(&FlowSnapshot { liveness: None, ..snapshot }), None);
+        };
+        // 100 segments of 210 bytes are acknowledged, and three are out.
+        check(21_000, 103, 3, 630 + 500);
+        check(0, 2, 2, 2 * 230 + 500);
+        check(21_000, 100, 0, 500);
+    }
+}

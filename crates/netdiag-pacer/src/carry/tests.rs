@@ -1,6 +1,6 @@
 //! The carry policy against a made-up kernel: what it recognises, what it allows, and that nothing makes it panic.
 
-use netdiag_telemetry::Tps;
+use netdiag_telemetry::{Scope, Tps};
 use proptest::prelude::*;
 
 use super::*;

@@ -15,6 +15,7 @@ mod pace;
 mod plot;
 mod precedence;
 mod serve;
+mod simulate;
 mod source;
 mod support;
 mod train;
