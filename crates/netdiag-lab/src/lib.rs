@@ -29,6 +29,7 @@ mod queue;
 mod scenario;
 mod schedule;
 mod setup;
+pub mod sim;
 mod spec;
 mod subnet;
 mod trace;

@@ -150,6 +150,26 @@ impl Trace {
         round * self.opportunities.len() as u64 + index as u64
     }
 
+    /// The same, looked for from opportunity `near` on, at or before which it must not be: who plays a trace seldom jumps far, and
+    /// a search of the whole would miss the caches.
+    pub(crate) fn first_from_near(&self, near: u64, ms: u64) -> u64 {
+        let (mut low, mut step) = (near, 1);
+        while self.time_of(low + step) < ms {
+            low += step;
+            step *= 2;
+        }
+        // The one looked for is above `low`, unless that is it, and at `low + step` at the latest.
+        if self.time_of(low) >= ms {
+            return low;
+        }
+        let mut high = low + step;
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if self.time_of(middle) < ms { low = middle } else { high = middle }
+        }
+        high
+    }
+
     fn period_ms(&self) -> u64 {
         self.opportunities.last().copied().unwrap_or(1).into()
     }
@@ -225,6 +245,9 @@ mod tests {
             times.push(1000);
             let trace = Trace::from_opportunities(times).expect("a trace");
             let first = trace.first_from(ms);
+            for near in [0, first / 2, first.saturating_sub(1), first] {
+                prop_assert_eq!(trace.first_from_near(near, ms), first);
+            }
             prop_assert!(trace.time_of(first) >= ms);
             prop_assert!(first == 0 || trace.time_of(first - 1) < ms);
         }

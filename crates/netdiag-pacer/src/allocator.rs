@@ -1,11 +1,15 @@
-//! Sharing one engine among many streams: weighted max-min fair under each stream's cap, and work-conserving.
+//! Sharing one engine among many streams: weighted max-min fair under each stream's cap, those in need first, and work-conserving.
 //!
 //! Water-filling (Bertsekas & Gallager, *Data Networks*, 2nd edition, section 6.5.2, with weights): all rates rise together,
-//! each at the speed of its weight; one that reaches its cap stays there; the others go on until the capacity is used up. Who
-//! reaches its cap first is known from cap over weight, so one sort and one pass do it, O(n log n).
+//! each at the speed of its weight; one that reaches its cap stays there; the others go on until the capacity is used up. A
+//! claim that can wait joins in once the water has risen to its *start*, as if the vessel's bottom were higher there: that is how
+//! a stream whose client has text to read makes room for one that is about to run dry, and why both have the same once the
+//! first has waited long enough. Where each claim joins and where it is full is known beforehand, so a sort and a pass do it,
+//! O(n log n).
 //!
 //! Invariants: no rate is above its cap, nor their sum above the capacity (up to rounding); capacity is left over only when every
-//! cap is reached; nobody could be given more without taking it from somebody who has less in proportion to weight.
+//! cap is reached; with equal starts nobody could be given more without taking it from somebody who has less in proportion to
+//! weight.
 
 use netdiag_telemetry::Tps;
 
@@ -14,6 +18,7 @@ use netdiag_telemetry::Tps;
 pub struct Claim {
     cap: f64,
     weight: f64,
+    start: f64,
 }
 
 /// A claim that nobody can have.
@@ -25,6 +30,9 @@ pub enum InvalidClaim {
     /// Not a weight.
     #[error("a weight of {0}: give a finite number above 0")]
     Weight(f64),
+    /// Not a level.
+    #[error("a start at level {0}: give a finite number from 0 up")]
+    Start(f64),
 }
 
 impl Claim {
@@ -41,33 +49,79 @@ impl Claim {
         if !weight.is_finite() || weight <= 0.0 {
             return Err(InvalidClaim::Weight(weight));
         }
-        Ok(Self { cap, weight })
+        Ok(Self { cap, weight, start: 0.0 })
     }
 
-    /// Units of the water level at which the cap is reached.
+    /// The same, joining in when claims of weight 1 that could not wait have `start` tokens/s: the less urgent, the higher.
+    ///
+    /// # Errors
+    ///
+    /// A start that is negative or not finite.
+    pub fn starting_at(self, start: f64) -> Result<Self, InvalidClaim> {
+        if !start.is_finite() || start < 0.0 {
+            return Err(InvalidClaim::Start(start));
+        }
+        Ok(Self { start, ..self })
+    }
+
+    /// No claim at all.
+    pub(crate) fn nothing() -> Self {
+        Self { cap: 0.0, weight: 1.0, start: 0.0 }
+    }
+
+    /// The water level at which the cap is reached.
     fn full_at(&self) -> f64 {
-        self.cap / self.weight
+        self.start + self.cap / self.weight
+    }
+
+    fn at(&self, level: f64) -> f64 {
+        (self.weight * (level - self.start)).clamp(0.0, self.cap)
     }
 }
 
 /// The rate of each claim, tokens/s, in their order.
 pub fn allocate(capacity: Tps, claims: &[Claim]) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..claims.len()).collect();
-    order.sort_unstable_by(|&a, &b| claims[a].full_at().total_cmp(&claims[b].full_at()));
-    // Summed from behind, so that what is left after many subtractions is no rounding error.
-    let mut weights = vec![0.0; claims.len() + 1];
-    for (place, &claim) in order.iter().enumerate().rev() {
-        weights[place] = weights[place + 1] + claims[claim].weight;
+    let level = level(capacity.get(), claims);
+    claims.iter().map(|claim| claim.at(level)).collect()
+}
+
+/// How high the water stands when `capacity` is used up; infinite if it never is.
+fn level(capacity: f64, claims: &[Claim]) -> f64 {
+    let caps: f64 = claims.iter().map(|claim| claim.cap).sum();
+    if caps <= capacity {
+        return f64::INFINITY;
     }
-    let mut rates = vec![0.0; claims.len()];
-    let mut left = capacity.get();
-    for (place, &claim) in order.iter().enumerate() {
-        let Claim { cap, weight } = claims[claim];
-        // The share of one who gets no more than the others in proportion.
-        rates[claim] = cap.min(left * (weight / weights[place]));
-        left = (left - rates[claim]).max(0.0);
+    // Where the level rises past a point, so much weight more (or less) takes part.
+    let mut turns: Vec<(f64, f64)> = Vec::with_capacity(2 * claims.len());
+    for claim in claims.iter().filter(|claim| claim.cap > 0.0) {
+        turns.push((claim.start, claim.weight));
+        turns.push((claim.full_at(), -claim.weight));
     }
-    rates
+    turns.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+    let found = rise(capacity, &turns);
+    // Weights that were added and taken away again leave rounding behind. What that is, is known at the level found.
+    let over: f64 = claims.iter().map(|claim| claim.at(found)).sum::<f64>() - capacity;
+    let taking_part: f64 = claims
+        .iter()
+        .filter(|claim| claim.start < found && found < claim.full_at())
+        .map(|claim| claim.weight)
+        .sum();
+    if taking_part > 0.0 { found - over / taking_part } else { found }
+}
+
+fn rise(capacity: f64, turns: &[(f64, f64)]) -> f64 {
+    let (mut level, mut weight, mut used) = (0.0, 0.0f64, 0.0);
+    for &(turn, change) in turns {
+        let there = used + weight * (turn - level);
+        if weight > 0.0 && there >= capacity {
+            break;
+        }
+        if turn.is_finite() {
+            (used, level) = (there, turn);
+            weight = (weight + change).max(0.0);
+        }
+    }
+    if weight > 0.0 { level + (capacity - used) / weight } else { level }
 }
 
 #[cfg(test)]
@@ -113,6 +167,30 @@ mod tests {
         check(1.0, f64::INFINITY, "a weight of inf");
     }
 
+    #[test]
+    fn whoever_can_wait_joins_in_later() {
+        const ANY: f64 = f64::INFINITY;
+        let shares = |capacity: f64, claims: &[(f64, f64, f64)]| {
+            let claims: Vec<Claim> = claims
+                .iter()
+                .map(|&(cap, weight, start)| {
+                    claim(cap, weight).starting_at(start).expect("possible")
+                })
+                .collect();
+            allocate(Tps::try_new(capacity).expect("a rate"), &claims)
+        };
+        // Below its start a claim has nothing; above it they rise together.
+        assert_eq!(shares(20.0, &[(ANY, 1.0, 0.0), (ANY, 1.0, 30.0)]), [20.0, 0.0]);
+        assert_eq!(shares(50.0, &[(ANY, 1.0, 0.0), (ANY, 1.0, 30.0)]), [40.0, 10.0]);
+        // The start is a level: a claim of weight 2 has twice as much at it.
+        assert_eq!(shares(50.0, &[(ANY, 2.0, 0.0), (ANY, 1.0, 30.0)]), [50.0, 0.0]);
+        // Urgency is no privilege beyond the cap, and none of it is wasted.
+        assert_eq!(shares(50.0, &[(10.0, 1.0, 0.0), (ANY, 1.0, 300.0)]), [10.0, 40.0]);
+        assert_eq!(shares(50.0, &[(10.0, 1.0, 0.0), (20.0, 1.0, 300.0)]), [10.0, 20.0]);
+        let error = claim(1.0, 1.0).starting_at(f64::NAN).expect_err("impossible");
+        assert!(error.to_string().contains("level NaN"), "{error}");
+    }
+
     fn any_claims() -> impl Strategy<Value = Vec<Claim>> {
         let cap = prop_oneof![Just(0.0), Just(f64::INFINITY), 1e-3..1e4];
         prop::collection::vec((cap, 1e-3..1e3).prop_map(|(cap, weight)| claim(cap, weight)), 0..60)
@@ -137,6 +215,34 @@ mod tests {
                 for (rate, claim) in rates.iter().zip(&claims) {
                     let other = rate / claim.weight;
                     prop_assert!(other <= level * (1.0 + 1e-9) + 1e-12, "{other} above {level}");
+                }
+            }
+        }
+
+        #[test]
+        fn those_who_can_wait_have_no_more_than_those_who_cannot(
+            claims in any_claims(),
+            starts in prop::collection::vec(0.0..1e3, 60),
+            capacity in 0.1..1e5,
+        ) {
+            let claims: Vec<Claim> = claims
+                .iter()
+                .zip(starts)
+                .map(|(claim, start)| claim.starting_at(start).expect("possible"))
+                .collect();
+            let rates = allocate(Tps::try_new(capacity).expect("a rate"), &claims);
+            let near = 1e-9 * capacity;
+            let sum: f64 = rates.iter().sum();
+            prop_assert!(sum <= capacity + near, "{sum} of {capacity}");
+            let hungry = |at: &usize| rates[*at] < claims[*at].cap - near;
+            let is_satisfied = !(0..claims.len()).any(|at| hungry(&at));
+            prop_assert!(is_satisfied || sum >= capacity - near, "{sum} of {capacity}");
+            // The level that a claim has reached is no higher than what those who want more have reached or wait for.
+            for poor in (0..claims.len()).filter(hungry) {
+                let level = claims[poor].start + rates[poor] / claims[poor].weight;
+                for (rate, claim) in rates.iter().zip(&claims).filter(|(rate, _)| **rate > near) {
+                    let other = claim.start + rate / claim.weight;
+                    prop_assert!(other <= level * (1.0 + 1e-9) + 1e-6, "{other} above {level}");
                 }
             }
         }

@@ -5,7 +5,9 @@
 //!
 //! - [`Classic`] maps a link's health to a rate: the original project's policy, for input that knows no more than a CSV
 //!   row does.
-//! - [`allocate`] shares the capacity of one engine among streams.
+//! - [`Carry`] paces one flow by what the kernel says of it: what its path carries, and no more. [`Lead`] says how far ahead of its
+//!   reader it should be.
+//! - [`share`] gives each stream of an engine its rate, those whose clients run dry first; [`allocate`] is the arithmetic.
 //! - [`TokenBucket`] spaces tokens at whatever rate a policy gives.
 //! - [`Hint`] is the recommendation in its published form.
 
@@ -13,10 +15,14 @@
 
 mod allocator;
 mod bucket;
+mod carry;
 mod classic;
 mod hint;
+mod plan;
 
 pub use allocator::{Claim, InvalidClaim, allocate};
 pub use bucket::TokenBucket;
+pub use carry::{Carry, Cause, Causes, Evidence, Lead, Unread};
 pub use classic::{Classic, Judgement, Observation};
 pub use hint::{Hint, InvalidRange, State, TpsRange, WhenStale};
+pub use plan::{Need, share};

@@ -74,6 +74,7 @@ enum Cmd {
     Plot(cmd::plot::Args),
     Train(cmd::train::Args),
     Experiment(cmd::experiment::Args),
+    Simulate(cmd::simulate::Args),
     Chaos(cmd::chaos::Args),
     Doctor(cmd::doctor::Args),
 }
@@ -87,6 +88,7 @@ impl Cmd {
             | Cmd::Plot(_)
             | Cmd::Train(_)
             | Cmd::Experiment(_)
+            | Cmd::Simulate(_)
             | Cmd::Chaos(_)
             | Cmd::Doctor(_) => LogLevel::Warn,
         }
@@ -102,6 +104,7 @@ impl Cmd {
             Cmd::Plot(args) => cmd::plot::run(&args, places),
             Cmd::Train(args) => cmd::train::run(&args, places),
             Cmd::Experiment(args) => cmd::experiment::run(&args, places),
+            Cmd::Simulate(args) => cmd::simulate::run(&args, places),
             Cmd::Chaos(args) => cmd::chaos::run(&args, places),
             Cmd::Doctor(args) => cmd::doctor::run(&args),
         }

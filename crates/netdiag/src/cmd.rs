@@ -8,5 +8,6 @@ pub(crate) mod experiment;
 pub(crate) mod pace;
 pub(crate) mod plot;
 pub(crate) mod serve;
+pub(crate) mod simulate;
 pub(crate) mod train;
 pub(crate) mod up;

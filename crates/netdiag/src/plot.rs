@@ -1,4 +1,4 @@
-//! Charts of a recording, of a model and of an experiment, as PNG: what a person looks at to see whether the link was well, what a
+//! Charts of a recording, of a model, of an experiment and of a simulation, as PNG: what a person looks at to see whether the link was well, what a
 //! training made of it, and what pacing did.
 //!
 //! Drawn at twice the size and reduced, because the drawing library does not smooth lines; the font is built in, so a
@@ -10,6 +10,7 @@ mod axis;
 mod canvas;
 mod distributions;
 mod model;
+mod policies;
 mod time;
 mod timeline;
 
@@ -68,6 +69,12 @@ pub(crate) fn draw_model(chart: &ModelChart) -> anyhow::Result<Vec<u8>> {
 /// The course of an experiment's arms, as PNG.
 pub(crate) fn draw_arms(chart: &ArmsChart<'_>) -> anyhow::Result<Vec<u8>> {
     picture(&chart.title, |body| arms::draw(chart, body))
+}
+
+/// Policies over loads, as PNG.
+pub(crate) fn draw_policies(report: &netdiag_lab::sim::Report) -> anyhow::Result<Vec<u8>> {
+    let seeds = counted(report.seeds.len(), "seed", "seeds");
+    picture(&format!("Simulated policies, {seeds}"), |body| policies::draw(report, body))
 }
 
 /// A picture under a title.

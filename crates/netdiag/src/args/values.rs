@@ -91,6 +91,28 @@ pub(crate) fn arm(text: &str) -> Result<Policy, String> {
     policy.ok_or_else(|| "must be none, classic, or both with a comma between them".to_owned())
 }
 
+/// One of the simulator's policies.
+pub(crate) fn policy(text: &str) -> Result<netdiag_lab::sim::Policy, String> {
+    let all = netdiag_lab::sim::Policy::ALL;
+    let policy = all.into_iter().find(|policy| policy.as_str() == text.trim());
+    policy.ok_or_else(|| {
+        let names: Vec<_> = all.iter().map(|policy| policy.as_str()).collect();
+        format!("must be one of {}, or several with commas between them", names.join(", "))
+    })
+}
+
+/// A load of the simulator's engine.
+pub(crate) fn load(text: &str) -> Result<f64, String> {
+    let load = text.trim().parse().ok().filter(|load| (0.01..=10.0).contains(load));
+    load.ok_or_else(|| "must be a number from 0.01 to 10".to_owned())
+}
+
+/// How many seeds to simulate.
+pub(crate) fn seeds(text: &str) -> Result<u64, String> {
+    let seeds = text.trim().parse().ok().filter(|seeds| (1..=1000).contains(seeds));
+    seeds.ok_or_else(|| "must be a whole number from 1 to 1000".to_owned())
+}
+
 /// A local port of a flow.
 pub(crate) fn port(text: &str) -> Result<u16, String> {
     match text.trim().parse() {

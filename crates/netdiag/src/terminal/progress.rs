@@ -18,6 +18,7 @@ pub(crate) enum Unit {
     Bytes,
     Rows,
     Models,
+    Runs,
 }
 
 /// A progress bar; gone from the screen when dropped.
@@ -45,6 +46,7 @@ impl Progress {
             Unit::Bytes => "{bytes}/{total_bytes}",
             Unit::Rows => "{human_pos}/{human_len} rows",
             Unit::Models => "{pos}/{len} models",
+            Unit::Runs => "{pos}/{len} runs",
         };
         let template = format!("{{spinner}} {{msg}} [{{bar:24}}] {count} {{elapsed}}");
         if let Ok(style) = ProgressStyle::with_template(&template) {

@@ -234,3 +234,12 @@ fn files_that_cannot_be_written() {
         check(&[command, "--csv", nowhere.to_str().expect("text")], &["no/such/folder", "--csv"]);
     }
 }
+
+#[test]
+fn simulations_that_cannot_be() {
+    check(&["simulate", "--policies", "none,fast"], &["--policies fast", "must be one of none"]);
+    check(&["simulate", "--loads", "0"], &["--loads 0", "number from 0.01 to 10"]);
+    check(&["simulate", "--seeds", "0"], &["--seeds 0", "whole number from 1 to 1000"]);
+    check(&["simulate", "--traces", "/nowhere"], &["--traces /nowhere", "cannot be read"]);
+    check(&["simulate", "--out", "x", "--plot", "x"], &["--out", "--plot"]);
+}

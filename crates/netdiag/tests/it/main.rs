@@ -17,6 +17,7 @@ mod pace;
 mod plot;
 mod precedence;
 mod serve;
+mod simulate;
 mod source;
 mod support;
 mod train;

@@ -1,0 +1,76 @@
+//! One answer on its way: the client, its connection, and what has reached it.
+//!
+//! Invariant: what is written down as delivered was delivered before the client went away.
+
+use std::time::Duration;
+
+use super::Micros;
+use super::link::Link;
+use super::policy::Memory;
+use super::tcp::Tcp;
+use super::workload::Gone;
+use crate::metrics::{Ending, Reader, StreamRecord, TokenCounts};
+
+/// Bytes of a token: an event in OpenAI's format, as the demo engine writes it, with its chunk header.
+pub(super) const TOKEN_BYTES: u64 = 230;
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) submitted: Micros,
+    pub(super) reader: Reader,
+    pub(super) gone: Gone,
+    pub(super) link: Link,
+    pub(super) tcp: Tcp,
+    /// When each token reached the client; those of the future will, unless it goes away.
+    pub(super) deliveries: Vec<Micros>,
+    pub(super) memory: Memory,
+    /// When the client went away.
+    pub(super) left: Option<Micros>,
+    /// The server ended it.
+    pub(super) is_ended: bool,
+}
+
+impl Stream {
+    /// All of `output` tokens were there by `now`.
+    pub(super) fn is_complete(&self, output: u32, now: Micros) -> bool {
+        let done = self.deliveries.len() >= output as usize;
+        done && self.deliveries.last().is_none_or(|&at| at <= now)
+    }
+
+    /// The client goes away; what would have come does not.
+    pub(super) fn leave(&mut self, now: Micros) {
+        self.left = Some(now);
+        self.deliveries.retain(|&at| at <= now);
+    }
+
+    /// When its reader will have waited for as long as `patience`, with what has arrived by `now`.
+    pub(super) fn patience_ends(&self, now: Micros, patience: Micros) -> Micros {
+        let per_token = (self.reader.rate.seconds_per_token() * 1e6) as Micros;
+        let arrived = self.deliveries.iter().take_while(|&&at| at <= now);
+        arrived.fold(self.submitted, |read, &at| at.max(read) + per_token) + patience
+    }
+
+    /// What became of it by the end of the run.
+    pub(super) fn record(mut self, output: u32, generated: u32, end: Micros) -> StreamRecord {
+        self.deliveries.retain(|&at| at <= end);
+        let complete = self.deliveries.len() >= output as usize;
+        let generated = u64::from(generated);
+        let acked = (self.tcp.acked() / TOKEN_BYTES).min(generated);
+        let (ending, is_over) = match self.left {
+            _ if complete => (Ending::Complete, false),
+            Some(left) => (Ending::Left(Duration::from_micros(left)), true),
+            None if self.is_ended => (Ending::Failed, true),
+            None => (Ending::Cut(Duration::from_micros(end)), false),
+        };
+        let rest = generated - acked;
+        let (in_flight, wasted) = if is_over { (0, rest) } else { (rest, 0) };
+        StreamRecord {
+            submitted: Duration::from_micros(self.submitted),
+            deliveries: self.deliveries.into_iter().map(Duration::from_micros).collect(),
+            ending,
+            output_tokens: u64::from(output),
+            reader: self.reader,
+            counts: TokenCounts { generated, acked, in_flight, wasted },
+        }
+    }
+}

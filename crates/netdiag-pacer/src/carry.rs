@@ -1,0 +1,393 @@
+//! The policy for input that knows each flow: as many tokens as the path carries, and none that it does not.
+//!
+//! A round trip says little about what a link carries: 200 ms of clean fibre carry everything, 20 ms that have fallen silent
+//! carry nothing. So this policy listens to what the kernel knows of each flow (bytes acknowledged, bytes waiting, the
+//! retransmission timer, who limits the sender) and bounds two things: the rate, by what the path delivers while something always
+//! waits for it, and the *credit*, the tokens that may be under way. A stream on a good path feels neither. One whose path
+//! falls silent spends its credit within a moment and is held, so that a client that never comes back has cost no more than that.
+//!
+//! ```text
+//! stalled      data is out, and no ACK for longer than the path explains: max(srtt + 4·rttvar, 200 ms), or a backed-off timer
+//! reader       its receive window was full for most of the tick, or data waits and nothing is out
+//! constrained  something waited for the path through the whole tick
+//! clear        otherwise
+//! credit       basis · least srtt + spare, basis = what is granted, or the cap if that is less; at first 2 tokens, and one more for
+//!              each that is acknowledged
+//! ```
+//!
+//! | design §8 | here | why |
+//! | --- | --- | --- |
+//! | credit by srtt | by the least srtt of the last 10 to 20 s | what is under way is rate · srtt (Little), so a credit by srtt pays for its own queue and grows without end; BBR's window has the least one for this reason (Cardwell et al., ACM Queue 14(5), 2016) |
+//! | constrained while notsent > 0 | also while the credit is spent | a window of ten segments holds seconds of text: the backlog is in the radio's queue, where `notsent` never sees it |
+//! | ramp to max | by a factor of e each second | one step to the maximum would fill the queue again, and again |
+//!
+//! Invariants: rates stay within the range; the credit is never exceeded by one who asks [`Carry::room`]; the time in
+//! [`Carry::causes`] sums up to the time observed. Evidence that cannot follow from what was seen before (a counter or a clock that
+//! jumped back, another connection on the same ports) begins the flow anew and throttles nothing.
+
+mod causes;
+mod evidence;
+mod explain;
+mod lead;
+mod recent;
+mod unread;
+
+use std::time::Duration;
+
+use crate::hint::{State, TpsRange};
+
+use recent::Recent;
+
+pub use causes::{Cause, Causes};
+pub use evidence::Evidence;
+pub use lead::Lead;
+pub use unread::Unread;
+
+/// The least time without an ACK that counts as a stall: below it delayed ACKs look the same (Linux delays by 40 to 200 ms).
+const STALL_FLOOR: Duration = Duration::from_millis(200);
+
+/// A stall after which the client is taken as gone: five times the longest silence in the recorded drives (5.8 s).
+const LOST_AFTER: Duration = Duration::from_secs(30);
+
+/// Time constant of the carry rate: DESIGN §8's second, ten ticks, so that one tick without an ACK is no collapse.
+const CARRY_SMOOTHING: f64 = 1.0;
+
+/// How long the most that the path delivered is remembered, at least; at most twice that. A rate that is limited by what was
+/// allowed says only that the path carries so much at least, so the highest counts (as in BBR), and a silence between two
+/// deliveries of the radio is no lower rate.
+const CARRY_WINDOW: Duration = Duration::from_secs(2);
+
+/// Share of the carry rate that is asked for while data waits for the kernel, so that it drains; and while the kernel has sent all,
+/// so that a path that carries more shows it (BBR's gains are 0.75 and 1.25; DESIGN §8 asks for 0.95).
+const DRAINING: f64 = 0.95;
+const PROBING: f64 = 1.25;
+
+/// Tokens under way that show a bottleneck when the credit for them is spent: more than a round trip of a stream read at sixteen a
+/// second over half a second of radio scheduling. With fewer the credit itself would be the bottleneck, find itself slow, and
+/// shrink.
+const BACKLOG: f64 = 8.0;
+
+/// Time in which a path that is clear again is granted e times as much: slow enough that a bottleneck shows before its queue is
+/// full, quick enough to be at the maximum within seconds.
+const RAMP_SECONDS: f64 = 1.0;
+
+/// Time in which the rate falls to a share of 1/e at the fastest. The credit bounds what is under way meanwhile, so the rate need not
+/// jump.
+const BRAKING_SECONDS: f64 = 0.5;
+
+/// Share of a tick with a full receive window from which on the reader is the one to name: for longer than anything else.
+const READER_SHARE: f64 = 0.5;
+
+/// How long the least round trip is remembered, at least; at most twice that. BBR uses 10 s.
+const MIN_RTT_WINDOW: Duration = Duration::from_secs(10);
+
+/// A gap between two observations after which rates across it mean nothing: the machine slept, or the clock jumped.
+const LONGEST_TICK: Duration = Duration::from_secs(10);
+
+/// Round trip of a path that none is known of, seconds: across a continent. It is known with the first ACK.
+const UNKNOWN_RTT: f64 = 0.1;
+
+/// Bytes of a token before the first was sent, as in an event of OpenAI's format.
+const UNKNOWN_TOKEN_BYTES: f64 = 230.0;
+
+/// Tokens that may always be under way: with fewer a path whose client acknowledges every other segment would stop and go. It is also
+/// where a flow begins, as TCP's window does: many a client has gone while it waited for the engine.
+const LEAST_CREDIT: f64 = 2.0;
+
+/// The memory of one flow.
+#[derive(Clone, Debug)]
+pub struct Carry {
+    range: TpsRange,
+    last: Option<(Duration, Evidence)>,
+    /// How long data has waited for an ACK.
+    waiting: Duration,
+    state: State,
+    /// What the path delivered over the last second or so, tokens/s.
+    delivered: f64,
+    /// The most of it while the path was the bottleneck.
+    carried: Recent,
+    /// Most the flow may be given, tokens/s.
+    cap: f64,
+    /// What it is given, tokens/s.
+    granted: f64,
+    credit: f64,
+    /// Written and not acknowledged, tokens.
+    outstanding: f64,
+    bytes_per_token: f64,
+    is_measured: bool,
+    /// Tokens sent since the last observation.
+    sent: f64,
+    /// Tokens acknowledged since the flow was first seen.
+    arrived: f64,
+    /// Bytes acknowledged, where that is known beyond the last observation.
+    acknowledged: u64,
+    /// The least srtt, seconds.
+    least_rtt: Recent,
+    causes: Causes,
+}
+
+impl Carry {
+    /// A flow of which nothing is known: presumed clear.
+    pub fn new(range: TpsRange) -> Self {
+        let max = range.max().get();
+        Self {
+            range,
+            last: None,
+            waiting: Duration::ZERO,
+            state: State::Idle,
+            delivered: 0.0,
+            carried: Recent::new(CARRY_WINDOW, f64::max),
+            cap: max,
+            granted: max,
+            credit: LEAST_CREDIT,
+            outstanding: 0.0,
+            bytes_per_token: UNKNOWN_TOKEN_BYTES,
+            is_measured: false,
+            sent: 0.0,
+            arrived: 0.0,
+            acknowledged: 0,
+            least_rtt: Recent::new(MIN_RTT_WINDOW, f64::min),
+            causes: Causes::default(),
+        }
+    }
+
+    /// Tokens were handed to the kernel as so many bytes.
+    pub fn on_sent(&mut self, tokens: u32, bytes: u64) {
+        if tokens == 0 {
+            return;
+        }
+        let tokens = f64::from(tokens);
+        let each = bytes as f64 / tokens;
+        if each > 0.0 {
+            // Lengths of tokens are alike; over eight of them their average is known, and the first says more than a guess.
+            let weight = if self.is_measured { (tokens / 8.0).min(1.0) } else { 1.0 };
+            self.is_measured = true;
+            self.bytes_per_token += (each - self.bytes_per_token) * weight;
+        }
+        self.sent += tokens;
+        self.outstanding += tokens;
+    }
+
+    /// The kernel has `bytes_acked` by now (cumulative), for callers that ask it between two observations, when they are about to
+    /// send: what has arrived makes room. It judges nothing.
+    pub fn acknowledge(&mut self, bytes_acked: u64) {
+        let Some((_, seen)) = &mut self.last else { return };
+        let more = bytes_acked.saturating_sub(seen.bytes_acked.max(self.acknowledged));
+        self.acknowledged = self.acknowledged.max(bytes_acked);
+        let tokens = more as f64 / self.bytes_per_token;
+        self.outstanding = (self.outstanding - tokens).max(0.0);
+        // A flow that has just begun is allowed more with each of them.
+        self.credit = self.credit.max((self.credit + tokens).min(LEAST_CREDIT + self.arrived));
+    }
+
+    /// The rate that was decided on, which may be below [`Carry::cap`] because others need the engine more. What is no number
+    /// leaves it as it is.
+    pub fn grant(&mut self, rate: f64) {
+        if !rate.is_nan() {
+            self.granted = rate.clamp(0.0, self.range.max().get());
+        }
+    }
+
+    /// Takes in what the kernel says at `now`. So many tokens may be under way as the path needs, and `spare` more: few for a client
+    /// that has text to read, or where others can use the engine.
+    pub fn observe(&mut self, now: Duration, seen: &Evidence, spare: f64) {
+        let before = self.last.filter(|(at, before)| {
+            now >= *at && before.opened == seen.opened && seen.bytes_acked >= before.bytes_acked
+        });
+        self.last = Some((now, *seen));
+        self.acknowledged = 0;
+        let Some((at, before)) = before else {
+            self.begin(now, seen, spare);
+            return;
+        };
+        let elapsed = now - at;
+        if elapsed.is_zero() {
+            return;
+        }
+        if elapsed > LONGEST_TICK {
+            // The time passed, whatever it was; only rates across the gap mean nothing.
+            self.causes.add(self.cause(elapsed), elapsed);
+            self.begin(now, seen, spare);
+            return;
+        }
+        let acked = seen.bytes_acked - before.bytes_acked;
+        let busy = seen.busy.saturating_sub(before.busy);
+        let rwnd_limited = seen.rwnd_limited.saturating_sub(before.rwnd_limited).min(elapsed);
+        // The kernel's busy time says how long data was outstanding: without an ACK all of it was spent waiting, and with one at
+        // most what has passed since. The age of the last ACK alone would call a flow stalled that wakes up.
+        self.waiting = match (seen.is_outstanding(), acked) {
+            (false, _) => Duration::ZERO,
+            (true, 0) => self.waiting.saturating_add(busy).min(seen.last_ack_age),
+            (true, _) => busy.min(seen.last_ack_age),
+        };
+        // Whether all that may be under way was, before the kernel told what has arrived.
+        // A silence that ends is no measure of the path after it.
+        let was_limited = self.state != State::Stalled && (before.notsent > 0 || self.room() < 1.0);
+        self.outstanding = seen.queued as f64 / self.bytes_per_token;
+        self.remember_rtt(now, seen);
+        let is_limited = seen.notsent > 0 || self.is_spent();
+        let shut = seen.notsent > 0 && !seen.is_outstanding() && acked == 0;
+        let reader = shut
+            || seen.queued > 0
+                && rwnd_limited.as_secs_f64() >= READER_SHARE * elapsed.as_secs_f64();
+        self.state = if self.is_stalled(seen) {
+            State::Stalled
+        } else if reader {
+            State::Reader
+        } else if was_limited && is_limited {
+            State::Constrained
+        } else if acked > 0 || seen.queued > 0 || self.sent > 0.0 {
+            State::Clear
+        } else {
+            State::Idle
+        };
+        self.arrived += acked as f64 / self.bytes_per_token;
+        self.follow(now, acked, elapsed);
+        self.set_credit(spare);
+        self.causes.add(Cause::Reader, rwnd_limited);
+        let rest = elapsed - rwnd_limited;
+        self.causes.add(self.cause(elapsed), rest);
+        self.sent = 0.0;
+    }
+
+    /// What limits the flow.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// The most it can use, tokens/s: nothing while it is held, the range's maximum while the path is clear.
+    pub fn cap(&self) -> f64 {
+        if self.is_held() { 0.0 } else { self.cap }
+    }
+
+    /// Tokens that may be generated now without more being under way than the credit.
+    pub fn room(&self) -> f64 {
+        (self.credit - self.outstanding).max(0.0)
+    }
+
+    /// Tokens that may be under way.
+    pub fn credit(&self) -> f64 {
+        self.credit
+    }
+
+    /// Tokens written and not acknowledged.
+    pub fn outstanding(&self) -> f64 {
+        self.outstanding
+    }
+
+    /// What the path delivers while it is the bottleneck, tokens/s; `None` while it is not known to be one.
+    pub fn carried(&self) -> Option<f64> {
+        self.carried.best()
+    }
+
+    /// Bytes of a token on the wire, as measured.
+    pub fn bytes_per_token(&self) -> f64 {
+        self.bytes_per_token
+    }
+
+    /// Nothing that is generated now can be delivered.
+    pub fn is_held(&self) -> bool {
+        match self.state {
+            State::Stalled | State::Reader => self.room() < 1.0,
+            State::Clear | State::Constrained | State::Idle | State::Stale => false,
+        }
+    }
+
+    /// It has been silent for so long that its client is gone.
+    pub fn is_lost(&self) -> bool {
+        self.state == State::Stalled && self.waiting > LOST_AFTER
+    }
+
+    /// Whose time it was since the flow was first seen.
+    pub fn causes(&self) -> Causes {
+        self.causes
+    }
+
+    /// From `seen` on, with nothing to compare it with.
+    fn begin(&mut self, now: Duration, seen: &Evidence, spare: f64) {
+        self.waiting = if seen.backoff >= 1 { seen.last_ack_age } else { Duration::ZERO };
+        self.outstanding = seen.queued as f64 / self.bytes_per_token;
+        self.delivered = 0.0;
+        self.carried.forget(now);
+        self.cap = self.range.max().get();
+        self.sent = 0.0;
+        self.least_rtt.forget(now);
+        self.remember_rtt(now, seen);
+        self.state = if self.is_stalled(seen) { State::Stalled } else { State::Idle };
+        self.set_credit(spare);
+    }
+
+    fn is_stalled(&self, seen: &Evidence) -> bool {
+        let srtt = seen.srtt.unwrap_or(STALL_FLOOR);
+        let explained = srtt.saturating_add(seen.rttvar.unwrap_or_default().saturating_mul(4));
+        seen.is_outstanding()
+            && !self.waiting.is_zero()
+            && (seen.backoff >= 1 || self.waiting > explained.max(STALL_FLOOR))
+    }
+
+    fn remember_rtt(&mut self, now: Duration, seen: &Evidence) {
+        if let Some(srtt) = seen.srtt {
+            self.least_rtt.note(now, srtt.as_secs_f64());
+        }
+    }
+
+    /// Moves the cap to where the state says.
+    fn follow(&mut self, now: Duration, acked: u64, elapsed: Duration) {
+        let (min, max) = (self.range.min().get(), self.range.max().get());
+        let seconds = elapsed.as_secs_f64();
+        let delivered = acked as f64 / self.bytes_per_token / seconds;
+        self.delivered += (delivered - self.delivered) * (1.0 - (-seconds / CARRY_SMOOTHING).exp());
+        match self.state {
+            State::Constrained | State::Reader => {
+                self.carried.note(now, self.delivered);
+                let is_queued = self.last.is_some_and(|(_, seen)| seen.notsent > 0);
+                let gain = if is_queued { DRAINING } else { PROBING };
+                let target = gain * self.carried.best().unwrap_or(self.delivered);
+                let least = self.cap * (-seconds / BRAKING_SECONDS).exp();
+                let most = self.cap * (seconds / RAMP_SECONDS).exp();
+                self.cap = target.clamp(least, most).clamp(min, max);
+            }
+            // What a silence did before it was one is no measure of what comes after it.
+            State::Stalled => {}
+            State::Clear | State::Idle | State::Stale => {
+                self.cap = (self.cap * (seconds / RAMP_SECONDS).exp()).clamp(min, max);
+                if self.cap >= max {
+                    self.carried.forget(now);
+                }
+            }
+        }
+    }
+
+    fn set_credit(&mut self, spare: f64) {
+        let basis = self.cap.min(self.granted.max(self.range.min().get()));
+        let rtt = self.least_rtt.best().unwrap_or(UNKNOWN_RTT);
+        // `max` of no number and a number is the number.
+        let spare = if self.state == State::Stalled { 0.0 } else { spare.max(0.0) };
+        self.credit =
+            (basis * rtt + spare).min(LEAST_CREDIT + spare + self.arrived).max(LEAST_CREDIT);
+    }
+
+    /// All that may be under way is, and that is enough to say something of the path.
+    fn is_spent(&self) -> bool {
+        let rtt = self.least_rtt.best().unwrap_or_default().max(UNKNOWN_RTT);
+        let is_young = self.arrived < self.cap * rtt;
+        self.room() < 1.0 && self.outstanding >= BACKLOG && !is_young
+    }
+
+    /// Whom a tick's time belongs to, its reader's part aside.
+    fn cause(&self, elapsed: Duration) -> Cause {
+        match self.state {
+            State::Stalled | State::Constrained => Cause::Path,
+            State::Reader => Cause::Reader,
+            State::Clear | State::Idle | State::Stale => {
+                // Whoever took all that it was given would have taken more.
+                let given = self.granted * elapsed.as_secs_f64();
+                let is_paced = self.granted < self.range.max().get();
+                if is_paced && self.sent + 1.0 >= given { Cause::Pacer } else { Cause::Engine }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

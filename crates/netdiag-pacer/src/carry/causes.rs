@@ -1,0 +1,80 @@
+//! Whose time it was: engine, path, reader or pacer.
+//!
+//! Invariant: the four sum up to the time accounted, to the nanosecond, because each interval is handed out as it is and never
+//! computed anew.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What a stream waits for. At any moment it waits for something: if for nobody else, then for the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cause {
+    /// The engine generates no faster.
+    Engine,
+    /// The path does not carry what was generated.
+    Path,
+    /// The client's program does not take it.
+    Reader,
+    /// We let the stream have less than it could use, for others' sake.
+    Pacer,
+}
+
+/// Time by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Causes {
+    /// Waiting for the engine.
+    pub engine: Duration,
+    /// Waiting for the path.
+    pub path: Duration,
+    /// Waiting for the reader.
+    pub reader: Duration,
+    /// Kept back by the pacer.
+    pub pacer: Duration,
+}
+
+impl Cause {
+    /// The name used in JSON and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Engine => "engine",
+            Self::Path => "path",
+            Self::Reader => "reader",
+            Self::Pacer => "pacer",
+        }
+    }
+}
+
+impl Causes {
+    /// All time accounted.
+    pub fn total(&self) -> Duration {
+        self.engine + self.path + self.reader + self.pacer
+    }
+
+    /// The cause with the most time; of equal ones the first of path, reader, pacer, engine. `None` before any time has passed.
+    pub fn dominant(&self) -> Option<Cause> {
+        let mut most = (Duration::ZERO, None);
+        for (time, cause) in [
+            (self.path, Cause::Path),
+            (self.reader, Cause::Reader),
+            (self.pacer, Cause::Pacer),
+            (self.engine, Cause::Engine),
+        ] {
+            if time > most.0 {
+                most = (time, Some(cause));
+            }
+        }
+        most.1
+    }
+
+    pub(super) fn add(&mut self, cause: Cause, time: Duration) {
+        let sum = match cause {
+            Cause::Engine => &mut self.engine,
+            Cause::Path => &mut self.path,
+            Cause::Reader => &mut self.reader,
+            Cause::Pacer => &mut self.pacer,
+        };
+        *sum = sum.saturating_add(time);
+    }
+}

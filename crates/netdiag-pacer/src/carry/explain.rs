@@ -1,0 +1,56 @@
+//! What the `carry` policy recommends for a flow, and why, in the published form.
+//!
+//! Invariant: the reason begins with whose fault it is, in the words of [`super::Cause`], where it is anybody's.
+
+use std::time::Duration;
+
+use netdiag_telemetry::{Scope, Source};
+
+use super::Carry;
+use crate::hint::{Hint, State};
+
+impl Carry {
+    /// The recommendation for `scope`, from evidence that is `age` old. Judgements of health are for others to add.
+    pub fn hint(&self, scope: &Scope, age: Duration, source: Option<Source>) -> Hint {
+        if self.last.is_none() {
+            return Hint::unknown(self.range, scope, "nothing observed yet");
+        }
+        let rate = |tps: f64| {
+            let (min, max) = (self.range.min().get(), self.range.max().get());
+            let share = if max > min { (tps - min) / (max - min) } else { 1.0 };
+            self.range.at(share)
+        };
+        let current_tps = rate(self.cap().min(self.granted));
+        Hint {
+            current_tps,
+            sleep_seconds: current_tps.seconds_per_token(),
+            target_tps: rate(self.cap()),
+            state: self.state,
+            reason: self.reason(),
+            hold: self.is_held(),
+            age_seconds: age.as_secs_f64(),
+            source,
+            ..Hint::unknown(self.range, scope, String::new())
+        }
+    }
+
+    fn reason(&self) -> String {
+        let outstanding = self.outstanding;
+        match self.state {
+            State::Stalled => {
+                let waiting = self.waiting.as_secs_f64();
+                format!("path: {outstanding:.0} tokens are out and no ACK for {waiting:.1} s")
+            }
+            State::Reader => format!("reader: receive window full, {outstanding:.0} tokens wait"),
+            State::Constrained => match self.carried() {
+                Some(carried) => format!("path: unsent data waits, carry {carried:.1} tok/s"),
+                None => "path: unsent data waits".to_owned(),
+            },
+            State::Idle => "nothing is under way".to_owned(),
+            State::Clear | State::Stale if self.granted < self.cap => {
+                format!("pacer: {:.1} tok/s are this stream's share", self.granted)
+            }
+            State::Clear | State::Stale => "the path carries what is sent".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What each stream of one engine gets until the next tick: the least for those whose clients have most to read.
+//!
+//! Every stream is given what keeps its client some seconds of text ahead, and no more. A token ahead of its reader is worth
+//! nothing now, and nothing ever if the reader leaves; but it is what carries the reader over the next silence of the path. So
+//! how far ahead is asked for stream by stream: the more, the less its path can be relied upon.
+//!
+//! ```text
+//! lead  = unread tokens / reading rate                                                        seconds
+//! want  = min(cap, reading · (1 + (ahead − lead) / 1 s))     0 if held                         tokens/s
+//! start = lead: streams with a longer lead join in later, so that leads even out
+//! ```
+//!
+//! A feedback loop with one integrator (the lead) and a time constant of a second: it cannot oscillate while a tick and a round
+//! trip are shorter than that.
+//!
+//! Invariants: those of [`allocate`]; a stream that is held, or whose credit is spent, gets nothing.
+
+use netdiag_telemetry::Tps;
+
+use crate::allocator::{Claim, allocate};
+
+/// How quickly a lead is brought to where it should be. Longer than a tick and a round trip, shorter than a lead.
+const SECONDS: f64 = 1.0;
+
+/// Leads beyond this are as long as any, seconds: nobody is an hour of text ahead. With far larger numbers rates would drown in
+/// rounding.
+const LONGEST: f64 = 3600.0;
+
+/// One stream's need.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Need {
+    /// The most it can use, tokens/s; 0 while it is held.
+    pub cap: f64,
+    /// Its client's reading rate.
+    pub reading: Tps,
+    /// Seconds until its client runs dry.
+    pub lead: f64,
+    /// Seconds that it should be at.
+    pub ahead: f64,
+}
+
+/// The rate of each stream of an engine that generates `capacity` with all seats taken, tokens/s, in their order. What is no
+/// number in a need counts as 0.
+pub fn share(capacity: Tps, needs: &[Need]) -> Vec<f64> {
+    let claims: Vec<Claim> = needs.iter().map(claim).collect();
+    allocate(capacity, &claims)
+}
+
+fn claim(need: &Need) -> Claim {
+    let seconds = |value: f64| if value.is_finite() { value.clamp(0.0, LONGEST) } else { 0.0 };
+    let (lead, ahead) = (seconds(need.lead), seconds(need.ahead));
+    let reading = need.reading.get();
+    let want = reading * (1.0 + (ahead - lead) / SECONDS);
+    // `max` and `min` of no number and a number are the number.
+    let cap = want.min(need.cap.max(0.0)).max(0.0);
+    let claim = Claim::try_new(cap, reading).and_then(|claim| claim.starting_at(lead / SECONDS));
+    debug_assert!(claim.is_ok(), "{claim:?}");
+    claim.unwrap_or_else(|_| Claim::nothing())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tps(n: f64) -> Tps {
+        Tps::try_new(n).expect("valid")
+    }
+
+    fn need(cap: f64, lead: f64, ahead: f64) -> Need {
+        Need { cap, reading: tps(10.0), lead, ahead }
+    }
+
+    #[test]
+    fn who_runs_dry_comes_first_and_who_is_far_ahead_waits() {
+        let check = |capacity: f64, ahead: f64, needs: &[(f64, f64)], expected: &[f64]| {
+            let needs: Vec<Need> =
+                needs.iter().map(|&(cap, lead)| need(cap, lead, ahead)).collect();
+            let shares = share(tps(capacity), &needs);
+            for (share, expected) in shares.iter().zip(expected) {
+                assert!((share - expected).abs() < 1e-9, "{shares:?}");
+            }
+        };
+        // At its lead a stream gets what its client reads; below it more, beyond it less.
+        check(
+            1000.0,
+            2.0,
+            &[(80.0, 2.0), (80.0, 1.0), (80.0, 2.5), (80.0, 9.0)],
+            &[10.0, 20.0, 5.0, 0.0],
+        );
+        // The link's cap holds, and who is held gets nothing.
+        check(1000.0, 8.0, &[(80.0, 0.0), (7.0, 0.0), (0.0, 0.0)], &[80.0, 7.0, 0.0]);
+        // Too little for all: leads even out.
+        check(20.0, 8.0, &[(80.0, 0.0), (80.0, 2.0)], &[20.0, 0.0]);
+        check(40.0, 8.0, &[(80.0, 0.0), (80.0, 2.0)], &[30.0, 10.0]);
+    }
+
+    #[test]
+    fn leads_settle_without_swinging() {
+        let (mut leads, mut before) = ([0.0, 3.0, 12.0], [0.0; 3]);
+        for tick in 0..1000 {
+            let needs: Vec<Need> = leads.iter().map(|&lead| need(80.0, lead, 5.0)).collect();
+            let shares = share(tps(60.0), &needs);
+            for ((lead, share), before) in leads.iter_mut().zip(shares).zip(&mut before) {
+                assert!(tick < 100 || (share - *before).abs() < 0.5, "{share} after {before}");
+                *before = share;
+                *lead = f64::max(0.0, *lead + (share / 10.0 - 1.0) * 0.1);
+            }
+        }
+        assert!(leads.iter().all(|lead| (lead - 5.0).abs() < 1e-6), "{leads:?}");
+        assert!(before.iter().all(|share| (share - 10.0).abs() < 1e-6), "{before:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_needs_are_met_within_caps_and_capacity(
+            needs in prop::collection::vec((any::<f64>(), 0.1..100.0, any::<f64>()), 0..40),
+            capacity in 0.1..1e4,
+            ahead: f64,
+        ) {
+            let needs: Vec<Need> = needs
+                .into_iter()
+                .map(|(cap, reading, lead)| Need { cap, reading: tps(reading), lead, ahead })
+                .collect();
+            let shares = share(tps(capacity), &needs);
+            prop_assert!(shares.iter().sum::<f64>() <= capacity * (1.0 + 1e-9));
+            for (share, need) in shares.iter().zip(&needs) {
+                prop_assert!(*share >= 0.0 && (*share <= need.cap.max(0.0)), "{share} for {need:?}");
+            }
+        }
+    }
+}
