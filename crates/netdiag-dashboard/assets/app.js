@@ -5,7 +5,7 @@
 
 import { forgetColours } from "./colours.js";
 import { csv } from "./csv.js";
-import { byId, save, setAttribute, setText } from "./dom.js";
+import { byId, save, setText } from "./dom.js";
 import { makeExperiment } from "./experiment.js";
 import { openFeed } from "./feed.js";
 import { clock } from "./format.js";
@@ -33,7 +33,7 @@ const views = { overview: panel, streams, experiment, machine };
 
 function route() {
   const wanted = location.hash.replace(/^#\//, "");
-  const current = wanted in views ? wanted : "overview";
+  const current = Object.hasOwn(views, wanted) ? wanted : "overview";
   for (const [name, view] of Object.entries(views)) {
     byId(`view-${name}`).hidden = name !== current;
     const link = document.querySelector(`#nav [data-view="${name}"]`);
@@ -140,12 +140,11 @@ const rangeOf = (text) => RANGES.find((range) => String(range) === text) ?? RANG
 let version = null;
 
 function connect() {
-  openFeed({
+  openFeed(rows, {
     onHello(hello) {
       // After an update of the server this page is the old one.
       if (version !== null && version !== hello.version) location.reload();
       version = hello.version;
-      rows.clear();
       experiment.forget();
       overview.setHello(hello);
       streams.setAvailable(hello.has_streams);
@@ -153,7 +152,6 @@ function connect() {
       if (hello.mode === "experiment" && location.hash === "") location.replace("#/experiment");
     },
     onRows(batch) {
-      rows.append(batch);
       if (batch.t.length > 0) overview.setNewest({ t: batch.t.at(-1), flows: batch.flows.at(-1), stalled: batch.stalled.at(-1) });
       panel.arrived();
     },
@@ -167,9 +165,15 @@ function connect() {
       // Two frames: in the first the charts are drawn.
       requestAnimationFrame(() => requestAnimationFrame(() => (root.dataset.ready = "true")));
     },
-    onExperiment: experiment.start,
+    onExperiment(told) {
+      experiment.start(told);
+      overview.setExperiment(told);
+    },
     onArm: experiment.ticks,
-    onStatus: overview.setStatus,
+    onStatus(status) {
+      overview.setStatus(status);
+      experiment.setConnection(status.connection);
+    },
   });
 }
 

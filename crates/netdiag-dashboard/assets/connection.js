@@ -2,13 +2,15 @@
 // is gone, or the server has nothing new to tell. Each has its word here, and neither ever looks like a healthy link.
 //
 // Invariant: pure. Times are seconds of any steady clock, given by the caller; `status` never says `live` for data older than the
-// server allows.
+// server allows, and nothing is claimed of the link (`lightOf`, `stateOf`) unless it does.
 
 // What a `now` may take to arrive before its data counts as old without the server saying so.
 const GRACE_SECONDS = 1;
 // The server tells something every few seconds, so a connection silent for this long is dead, though it may look open.
 const SILENT_SECONDS = 20;
 const LONGEST_WAIT = 15;
+// A browser opens only six connections to a server, so a tab that nobody has seen for this long leaves its own to the others.
+const HIDDEN_SECONDS = 60;
 
 export const START = {
   phase: "connecting", attempt: 0, retryAt: null, heardAt: null, staleAfter: 2, age: null, toldAt: null, toldStale: false,
@@ -17,7 +19,9 @@ export const START = {
 export function step(state, event, at) {
   switch (event.kind) {
     case "opening":
-      return { ...state, retryAt: null, heardAt: at };
+      return { ...state, phase: state.phase === "resting" ? "connecting" : state.phase, retryAt: null, heardAt: at };
+    case "resting":
+      return { ...state, phase: "resting", retryAt: null, heardAt: null };
     case "hello":
       return { ...state, staleAfter: event.staleAfter ?? state.staleAfter, heardAt: at };
     case "now":
@@ -39,12 +43,38 @@ export function status(state, at) {
   const age = state.age === null ? null : state.age + (at - state.toldAt);
   const old = state.toldStale || (age !== null && age > state.staleAfter + GRACE_SECONDS);
   return {
-    connection: state.phase === "live" && old ? "stale" : state.phase,
+    connection: state.phase === "live" && old ? "stale" : state.phase === "resting" ? "connecting" : state.phase,
     age,
     retryIn: state.retryAt === null ? null : Math.max(0, state.retryAt - at),
   };
 }
 
 export function isSilent(state, at) {
-  return state.phase !== "lost" && state.heardAt !== null && at - state.heardAt > Math.max(SILENT_SECONDS, 3 * state.staleAfter);
+  return state.heardAt !== null && at - state.heardAt > Math.max(SILENT_SECONDS, 3 * state.staleAfter);
+}
+
+// What the one who holds the connection is to do: `rest`, `fail`, `open`, or nothing (null). `open` says whether it is open, and
+// `hiddenSince` since when nobody can see the page, null while somebody can.
+export function due(state, at, { open, hiddenSince }) {
+  if (hiddenSince !== null && at - hiddenSince >= HIDDEN_SECONDS) return state.phase === "resting" ? null : "rest";
+  if (open) return isSilent(state, at) ? "fail" : null;
+  return state.phase === "resting" || at >= state.retryAt ? "open" : null;
+}
+
+// The anomaly light: `true` and `false` are claims about the link as it is now.
+export function lightOf(connection, anomaly) {
+  return connection === "live" && anomaly !== null && anomaly !== undefined ? String(Boolean(anomaly)) : "unknown";
+}
+
+// The state that is shown for a hint's; of old data it is known only that it is old.
+export function stateOf(connection, hint) {
+  if (!hint) return "idle";
+  return connection === "live" ? hint.state : "stale";
+}
+
+// Which banner is shown, if any. An experiment that is over measures nothing any more, which is no news.
+export function bannerOf(connection, { hold = false, over = false }) {
+  if (connection === "lost") return "lost";
+  if (over) return null;
+  return connection === "stale" ? "stale" : hold ? "hold" : null;
 }

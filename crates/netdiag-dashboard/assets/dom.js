@@ -1,5 +1,9 @@
 // The few helpers that every view uses. Writing only what has changed keeps a page that updates twice a second from laying itself
 // out twice a second.
+//
+// Invariant: no helper keeps anything between two calls, and a request ends in an answer or an error, never in a wait without end.
+
+const ANSWER_MS = 15_000;
 
 export const byId = (id) => document.getElementById(id);
 
@@ -39,4 +43,23 @@ export function save(blob, name) {
   link.click();
   // The browser has taken hold of the blob once the click's task is over, at the latest after a minute.
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+// The JSON that the server answers, or an error with its own words. `rest` is waited for before the text is read into values, which
+// takes a while where there is much of it.
+export async function ask(path, rest = () => {}) {
+  const response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS) });
+  const text = await response.text();
+  await rest();
+  if (response.ok) return JSON.parse(text);
+  throw new Error(errorIn(text) ?? `HTTP ${response.status}`);
+}
+
+// What a proxy answers in the server's place may be no JSON.
+function errorIn(text) {
+  try {
+    return JSON.parse(text).error?.message;
+  } catch {
+    return undefined;
+  }
 }

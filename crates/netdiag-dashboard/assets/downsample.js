@@ -46,14 +46,15 @@ function pushExtremes(out, values, start, end) {
   else out.push(values[most], values[least]);
 }
 
-// The spans of time in which `flags` is above zero, as [from, to]. Each reaches to the row after it: a flag holds until the next.
+// The spans of time in which `flags` is above zero, as [from, to]. Each reaches to the row after it, since a flag holds until the
+// next, but not into time that nobody measured.
 export function spans(times, flags) {
   const found = [];
   let from = null;
   times.forEach((time, index) => {
     if (flags[index] > 0) from ??= time;
     else if (from !== null) {
-      found.push([from, time]);
+      found.push([from, flags[index] === null ? times[index - 1] : time]);
       from = null;
     }
   });

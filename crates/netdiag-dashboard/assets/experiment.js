@@ -5,6 +5,7 @@
 
 import { makeChart } from "./chart.js";
 import uPlot from "./uplot.js";
+import { lightOf } from "./connection.js";
 import { byId, icon, make, setAttribute, setIcon, setText } from "./dom.js";
 import { downsample } from "./downsample.js";
 import { atAxis, count, duration, fixed, milliseconds } from "./format.js";
@@ -27,6 +28,7 @@ const CHARTS = [
 export function makeExperiment() {
   let experiment = null;
   let told = false;
+  let connection = "connecting";
   let arms = [];
   let cards = [];
   let charts = [];
@@ -123,7 +125,7 @@ export function makeExperiment() {
     const newest = (column) => arm[column].at(-1) ?? null;
     setText(card.rate, tps(newest("current_tps")));
     for (const fact of card.facts) setText(fact.out, fact.format(newest(fact.column)));
-    const on = newest("anomaly") === null ? "unknown" : String(newest("anomaly") > 0);
+    const on = lightOf(connection, newest("anomaly"));
     setAttribute(card.light, "data-on", on);
     setIcon(card.light, { true: "alert", false: "ok", unknown: "unknown" }[on]);
     setText(card.light.lastChild, t(`light.${on}`));
@@ -153,7 +155,6 @@ export function makeExperiment() {
 
   return {
     start,
-    running: () => experiment?.running ?? false,
     // The server tells all of it again after each connect, unless it is another server that has none.
     forget() {
       arms = arms.map(emptyArm);
@@ -162,6 +163,11 @@ export function makeExperiment() {
     historyIsComplete() {
       if (!told) experiment = null;
       show();
+    },
+    setConnection(value) {
+      if (value === connection) return;
+      connection = value;
+      if (shown) show();
     },
     ticks(batch) {
       if (!arms[batch.arm]) return;

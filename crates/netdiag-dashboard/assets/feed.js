@@ -1,15 +1,19 @@
 // The one EventSource: hands on what the server tells, and opens it again when it is gone, with growing patience. The browser's own
 // way of reconnecting gives up for good on an answer like 503, so it is not relied on.
 //
-// Invariant: at most one EventSource is open, and every way in which it can end leads to another try or to the login page.
+// Invariant: at most one EventSource is open, and every way in which it can end leads to another try or to the login page. The rows
+// held are those of one server since its `hello`, never a mixture.
 
-import { START, isSilent, status, step } from "./connection.js";
+import { START, due, status, step } from "./connection.js";
+
+const SESSION_MS = 15_000;
 
 const now = () => performance.now() / 1000;
 
-export function openFeed({ onHello, onRows, onNow, onLive, onExperiment, onArm, onStatus }) {
+export function openFeed(rows, { onHello, onRows, onNow, onLive, onExperiment, onArm, onStatus }) {
   let state = START;
   let source = null;
+  let hiddenSince = document.hidden ? now() : null;
 
   const on = (event) => {
     state = step(state, event, now());
@@ -25,13 +29,15 @@ export function openFeed({ onHello, onRows, onNow, onLive, onExperiment, onArm, 
         if (source === mine) handle(JSON.parse(event.data));
       });
     listen("hello", (hello) => {
+      rows.clear();
       onHello(hello);
       on({ kind: "hello", staleAfter: hello.stale_after_seconds });
     });
-    listen("rows", (rows) => {
+    listen("rows", (batch) => {
       performance.clearMarks("netdiag:arrived");
       performance.mark("netdiag:arrived");
-      onRows(rows);
+      rows.append(batch);
+      onRows(batch);
       on({ kind: "heard" });
     });
     listen("experiment", onExperiment);
@@ -50,12 +56,16 @@ export function openFeed({ onHello, onRows, onNow, onLive, onExperiment, onArm, 
     mine.onerror = fail;
   }
 
-  async function fail() {
+  function close() {
     source?.close();
     source = null;
+  }
+
+  async function fail() {
+    close();
     on({ kind: "failed" });
     try {
-      const answer = await fetch("api/session", { cache: "no-store" });
+      const answer = await fetch("api/session", { cache: "no-store", signal: AbortSignal.timeout(SESSION_MS) });
       if (answer.status === 401) location.reload();
     } catch {
       // No server there: the next try will tell.
@@ -64,11 +74,19 @@ export function openFeed({ onHello, onRows, onNow, onLive, onExperiment, onArm, 
 
   function tick() {
     const at = now();
-    if (source && isSilent(state, at)) fail();
-    else if (!source && at >= state.retryAt) open();
-    else onStatus(status(state, at));
+    const next = due(state, at, { open: source !== null, hiddenSince });
+    if (next === "open") open();
+    else if (next === "fail") fail();
+    else if (next === "rest") {
+      close();
+      on({ kind: "resting" });
+    } else onStatus(status(state, at));
   }
 
+  document.addEventListener("visibilitychange", () => {
+    hiddenSince = document.hidden ? now() : null;
+    tick();
+  });
   open();
   setInterval(tick, 500);
 }

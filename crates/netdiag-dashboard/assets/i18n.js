@@ -1,7 +1,7 @@
 // The language in use and its messages. Text in index.html is found by its key, so that switching needs no reload and no element is
 // made anew.
 //
-// Invariant: an unknown key fails loudly, and the language is always one of LANGUAGES.
+// Invariant: an unknown key fails loudly, an unknown word of the server is shown as it is, and the language is always one of LANGUAGES.
 
 import { MESSAGES } from "./messages.js";
 
@@ -44,3 +44,6 @@ export function speak(wanted) {
 
 // The message in the language in use.
 export const t = (key, values) => message(current, key, values);
+
+// A word of the server's, translated if it is one of those in a group of messages. A server of another version may have more.
+export const word = (group, raw) => (MESSAGES[`${group}.${raw}`] ? t(`${group}.${raw}`) : String(raw));

@@ -3,8 +3,8 @@
 //
 // Invariant: one check at a time; a failed one says so and leaves the last answer in place.
 
-import { byId, icon, make, setText } from "./dom.js";
-import { t } from "./i18n.js";
+import { ask, byId, icon, make, setText } from "./dom.js";
+import { t, word } from "./i18n.js";
 
 const ICONS = { ok: "ok", warn: "alert", fail: "lost" };
 
@@ -20,10 +20,7 @@ export function makeMachine() {
     checking = true;
     show();
     try {
-      const response = await fetch("api/machine", { cache: "no-store" });
-      const body = await response.json();
-      if (!response.ok) throw new Error(body.error?.message ?? `HTTP ${response.status}`);
-      report = body;
+      report = await ask("api/machine");
       error = null;
     } catch (failure) {
       error = failure.message;
@@ -70,7 +67,7 @@ export function makeMachine() {
 
 function makeCheck({ name, status, detail, remedy }) {
   const item = make("li", { data: { status } },
-    make("span", { className: "status" }, icon(ICONS[status]), t(`check.${status}`)),
+    make("span", { className: "status" }, icon(ICONS[status] ?? "unknown"), word("check", status)),
     make("h2", { textContent: name, lang: "en" }),
     make("p", { textContent: detail, lang: "en" }),
   );

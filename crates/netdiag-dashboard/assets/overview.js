@@ -3,24 +3,26 @@
 //
 // Invariant: the light is on or off only for fresh data; otherwise it is unknown, whatever the last hint said.
 
+import { bannerOf, lightOf, stateOf } from "./connection.js";
 import { byId, setAttribute, setIcon, setText } from "./dom.js";
 import { clock, count, duration, fixed } from "./format.js";
-import { t } from "./i18n.js";
+import { t, word } from "./i18n.js";
 import { SEVERITY } from "./rows.js";
 
 const CONNECTION_ICONS = { connecting: "wait", live: "ok", lost: "lost", stale: "stale" };
+const EMPTY = ["up", "csv", "hints", "experiment"];
 const LIGHT_ICONS = { true: "alert", false: "ok", unknown: "unknown" };
 
 export function makeOverview() {
   let hello = null;
   let hint = null;
+  let experiment = null;
   let newest = null;
   let status = { connection: "connecting", age: null, retryIn: null };
   let said = { light: "unknown", connection: "connecting" };
 
   function show() {
-    const fresh = status.connection === "live";
-    const light = fresh && hint && newest ? String(Boolean(hint.anomaly)) : "unknown";
+    const light = lightOf(status.connection, newest && hint?.anomaly);
     showLight(light);
     showConnection();
     showHint();
@@ -49,7 +51,7 @@ export function makeOverview() {
   }
 
   function showHint() {
-    const state = SEVERITY.includes(hint?.state) ? hint.state : "idle";
+    const state = stateOf(status.connection, hint);
     setText(byId("current-tps"), fixed(hint?.current_tps, 1));
     setText(byId("mini-tps"), fixed(hint?.current_tps, 1));
     setText(byId("target-tps"), fixed(hint?.target_tps, 1));
@@ -60,9 +62,10 @@ export function makeOverview() {
     byId("gauge-target").style.left = percent(hint?.target_tps / hint?.max_tps);
     byId("health-fill").style.width = percent(hint?.health);
     setAttribute(byId("state"), "data-state", state);
-    setIcon(byId("state"), state);
-    setText(byId("state-word"), hint ? t(`state.${state}`) : "–");
-    setText(byId("state-means"), hint ? t(`means.${state}`) : "");
+    const known = SEVERITY.includes(state);
+    setIcon(byId("state"), known ? state : "unknown");
+    setText(byId("state-word"), hint ? word("state", state) : "–");
+    setText(byId("state-means"), hint && known ? t(`means.${state}`) : "");
     setText(byId("reason"), hint?.reason ?? "");
     byId("hold").hidden = !hint?.hold;
     setText(byId("flows"), count(newest?.flows));
@@ -71,7 +74,7 @@ export function makeOverview() {
   }
 
   function showBanner() {
-    const kind = status.connection === "lost" || status.connection === "stale" ? status.connection : hint?.hold ? "hold" : null;
+    const kind = bannerOf(status.connection, { hold: hint?.hold, over: hello?.mode === "experiment" && experiment?.running === false });
     byId("banner").hidden = kind === null;
     if (kind === null) return;
     setAttribute(byId("banner"), "data-kind", kind);
@@ -96,7 +99,7 @@ export function makeOverview() {
     for (const id of ["tools", "charts"]) byId(id).hidden = empty;
     if (!empty) return;
     setText(byId("empty-title"), t("empty.title"));
-    setText(byId("empty-text"), t(`empty.${hello.mode}`, { telemetry: hello.telemetry }));
+    setText(byId("empty-text"), EMPTY.includes(hello.mode) ? t(`empty.${hello.mode}`, { telemetry: hello.telemetry }) : "");
   }
 
   // Changes only: a screen reader that is told every tick is soon switched off.
@@ -113,6 +116,11 @@ export function makeOverview() {
       hello = value;
       newest = null;
       hint = null;
+      experiment = null;
+    },
+    setExperiment(value) {
+      experiment = value;
+      show();
     },
     setHint(value) {
       hint = value;

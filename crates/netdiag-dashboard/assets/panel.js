@@ -8,6 +8,7 @@ import { byId, make, setAttribute, setText } from "./dom.js";
 import { downsample, spans } from "./downsample.js";
 import { atAxis, atAxisScaled, bits, clock, count, fixed, milliseconds } from "./format.js";
 import { t } from "./i18n.js";
+import { newestOf } from "./rows.js";
 import { fromZero, logarithmic } from "./scales.js";
 import * as views from "./view.js";
 
@@ -90,7 +91,7 @@ export function makePanel(rows, { onViewChange }) {
     const columns = rows.slice(from, to, { names: ["t", ...NAMES], margin: 1 });
     const [times, ...values] = downsample(columns, NAMES, { from, to, buckets });
     const data = Object.fromEntries(NAMES.map((name, index) => [name, values[index]]));
-    const newest = Object.fromEntries(NAMES.map((name) => [name, columns[name].at(-1) ?? null]));
+    const newest = newestOf(columns, NAMES, to);
     const shaded = spans(times, data.anomaly);
     charts.forEach((chart, index) => {
       const logarithmically = all[index].key === "rtt" && log;

@@ -60,11 +60,14 @@ export class Rows {
   // The rows from `from` to `to`, and one more at each end if asked for, so that lines run to the edge of a chart.
   slice(from, to, { names = COLUMNS, margin = 0 } = {}) {
     const out = empty(names);
+    const below = (bound, time) => this.#tiers().reduce((sum, tier) => sum + bound(tier.t, time), 0);
+    // Places in all tiers together, so that the margin is taken once and not from each.
+    let start = Math.max(0, below(lowerBound, from) - margin);
+    let end = below(upperBound, to) + margin;
     for (const tier of this.#tiers()) {
-      const start = Math.max(0, lowerBound(tier.t, from) - margin);
-      const end = Math.min(tier.t.length, upperBound(tier.t, to) + margin);
-      if (start >= end) continue;
-      for (const name of names) out[name] = out[name].concat(tier[name].slice(start, end));
+      for (const name of names) out[name] = out[name].concat(tier[name].slice(Math.max(0, start), Math.max(0, end)));
+      start -= tier.t.length;
+      end -= tier.t.length;
     }
     return out;
   }
@@ -153,6 +156,12 @@ export function lowerBound(times, time) {
     else high = middle;
   }
   return low;
+}
+
+// The values of the last row that is not after `to`: rows may be there that are not shown.
+export function newestOf(columns, names, to) {
+  const row = upperBound(columns.t, to) - 1;
+  return Object.fromEntries(names.map((name) => [name, columns[name][row] ?? null]));
 }
 
 function upperBound(times, time) {

@@ -5,9 +5,9 @@
 // Invariant: the server is asked only while this view is on screen, one request at a time, and the rows don't change order under a
 // hand that scrolls.
 
-import { byId, make, setAttribute, setText } from "./dom.js";
+import { ask, byId, make, setAttribute, setText } from "./dom.js";
 import { bits, bytes, count, fixed, microseconds, waiting } from "./format.js";
-import { language, t } from "./i18n.js";
+import { language, t, word } from "./i18n.js";
 import { STALLED_FIRST, TABLE_COLUMNS, filtered, pressed, rowsInSight, sorted } from "./table.js";
 
 // As in the style sheet.
@@ -22,8 +22,8 @@ const SCROLL_REST_MS = 400;
 const CELLS = {
   peer: (flow) => flow.peer,
   local: (flow) => flow.local,
-  state: (flow) => t(`state.${flow.state}`),
-  cause: (flow) => (flow.cause ? t(`cause.${flow.cause}`) : "–"),
+  state: (flow) => word("state", flow.state),
+  cause: (flow) => (flow.cause ? word("cause", flow.cause) : "–"),
   p95_rtt_us: (flow) => microseconds(flow.p95_rtt_us),
   srtt_us: (flow) => microseconds(flow.srtt_us),
   retrans_count: (flow) => count(flow.retrans_count),
@@ -76,25 +76,20 @@ export function makeStreams() {
     arrange();
   });
 
-  async function ask() {
+  async function look() {
     clearTimeout(timer);
     if (!shown || !available || document.hidden || asking) return;
     asking = true;
     try {
       await handRests();
-      const response = await fetch("api/streams", { cache: "no-store" });
-      const text = await response.text();
-      await handRests();
-      const told = JSON.parse(text);
-      if (!response.ok) throw new Error(told.error?.message ?? `HTTP ${response.status}`);
-      answer = told;
+      answer = await ask("api/streams", handRests);
       error = null;
     } catch (failure) {
       error = failure.message;
     }
     asking = false;
     const many = (answer?.streams.length ?? 0) > MANY;
-    timer = setTimeout(ask, 1000 * (many ? ASK_SECONDS_MANY : ASK_SECONDS));
+    timer = setTimeout(look, 1000 * (many ? ASK_SECONDS_MANY : ASK_SECONDS));
     arrange();
   }
 
@@ -205,18 +200,18 @@ export function makeStreams() {
     });
   }
 
-  document.addEventListener("visibilitychange", ask);
+  document.addEventListener("visibilitychange", look);
 
   return {
     setAvailable(has) {
       available = has;
       arrange();
-      ask();
+      look();
     },
     show(visible) {
       shown = visible;
       if (visible) request();
-      ask();
+      look();
     },
     translate() {
       for (const { key, button } of heads) setText(button, t(`column.${key}`));

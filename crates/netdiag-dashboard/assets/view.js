@@ -19,7 +19,6 @@ export const isLive = (view) => view.pausedAt === null && view.zoom === null;
 export const withRange = (view, range) => ({ ...view, range, zoom: null });
 export const paused = (view, newest) => ({ ...view, pausedAt: newest });
 export const resumed = (view) => ({ ...view, pausedAt: null, zoom: null });
-export const unzoomed = (view) => ({ ...view, zoom: null });
 
 export function zoomed(view, from, to) {
   const [low, high] = from < to ? [from, to] : [to, from];

@@ -5,6 +5,7 @@
 // Invariant: whatever the page writes to the console, and every request that fails, is a complaint, unless a check expects it.
 
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
 
 import { chromium } from "playwright-core";
@@ -66,3 +67,19 @@ export const shown = (page) =>
       connection: byId("connection").dataset.connection,
     };
   });
+
+/** What axe-core finds on the page as it is now. */
+export async function violations(page) {
+  const axe = await readFile(new URL("../../node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
+  if (!(await page.evaluate(() => "axe" in window))) await page.evaluate(axe);
+  const found = await page.evaluate(() => window.axe.run());
+  return found.violations.map(({ id, nodes }) => `${id}: ${nodes[0].html}`);
+}
+
+/** The file that a button saves. */
+export async function saved(page, button) {
+  const [download] = await Promise.all([page.waitForEvent("download"), page.click(button)]);
+  const chunks = [];
+  for await (const chunk of await download.createReadStream()) chunks.push(chunk);
+  return Buffer.concat(chunks);
+}

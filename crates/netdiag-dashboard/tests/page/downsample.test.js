@@ -80,6 +80,17 @@ test("a window without width does not divide by it", () => {
   assert.deepEqual(downsample({ t: [5, 5, 5], x: [1, 2, 3] }, ["x"], { from: 5, to: 5, buckets: 1 })[1], [1, 2, 3]);
 });
 
+test("a pause of a few seconds is a gap at two rows a second, an interval that failed once is none", () => {
+  const pause = (seconds) => [...steady(0, 20, 0.5), ...steady(9.5 + seconds, 20, 0.5)];
+  assert.ok(isGap(pause(5), 20));
+  assert.ok(isGap(pause(25), 20));
+  assert.ok(!isGap(pause(2.5), 20));
+});
+
+test("a span ends where measuring does", () => {
+  assert.deepEqual(spans([0, 1, 30, 60, 61], [1, 1, null, 1, 0]), [[0, 1], [60, 61]]);
+});
+
 test("spans join what is flagged, each until the next row", () => {
   assert.deepEqual(spans([0, 1, 2, 3, 4, 5], [0, 1, 1, 0, null, 1]), [[1, 3], [5, 5]]);
   assert.deepEqual(spans([], []), []);

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { COLUMNS, Rows, lowerBound, thin } from "../../assets/rows.js";
+import { COLUMNS, Rows, lowerBound, newestOf, thin } from "../../assets/rows.js";
 
 const START = 1_700_000_000;
 
@@ -43,13 +43,24 @@ test("a day at 2 Hz is bounded, ascends, and keeps a spike of one sample and a s
   assert.equal(rows.oldest, START);
 });
 
-test("a month stays within what a week takes", () => {
+test("a month stays within what a week takes, the last day in buckets of 10 s, and each with its extremes", () => {
   const rows = new Rows();
+  const end = START + 31 * 86_400;
+  const spikes = { 901: end - 5 * 86_400, 902: end - 12 * 3600, 903: end - 600 };
+  const value = (time) => Number(Object.keys(spikes).find((spike) => spikes[spike] === time) ?? 20);
   for (let day = 0; day < 31; day++) {
-    rows.append(batch(Array.from({ length: 8640 }, (_, index) => START + day * 86_400 + index * 10)));
+    const times = Array.from({ length: 17_280 }, (_, index) => START + day * 86_400 + index * 5);
+    rows.append(batch(times, { rtt_p95: times.map(value), health: times.map((time) => -value(time)) }));
   }
   assert.ok(rows.length < 40_000, `${rows.length} rows`);
   assert.ok(rows.newest - rows.oldest > 6 * 86_400);
+  const day = rows.slice(end - 23 * 3600, end - 2 * 3600).t;
+  assert.ok(day.length >= 21 * 360, `${day.length} rows in 21 hours`);
+  const all = rows.slice(-Infinity, Infinity);
+  for (const [spike, width] of [[901, 120], [902, 10], [903, 0]]) {
+    assert.ok(Math.abs(all.t[all.rtt_p95.indexOf(spike)] - spikes[spike]) <= width, `${spike}`);
+    assert.ok(Math.abs(all.t[all.health.indexOf(-spike)] - spikes[spike]) <= width, `-${spike}`);
+  }
 });
 
 test("rows that are older than the newest are left out, and clear() leaves nothing", () => {
@@ -75,6 +86,33 @@ test("a margin takes one more row at each end", () => {
   rows.append(batch(every(1, 10)));
   const { t } = rows.slice(START + 3, START + 5, { names: ["t"], margin: 1 });
   assert.deepEqual(t, [2, 3, 4, 5, 6].map((second) => START + second));
+});
+
+test("a margin is taken once, not from each tier", () => {
+  const rows = new Rows();
+  for (let hour = 0; hour < 30; hour++) rows.append(batch(every(1, 3600).map((time) => time + hour * 3600)));
+  const all = rows.slice(-Infinity, Infinity).t;
+  const check = (from, to) => {
+    const start = lowerBound(all, from);
+    const end = all.findLastIndex((time) => time <= to) + 1;
+    assert.deepEqual(rows.slice(from, to, { names: ["t"], margin: 1 }).t, all.slice(Math.max(0, start - 1), end + 1));
+  };
+  const at = (hour) => START + hour * 3600;
+  for (const [from, to] of [[at(0.5), at(1)], [at(10), at(12)], [at(29.5), at(29.6)], [at(2), at(29.5)], [at(-2), at(-1)], [at(99), at(100)]]) check(from, to);
+  // From one tier into the next.
+  for (let index = 1; index < all.length; index += 97) check(all[index], all[Math.min(all.length - 1, index + 50)]);
+});
+
+test("the newest values shown are those of the last row in the window", () => {
+  const columns = { t: [1, 2, 2, 3], x: [10, 20, 21, 30] };
+  assert.deepEqual(newestOf(columns, ["x"], 2.5), { x: 21 });
+  assert.deepEqual(newestOf(columns, ["x"], 3), { x: 30 });
+  assert.deepEqual(newestOf(columns, ["x"], 0.5), { x: null });
+});
+
+test("states are thinned by how urgent they are, not by their letters", () => {
+  assert.deepEqual(thin({ t: [0, 1, 2], state: ["stale", "clear", "reader"] }, 10).state, ["stale", "reader"]);
+  assert.deepEqual(thin({ t: [0, 1, 2], state: ["idle", "constrained", "clear"] }, 10).state, ["idle", "constrained"]);
 });
 
 test("thinning twice is thinning once", () => {

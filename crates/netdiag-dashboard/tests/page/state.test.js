@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { START, isSilent, status, step } from "../../assets/connection.js";
+import { START, bannerOf, due, isSilent, lightOf, stateOf, status, step } from "../../assets/connection.js";
 import { emptyArm, faults, progress, withTicks } from "../../assets/phases.js";
 import { fromZero, logarithmic, roundUp } from "../../assets/scales.js";
 import { actionOf } from "../../assets/shortcuts.js";
@@ -10,6 +10,7 @@ import { STALLED_FIRST, filtered, pressed, rowsInSight, sorted } from "../../ass
 import * as views from "../../assets/view.js";
 
 const after = (...events) => events.reduce((state, [event, at]) => step(state, event, at), START);
+const OPEN = { open: true, hiddenSince: null };
 const LIVE = [
   [{ kind: "opening" }, 0],
   [{ kind: "hello", staleAfter: 2 }, 0.1],
@@ -24,7 +25,7 @@ test("a page is connecting until the history is complete, then live", () => {
 });
 
 test("data grows stale by the server's word, and by silence alone", () => {
-  const told = after(...LIVE, [{ kind: "now", age: 5, stale: true }, 1]);
+  const told = after(...LIVE, [{ kind: "now", age: 0.1, stale: true }, 1]);
   assert.equal(status(told, 1).connection, "stale");
   assert.equal(status(after(...LIVE), 4).connection, "stale");
   assert.equal(status(after(...LIVE), 4).age.toFixed(1), "4.0");
@@ -51,7 +52,56 @@ test("an open connection that tells nothing is dead after 20 s, later if rows co
   assert.equal(isSilent(after(...LIVE), 15), false);
   assert.equal(isSilent(after(...LIVE), 21), true);
   assert.equal(isSilent(after(...LIVE, [{ kind: "hello", staleAfter: 120 }, 1]), 200), false);
-  assert.equal(isSilent(after(...LIVE, [{ kind: "failed" }, 1]), 200), false);
+});
+
+test("a second attempt that hangs, or falls silent after hello, is given up like the first", () => {
+  const again = [...LIVE, [{ kind: "failed" }, 1], [{ kind: "opening" }, 2]];
+  assert.equal(due(after(...again), 21, OPEN), null);
+  assert.equal(due(after(...again), 23, OPEN), "fail");
+  const greeted = after(...again, [{ kind: "hello", staleAfter: 2 }, 10]);
+  assert.equal(due(greeted, 29, OPEN), null);
+  assert.equal(due(greeted, 31, OPEN), "fail");
+});
+
+test("what is closed is opened once its wait is over", () => {
+  const lost = after(...LIVE, [{ kind: "failed" }, 100]);
+  assert.equal(due(lost, 100.5, { open: false, hiddenSince: null }), null);
+  assert.equal(due(lost, 101, { open: false, hiddenSince: null }), "open");
+});
+
+test("a page hidden for a minute rests, is not lost meanwhile, and connects at once when it is seen", () => {
+  const live = after(...LIVE, [{ kind: "heard" }, 159]);
+  assert.equal(due(live, 159, { open: true, hiddenSince: 100 }), null);
+  assert.equal(due(live, 160, { open: true, hiddenSince: 100 }), "rest");
+  assert.equal(due(after(...LIVE, [{ kind: "failed" }, 1]), 160, { open: false, hiddenSince: 100 }), "rest");
+  const resting = step(live, { kind: "resting" }, 160);
+  assert.equal(status(resting, 5000).connection, "connecting");
+  assert.equal(due(resting, 5000, { open: false, hiddenSince: 100 }), null);
+  assert.equal(due(resting, 5000, { open: false, hiddenSince: null }), "open");
+  const opening = step(resting, { kind: "opening" }, 5000);
+  assert.equal(status(opening, 5000).connection, "connecting");
+  assert.equal(due(opening, 5001, OPEN), null);
+  assert.equal(due(opening, 5021, OPEN), "fail");
+});
+
+test("nothing but a live connection claims anything of the link", () => {
+  assert.equal(lightOf("live", false), "false");
+  assert.equal(lightOf("live", 1), "true");
+  assert.equal(lightOf("live", null), "unknown");
+  assert.equal(stateOf("live", { state: "clear" }), "clear");
+  for (const connection of ["connecting", "lost", "stale"]) {
+    assert.equal(lightOf(connection, false), "unknown");
+    assert.equal(lightOf(connection, true), "unknown");
+    assert.equal(stateOf(connection, { state: "clear" }), "stale");
+  }
+});
+
+test("old data has its banner, but not an experiment that is over", () => {
+  assert.equal(bannerOf("live", {}), null);
+  assert.equal(bannerOf("live", { hold: true }), "hold");
+  assert.equal(bannerOf("stale", { hold: true }), "stale");
+  assert.equal(bannerOf("stale", { over: true }), null);
+  assert.equal(bannerOf("lost", { over: true }), "lost");
 });
 
 test("the window ends now, at the pause, or where it was zoomed to", () => {
@@ -84,6 +134,11 @@ test("stalled flows come first, those that wait longest before the others", () =
   const flows = [flow("a"), flow("b", { state: "stalled", waiting_us: 5 }), flow("c", { state: "constrained" }), flow("d", { state: "stalled", waiting_us: 9 })];
   assert.equal(peers(sorted(flows, STALLED_FIRST)), "d b c a");
   assert.equal(peers(flows), "a b c d");
+});
+
+test("states are sorted by how urgent they are, not by their letters", () => {
+  const flows = ["reader", "idle", "stalled", "clear", "constrained", "stale"].map((state) => flow(state, { state }));
+  assert.equal(peers(sorted(flows, STALLED_FIRST)), "stalled constrained reader clear idle stale");
 });
 
 test("flows without a value are last in both directions", () => {
@@ -132,6 +187,12 @@ test("an experiment is where its arms are", () => {
   assert.deepEqual(progress(EXPERIMENT, []), { at: 0, phase: 0, left: 60 });
   assert.deepEqual(faults(EXPERIMENT), [[12, 60]]);
   assert.equal(arm.rtt_p95[0], null);
+});
+
+test("ticks that are older than the newest are left out", () => {
+  const arm = withTicks(withTicks(emptyArm(), { seconds: [1, 2], health: [1, 0.9] }), { seconds: [1.5, 3], health: [0.1, 0.8] });
+  assert.deepEqual(arm.t, [1, 2, 3]);
+  assert.deepEqual(arm.health, [1, 0.9, 0.8]);
 });
 
 test("an arm's ticks are bounded and keep their extremes", () => {

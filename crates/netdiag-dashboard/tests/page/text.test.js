@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import test from "node:test";
 import { csv } from "../../assets/csv.js";
 import * as format from "../../assets/format.js";
-import { message, preferred } from "../../assets/i18n.js";
+import { message, preferred, speak, word } from "../../assets/i18n.js";
 import { MESSAGES } from "../../assets/messages.js";
 
 const asset = (name) => readFileSync(new URL(`../../assets/${name}`, import.meta.url), "utf8");
@@ -78,6 +78,20 @@ test("each message that a module names exists", () => {
   for (const name of ["app", "overview", "panel", "chart", "streams", "experiment", "machine"]) {
     for (const [, key] of asset(`${name}.js`).matchAll(/\bt\("([^"]+)"/g)) assert.ok(MESSAGES[key], `${name}.js: ${key}`);
   }
+});
+
+test("a word of another version's server is shown as it is", () => {
+  assert.equal(word("cause", "path"), "path");
+  assert.equal(word("state", "congealed"), "congealed");
+  assert.equal(word("cause", "toString"), "toString");
+  speak("zh");
+  assert.equal(word("state", "clear"), "畅通");
+  speak("en");
+  for (const name of ["streams", "overview", "machine"]) assert.doesNotMatch(asset(`${name}.js`), /t\(`(?:state|cause|check)\./, name);
+});
+
+test("the login page works under any path", () => {
+  assert.match(asset("login.html"), /action="(?:\.\/)?login"/);
 });
 
 test("the reader's first language that is spoken here wins", () => {
