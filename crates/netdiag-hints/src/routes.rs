@@ -143,7 +143,10 @@ async fn streams(
         .map(|stream| (stream, shared.present(&board, stream.hint.clone())))
         .collect();
     let views: Vec<_> = page.iter().map(|(stream, hint)| StreamView::new(stream, hint)).collect();
-    let body = serde_json::json!({ "total": board.streams().len(), "streams": views });
+    // Telemetry of the host alone knows no flows, which is another thing than that there are none.
+    let listed = !board.host_only;
+    let body =
+        serde_json::json!({ "total": board.streams().len(), "listed": listed, "streams": views });
     Ok(uncached(Json(body)))
 }
 

@@ -141,7 +141,7 @@ pub enum ExposureError {
     Contradiction,
     /// The token cannot be used.
     #[error(
-        "token file {path} of --auth-token-file: {why}; `openssl rand -hex 32 > FILE` makes a good one",
+        "token file {path}: {why}; `openssl rand -hex 32 > FILE` makes a good one",
         path = path.display()
     )]
     TokenFile {

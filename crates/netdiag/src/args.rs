@@ -258,7 +258,7 @@ pub(crate) struct DashboardArgs {
     ///
     /// As --listen for hints: port 0 takes any free port, and an address that others can reach needs --auth-token-file or
     /// --no-auth.
-    #[arg(long, value_name = "ADDR:PORT", env = "NETDIAG_DASHBOARD_LISTEN", default_value = "127.0.0.1:8501", value_parser = values::listen)]
+    #[arg(long, value_name = "ADDR:PORT", env = "NETDIAG_DASHBOARD_LISTEN", default_value = "127.0.0.1:8501", value_parser = values::dashboard_listen)]
     pub(crate) dashboard_listen: ListenAddr,
 }
 

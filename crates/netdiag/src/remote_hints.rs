@@ -63,8 +63,8 @@ impl RemoteHints {
                     news = true;
                 })
                 .await;
-            feed.lose("the hint server does not answer");
             let error = failure::chain(&error);
+            feed.lose(&format!("{}: {error}", self.url));
             if told.as_ref() != Some(&error) {
                 tracing::warn!("{}: {error}; asking again", self.url);
                 told = Some(error);
@@ -118,6 +118,7 @@ impl RemoteHints {
             let body = body.map_err(|error| anyhow::anyhow!("its list of flows: {error}"))?;
             let page: Page =
                 serde_json::from_slice(&body.to_bytes()).context("its list of flows")?;
+            anyhow::ensure!(page.listed, "its telemetry is a file, which knows no single flows");
             let last = page.streams.len() < PAGE;
             flows.extend(page.streams.into_iter().map(FlowRow::from));
             if last || flows.len() >= page.total.min(MOST_FLOWS) {
@@ -155,6 +156,11 @@ impl RemoteHints {
         let (connection, response) = timeout(ANSWER, asking).await.map_err(|_| late)??;
         match response.status() {
             StatusCode::OK => Ok((connection, response)),
+            StatusCode::UNAUTHORIZED if self.token.is_some() => {
+                anyhow::bail!(
+                    "refuses the token of --hints-token-file: give the one of its --auth-token-file"
+                )
+            }
             StatusCode::UNAUTHORIZED => anyhow::bail!("wants a token: give --hints-token-file"),
             status => {
                 anyhow::bail!("answers {status} to {path}; is it a hint server of this version?")
@@ -187,6 +193,7 @@ fn parse_row(line: &str) -> anyhow::Result<Row> {
 #[derive(Deserialize)]
 struct Page {
     total: usize,
+    listed: bool,
     streams: Vec<RemoteFlow>,
 }
 

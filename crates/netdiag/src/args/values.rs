@@ -260,21 +260,32 @@ impl ListenAddr {
     }
 }
 
-/// `--listen`.
+/// `--listen` of the hint server.
 pub(crate) fn listen(text: &str) -> Result<ListenAddr, String> {
+    listen_like(text, HINT_PORT)
+}
+
+/// `--dashboard-listen`.
+pub(crate) fn dashboard_listen(text: &str) -> Result<ListenAddr, String> {
+    listen_like(text, DASHBOARD_PORT)
+}
+
+fn listen_like(text: &str, usual: u16) -> Result<ListenAddr, String> {
     let text = text.trim();
-    let wanted = "must be ADDR or ADDR:PORT with an IP address or localhost, such as 127.0.0.1:9000 or [::1]:9000";
+    let wanted = format!(
+        "must be ADDR or ADDR:PORT with an IP address or localhost, such as 127.0.0.1:{usual} or [::1]:{usual}"
+    );
     if let Ok(address) = SocketAddr::from_str(text) {
         return Ok(ListenAddr { ip: address.ip(), port: Some(address.port()) });
     }
     if let Ok(ip) = IpAddr::from_str(text.trim_start_matches('[').trim_end_matches(']')) {
         return Ok(ListenAddr { ip, port: None });
     }
-    let localhost = text.strip_prefix("localhost").ok_or(wanted)?;
+    let localhost = text.strip_prefix("localhost").ok_or_else(|| wanted.clone())?;
     let port = match localhost.strip_prefix(':') {
         Some(port) => Some(port.parse().map_err(|_| wanted)?),
         None if localhost.is_empty() => None,
-        None => return Err(wanted.to_owned()),
+        None => return Err(wanted),
     };
     Ok(ListenAddr { ip: Ipv4Addr::LOCALHOST.into(), port })
 }

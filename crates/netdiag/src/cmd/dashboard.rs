@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// An IP address or `localhost`, IPv6 in brackets. Port 0 takes any free port; the one taken is printed at the start. An
     /// address that others can reach needs --auth-token-file or --no-auth.
     #[arg(long = "dashboard-listen", visible_alias = "listen", value_name = "ADDR:PORT", env = "NETDIAG_DASHBOARD_LISTEN",
-          default_value = "127.0.0.1:8501", value_parser = values::listen, help_heading = "Dashboard")]
+          default_value = "127.0.0.1:8501", value_parser = values::dashboard_listen, help_heading = "Dashboard")]
     dashboard_listen: ListenAddr,
 
     /// Follow this file.
@@ -84,6 +84,12 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         )
         .into());
     }
+    if args.hints.is_none() && places.is_flag("hints_token_file") {
+        return Err(UsageError::new(
+            "--hints-token-file is for a hint server: give --hints URL, too",
+        )
+        .into());
+    }
     let range = args.rates.validate(places)?;
     let stop = Stop::on_signals()?;
     let address = args.dashboard_listen.socket(DASHBOARD_PORT);
@@ -98,7 +104,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let (source, told, server) = match hints {
         Some(url) => {
             let token = args.hints_token_file.as_deref().map(Token::read).transpose();
-            let token = token.map_err(|error| UsageError::new(error.to_string()))?;
+            let token = token.map_err(|error| UsageError::because("--hints-token-file", error))?;
             let remote = RemoteHints { url: url.clone(), token };
             let label = label(Mode::Hints, url.to_string(), true);
             // What is stale there is the server's to say, as long as it is heard.

@@ -121,6 +121,12 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
         return output::print(shipped(name, places)?);
     }
     let range = args.rates.validate(places)?;
+    if places.is_flag("dashboard_listen") && !args.serve_dashboard {
+        return Err(UsageError::new(
+            "--dashboard-listen is for a dashboard: give --serve-dashboard, too",
+        )
+        .into());
+    }
     check_arms(args, places)?;
     let natural = open(args, places)?;
     let scenario = natural.fit(args.duration).map_err(|error| {

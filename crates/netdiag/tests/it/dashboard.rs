@@ -122,6 +122,11 @@ fn another_process_hints_are_followed_with_its_rows_and_flows() {
     // Without the token it says what it needs.
     let (mut without, _) = dashboard(&["--hints", &url]);
     without.line_with("wants a token: give --hints-token-file");
+    let other = folder.path().join("other");
+    std::fs::write(&other, "fedcba9876543210").expect("a file");
+    let other = other.to_str().expect("text");
+    let (mut wrong, _) = dashboard(&["--hints", &url, "--hints-token-file", other]);
+    wrong.line_with("refuses the token of --hints-token-file");
 
     let (mut running, address) = dashboard(&["--hints", &url, "--hints-token-file", token]);
     let mut events = Events::open(address);
@@ -202,8 +207,11 @@ fn mistakes_are_named() {
             "--hints-token-file",
             "/no/such",
         ],
-        &["/no/such"],
+        &["--hints-token-file", "/no/such"],
     );
+    check(&["dashboard", "--hints-token-file", file], &["--hints-token-file", "give --hints URL"]);
+    check(&["dashboard", "--listen", "nowhere"], &["127.0.0.1:8501"]);
+    check(&["experiment", "--dashboard-listen", "127.0.0.1:0"], &["--serve-dashboard"]);
     let up = ["up", "--listen", "127.0.0.1:0", "--no-dashboard=false", "--dashboard-listen"];
     check(&[&up[..], &[&address]].concat(), &[&address, "--no-dashboard"]);
 }
