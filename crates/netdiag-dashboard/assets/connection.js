@@ -72,6 +72,9 @@ export function stateOf(connection, hint) {
   return connection === "live" ? hint.state : "stale";
 }
 
+// The word for the connection in the header: an experiment that is over has no news to wait for, and that is no fault.
+export const shownAs = (connection, { over = false }) => (over && (connection === "live" || connection === "stale") ? "finished" : connection);
+
 // Which banner is shown, if any. An experiment that is over measures nothing any more, which is no news.
 export function bannerOf(connection, { hold = false, over = false }) {
   if (connection === "lost") return "lost";

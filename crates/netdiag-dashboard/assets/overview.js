@@ -3,13 +3,13 @@
 //
 // Invariant: the light is on or off only for fresh data; otherwise it is unknown, whatever the last hint said.
 
-import { bannerOf, lightOf, stateOf } from "./connection.js";
+import { bannerOf, lightOf, shownAs, stateOf } from "./connection.js";
 import { byId, setAttribute, setIcon, setText } from "./dom.js";
 import { clock, count, duration, fixed } from "./format.js";
 import { t, word } from "./i18n.js";
 import { SEVERITY } from "./rows.js";
 
-const CONNECTION_ICONS = { connecting: "wait", live: "ok", lost: "lost", stale: "stale" };
+const CONNECTION_ICONS = { connecting: "wait", live: "ok", lost: "lost", stale: "stale", finished: "ok" };
 const EMPTY = ["up", "csv", "hints", "experiment"];
 const LIGHT_ICONS = { true: "alert", false: "ok", unknown: "unknown" };
 
@@ -31,6 +31,8 @@ export function makeOverview() {
     say(light);
   }
 
+  const isOver = () => hello?.mode === "experiment" && experiment?.running === false;
+
   function showLight(light) {
     for (const id of ["light", "mini"]) {
       setAttribute(byId(id), "data-on", light);
@@ -43,10 +45,13 @@ export function makeOverview() {
 
   function showConnection() {
     const { connection } = status;
-    setAttribute(byId("connection"), "data-connection", connection);
+    const word = shownAs(connection, { over: isOver() });
+    setAttribute(byId("connection"), "data-connection", word);
     setAttribute(document.documentElement, "data-connection", connection);
-    setIcon(byId("connection"), CONNECTION_ICONS[connection]);
-    setText(byId("connection-word"), t(`connection.${connection}`));
+    setIcon(byId("connection"), CONNECTION_ICONS[word]);
+    setText(byId("connection-word"), t(`connection.${word}`));
+    // A rate that is no longer recommended is no news beside it.
+    byId("mini").classList.toggle("over", word === "finished");
     setText(byId("age"), newest === null ? "–" : duration(status.age));
   }
 
@@ -74,7 +79,7 @@ export function makeOverview() {
   }
 
   function showBanner() {
-    const kind = bannerOf(status.connection, { hold: hint?.hold, over: hello?.mode === "experiment" && experiment?.running === false });
+    const kind = bannerOf(status.connection, { hold: hint?.hold, over: isOver() });
     byId("banner").hidden = kind === null;
     if (kind === null) return;
     setAttribute(byId("banner"), "data-kind", kind);
@@ -106,8 +111,9 @@ export function makeOverview() {
   function say(light) {
     const words = [];
     if (light !== said.light) words.push(t("say.light", { word: t(`light.${light}`) }));
-    if (status.connection !== said.connection) words.push(t("say.connection", { word: t(`connection.${status.connection}`) }));
-    said = { light, connection: status.connection };
+    const connection = shownAs(status.connection, { over: isOver() });
+    if (connection !== said.connection) words.push(t("say.connection", { word: t(`connection.${connection}`) }));
+    said = { light, connection };
     if (words.length > 0) setText(byId("announcer"), words.join(". "));
   }
 

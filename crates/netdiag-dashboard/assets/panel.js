@@ -71,10 +71,15 @@ export function makePanel(rows, { onViewChange }) {
     const figure = make("section", { className: "chart", data: { chart: definition.key } });
     host.append(figure);
     const labelled = index === all.length - 1;
-    return makeChart(figure, definition, { sync: "overview", labelled, onZoom: (from, to) => change(views.zoomed(view, from, to)), onReset: reset, onCursor });
+    return makeChart(figure, definition, { sync: "overview", labelled, onZoom: (from, to) => change(views.zoomed(view, from, to, bounds())), onReset: reset, onCursor });
   });
 
   const window = () => views.windowOf(view, rows.oldest, rows.newest ?? Date.now() / 1000);
+
+  function bounds() {
+    const newest = rows.newest ?? Date.now() / 1000;
+    return views.boundsOf(view, rows.oldest, newest, rows.slice(newest, newest, { names: ["t"], margin: 8 }).t);
+  }
 
   function request() {
     if (asked || !shown || document.hidden) return;
@@ -145,8 +150,8 @@ export function makePanel(rows, { onViewChange }) {
     },
     setRange: (range) => change(views.withRange(view, range)),
     togglePause: () => change(view.pausedAt === null ? views.paused(view, rows.newest) : views.resumed(view)),
-    zoom: (factor) => change(views.scaled(view, window(), factor)),
-    pan: (share) => change(views.panned(view, window(), share)),
+    zoom: (factor) => change(views.scaled(view, window(), factor, bounds())),
+    pan: (share) => change(views.panned(view, window(), share, bounds())),
     setLog(wanted) {
       log = wanted;
       for (const button of document.querySelectorAll("[data-scale]")) {

@@ -22,3 +22,6 @@ export function logarithmic(_, min, max) {
   const step = (value, round, beyond) => 10 ** (round(Math.log10(value) * 3 + beyond) / 3);
   return [step(min > 0 ? min : max, Math.floor, -0.3), step(max, Math.ceil, 0.3)];
 }
+
+// The labels of an axis; one beyond `edge` is left empty. `place` tells where a value is.
+export const labelsWithin = (splits, text, { place, edge }) => splits.map((at) => (place(at) <= edge ? text(at) : ""));
