@@ -6,9 +6,9 @@
 import uPlot from "./uplot.js";
 import { colour } from "./colours.js";
 import { make, setAttribute, setText } from "./dom.js";
-import { clock } from "./format.js";
+import { needsDate, timesAlong } from "./format.js";
 import { t } from "./i18n.js";
-import { labelsWithin } from "./scales.js";
+import { labelsWithin, timeSpace } from "./scales.js";
 
 // Wide enough for "1,000 Mbit/s" in no language and "1000" in all; the same for every chart, so that their times align.
 const AXIS_WIDTH = 52;
@@ -77,7 +77,7 @@ export function makeChart(host, definition, { sync, time = true, labelled = true
         y: { distr: shown.log ? 3 : 1, range: definition.scale(shown.log) },
       },
       axes: [
-        { stroke: soft, grid, ticks: { show: false }, font: FONT, size: labelled ? 24 : 4, gap: 4, space: time ? 76 : 56, values: xLabels },
+        { stroke: soft, grid, ticks: { show: false }, font: FONT, size: labelled ? 24 : 4, gap: 4, space: time ? (chart, _, min, max, width) => timeSpace(width, max - min, { dated: isDated(chart) }) : 56, values: xLabels },
         { stroke: soft, grid, ticks: { show: false }, font: FONT, size: AXIS_WIDTH, gap: 6, space: 24, values: yLabels, filter: shown.log ? logLabels : undefined },
       ],
       series: [{}, ...definition.series.map(drawn)],
@@ -94,9 +94,12 @@ export function makeChart(host, definition, { sync, time = true, labelled = true
     // One that would be cut off at the right edge is left out. Where that edge is, the scale knows before the browser has laid it out.
     const edge = chart.valToPos(chart.scales.x.max, "x");
     const place = (at) => chart.valToPos(at, "x");
-    const text = (at) => (time ? clock(at, { withSeconds: step < 60, withDate: step >= 86_400 }) : `${at} s`);
-    return labelled ? labelsWithin(splits, text, { place, edge: edge - (time ? 26 : 0) }) : splits.map(() => "");
+    const texts = time ? timesAlong(splits, step, { dated: isDated(chart) }) : splits.map((at) => `${at} s`);
+    // A label at the end of seconds has its room beside the plot.
+    return labelled ? labelsWithin(splits, texts, { place, edge: edge - (time ? (isDated(chart) ? 44 : 26) : 0) }) : splits.map(() => "");
   }
+
+  const isDated = ({ scales: { x } }) => needsDate({ from: x.min, to: x.max }, Date.now() / 1000);
 
   function yLabels(_, splits) {
     return splits.map((value) => (value === null ? null : definition.tick(value)));

@@ -6,7 +6,7 @@
 import { makeChart } from "./chart.js";
 import { byId, make, setAttribute, setText } from "./dom.js";
 import { downsample, spans } from "./downsample.js";
-import { atAxis, atAxisScaled, bits, clock, count, fixed, milliseconds } from "./format.js";
+import { atAxis, atAxisScaled, bits, clock, count, fixed, milliseconds, needsDate } from "./format.js";
 import { t } from "./i18n.js";
 import { newestOf } from "./rows.js";
 import { fromZero, logarithmic } from "./scales.js";
@@ -58,7 +58,7 @@ function definitions(maxTps) {
   ];
 }
 
-export function makePanel(rows, { onViewChange }) {
+export function makePanel(rows, { onViewChange, onScaleChange }) {
   let view = views.LIVE;
   let log = false;
   let maxTps = 0;
@@ -116,10 +116,11 @@ export function makePanel(rows, { onViewChange }) {
 
   function tell() {
     const { from, to } = window();
-    const withDate = to - from > 86_400;
-    const parts = [`${clock(from, { withDate })} – ${clock(to, { withDate })}`];
+    const withDate = needsDate({ from, to }, Date.now() / 1000);
+    const digits = to - from < 10 ? 1 : 0;
+    const parts = [`${clock(from, { withDate, digits })} – ${clock(to, { withDate, digits })}`];
     if (view.pausedAt !== null) parts.push(t("paused"));
-    if (cursorAt !== null) parts.push(t("cursor", { time: clock(cursorAt, { withDate }) }));
+    if (cursorAt !== null) parts.push(t("cursor", { time: clock(cursorAt, { withDate, digits }) }));
     setText(byId("window"), rows.newest === null ? "" : parts.join(" · "));
   }
 
@@ -154,6 +155,7 @@ export function makePanel(rows, { onViewChange }) {
     pan: (share) => change(views.panned(view, window(), share, bounds())),
     setLog(wanted) {
       log = wanted;
+      onScaleChange(log);
       for (const button of document.querySelectorAll("[data-scale]")) {
         setAttribute(button, "aria-pressed", String((button.dataset.scale === "log") === log));
       }

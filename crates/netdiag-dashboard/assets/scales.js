@@ -24,4 +24,10 @@ export function logarithmic(_, min, max) {
 }
 
 // The labels of an axis; one beyond `edge` is left empty. `place` tells where a value is.
-export const labelsWithin = (splits, text, { place, edge }) => splits.map((at) => (place(at) <= edge ? text(at) : ""));
+export const labelsWithin = (splits, texts, { place, edge }) => splits.map((at, index) => (place(at) <= edge ? texts[index] : ""));
+
+// How far labels of time are apart at least, in pixels: they are shorter where they are minutes apart and tell no seconds.
+export function timeSpace(width, seconds, { dated }) {
+  const [long, short] = dated ? [96, 76] : [76, 48];
+  return (60 * width) / seconds < long ? short : long;
+}

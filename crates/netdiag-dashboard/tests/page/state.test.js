@@ -2,9 +2,9 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { START, bannerOf, due, isSilent, lightOf, shownAs, stateOf, status, step } from "../../assets/connection.js";
+import { START, aheadBy, bannerOf, due, isSilent, lightOf, meaningOf, shownAs, stateOf, status, step } from "../../assets/connection.js";
 import { emptyArm, faults, progress, share, withTicks } from "../../assets/phases.js";
-import { fromZero, labelsWithin, logarithmic, roundUp } from "../../assets/scales.js";
+import { fromZero, labelsWithin, logarithmic, roundUp, timeSpace } from "../../assets/scales.js";
 import { actionOf } from "../../assets/shortcuts.js";
 import { STALLED_FIRST, filtered, pressed, rowsInSight, sorted } from "../../assets/table.js";
 import * as views from "../../assets/view.js";
@@ -108,6 +108,23 @@ test("an experiment that is over is finished, not stale, unless its server is go
   for (const connection of ["live", "stale"]) assert.equal(shownAs(connection, { over: true }), "finished");
   assert.equal(shownAs("lost", { over: true }), "lost");
   assert.equal(shownAs("stale", { over: false }), "stale");
+});
+
+test("data from the future is not called live, and its banner says why", () => {
+  assert.equal(aheadBy(1000, 995), 0);
+  assert.equal(aheadBy(1000, 1100), 0);
+  assert.equal(aheadBy(1000, 400), 600);
+  assert.equal(shownAs("live", { ahead: 600 }), "ahead");
+  assert.equal(shownAs("stale", { ahead: 600 }), "stale");
+  assert.equal(bannerOf("live", { ahead: 600 }), "ahead");
+  assert.equal(bannerOf("live", { ahead: 600, hold: true }), "hold");
+  assert.equal(bannerOf("lost", { ahead: 600 }), "lost");
+});
+
+test("a light that is still on over a clear link explains itself", () => {
+  assert.equal(meaningOf("clear", "true"), "means.calming");
+  assert.equal(meaningOf("clear", "false"), "means.clear");
+  assert.equal(meaningOf("stalled", "true"), "means.stalled");
 });
 
 const BOUNDS = { from: 0, to: 6000, least: 1 };
@@ -249,7 +266,13 @@ test("axes start at zero, end at round numbers and hold their values", () => {
 });
 
 test("a label beyond the edge of an axis is left empty", () => {
-  assert.deepEqual(labelsWithin([0, 30, 60], (at) => `${at} s`, { place: (at) => at * 10, edge: 599 }), ["0 s", "30 s", ""]);
+  assert.deepEqual(labelsWithin([0, 30, 60], ["0 s", "30 s", "60 s"], { place: (at) => at * 10, edge: 599 }), ["0 s", "30 s", ""]);
+});
+
+test("a narrow chart has labels of minutes, not only one", () => {
+  assert.equal(timeSpace(290, 300, { dated: false }), 48);
+  assert.equal(timeSpace(1130, 300, { dated: false }), 76);
+  assert.equal(timeSpace(290, 300, { dated: true }), 76);
 });
 
 test("keys act, but not where they mean something else", () => {
