@@ -8,7 +8,7 @@ import uPlot from "./uplot.js";
 import { lightOf } from "./connection.js";
 import { byId, icon, make, setAttribute, setIcon, setText } from "./dom.js";
 import { downsample } from "./downsample.js";
-import { atAxis, count, duration, fixed, milliseconds } from "./format.js";
+import { atAxis, count, countAtAxis, duration, fixed, milliseconds } from "./format.js";
 import { t } from "./i18n.js";
 import { emptyArm, faults, progress, share, withTicks } from "./phases.js";
 import { fromZero } from "./scales.js";
@@ -22,7 +22,7 @@ const CHARTS = [
   { column: "current_tps", title: () => t("rate.label"), unit: () => t("unit.tps.each"), format: tps, tick: atAxis, scale: () => fromZero(5) },
   { column: "rtt_p95", title: () => t("arm.rtt"), unit: () => "ms", format: milliseconds, tick: atAxis, scale: () => fromZero(1) },
   { column: "health", title: () => t("chart.health"), format: (value) => fixed(value, 2), tick: atAxis, scale: () => () => [0, 1.04] },
-  { column: "retrans", title: () => t("chart.retrans"), unit: () => t("series.retrans"), format: count, tick: count, scale: () => fromZero(4) },
+  { column: "retrans", title: () => t("chart.retrans"), unit: () => t("series.retrans"), format: count, tick: countAtAxis, scale: () => fromZero(4) },
 ];
 
 export function makeExperiment() {

@@ -24,6 +24,9 @@ export function milliseconds(value) {
 // A value at an axis: no digits that say nothing.
 export const atAxis = (value) => String(Number(significant(value)));
 
+// Of what is counted there are no halves, so a place between two numbers has no label.
+export const countAtAxis = (value) => (Number.isInteger(value) ? count(value) : "");
+
 export const microseconds = (value) => milliseconds(isNumber(value) ? value / 1000 : null);
 
 // How long something has waited already: milliseconds up to a second.

@@ -6,7 +6,7 @@
 import { makeChart } from "./chart.js";
 import { byId, make, setAttribute, setText } from "./dom.js";
 import { downsample, spans } from "./downsample.js";
-import { atAxis, atAxisScaled, bits, clock, count, fixed, milliseconds, needsDate } from "./format.js";
+import { atAxis, atAxisScaled, bits, clock, count, countAtAxis, fixed, milliseconds, needsDate } from "./format.js";
 import { t } from "./i18n.js";
 import { newestOf } from "./rows.js";
 import { fromZero, logarithmic } from "./scales.js";
@@ -28,7 +28,7 @@ function definitions(maxTps) {
       ],
     },
     {
-      key: "retrans", title: () => t("chart.retrans"), tick: count, scale: () => fromZero(4),
+      key: "retrans", title: () => t("chart.retrans"), tick: countAtAxis, scale: () => fromZero(4),
       series: [
         { column: "retrans", label: () => t("series.retrans"), colour: "--retrans", format: count, width: 0, fill: "--retrans", bars: true },
       ],

@@ -28,6 +28,7 @@ export const labelsWithin = (splits, texts, { place, edge }) => splits.map((at, 
 
 // How far labels of time are apart at least, in pixels: they are shorter where they are minutes apart and tell no seconds.
 export function timeSpace(width, seconds, { dated }) {
-  const [long, short] = dated ? [96, 76] : [76, 48];
+  // Within few days the date stands at few of them.
+  const [long, short] = dated ? [96, seconds > 2 * 86_400 ? 76 : 56] : [76, 48];
   return (60 * width) / seconds < long ? short : long;
 }

@@ -272,7 +272,8 @@ test("a label beyond the edge of an axis is left empty", () => {
 test("a narrow chart has labels of minutes, not only one", () => {
   assert.equal(timeSpace(290, 300, { dated: false }), 48);
   assert.equal(timeSpace(1130, 300, { dated: false }), 76);
-  assert.equal(timeSpace(290, 300, { dated: true }), 76);
+  assert.equal(timeSpace(290, 300, { dated: true }), 56);
+  assert.equal(timeSpace(290, 7 * 86_400, { dated: true }), 76);
 });
 
 test("keys act, but not where they mean something else", () => {

@@ -31,6 +31,8 @@ test("numbers have the digits they are worth", () => {
   check(format.bytes(183_224), "183 kB");
   check(format.count(10_000), "10,000");
   check(format.atAxis(25), "25");
+  check(format.countAtAxis(2.5), "");
+  check(format.countAtAxis(2500), "2,500");
   check(format.atAxis(0.5), "0.5");
   check(format.atAxisScaled(15_000_000), "15 M");
   check(format.atAxisScaled(0), "0");
