@@ -25,7 +25,10 @@ const THEMES = ["auto", "light", "dark"];
 const root = document.documentElement;
 const rows = new Rows();
 const overview = makeOverview();
-const panel = makePanel(rows, { onViewChange: (view) => remember("range", String(view.range)) });
+const panel = makePanel(rows, {
+  onViewChange: (view) => remember("range", String(view.range)),
+  onScaleChange: (log) => remember("scale", log ? "log" : "linear"),
+});
 const streams = makeStreams();
 const experiment = makeExperiment();
 const machine = makeMachine();
@@ -177,9 +180,13 @@ function connect() {
   });
 }
 
+// Asked before anything is shown: showing the panel remembers what it shows.
+const range = remembered("range", RANGES.map(String), "300");
+const scale = remembered("scale", ["linear", "log"], "linear");
 setTheme(remembered("theme", THEMES, "auto"));
 setLanguage(remembered("language", LANGUAGES, preferred(navigator.languages ?? [navigator.language])));
-panel.setRange(rangeOf(remembered("range", RANGES.map(String), "300")));
+panel.setRange(rangeOf(range));
+panel.setLog(scale === "log");
 listen();
 route();
 connect();

@@ -6,8 +6,9 @@
 import uPlot from "./uplot.js";
 import { colour } from "./colours.js";
 import { make, setAttribute, setText } from "./dom.js";
-import { clock } from "./format.js";
+import { needsDate, timesAlong } from "./format.js";
 import { t } from "./i18n.js";
+import { labelsWithin, timeSpace } from "./scales.js";
 
 // Wide enough for "1,000 Mbit/s" in no language and "1000" in all; the same for every chart, so that their times align.
 const AXIS_WIDTH = 52;
@@ -16,6 +17,8 @@ const FONT = "12px system-ui, sans-serif";
 // `series`: [{ column, label: () => text, colour: "--name", format, width, dash, fill, bars }]; `scale(log)`: uPlot's range function;
 // `tick`: text of a value at the axis; `unit` and `note` (what shading means): () => text; `time`: whether x is Unix time; `labelled`: whether x is written below.
 export function makeChart(host, definition, { sync, time = true, labelled = true, onZoom, onReset, onCursor }) {
+  // Room for half of the last label of an axis of seconds; its charts end where it does.
+  const side = time ? 8 : 18;
   const title = make("h3");
   const legend = make("ul", { className: "legend" });
   const plot = make("div", { className: "plot" });
@@ -60,7 +63,7 @@ export function makeChart(host, definition, { sync, time = true, labelled = true
     return {
       width: Math.max(50, plot.clientWidth),
       height: Math.max(50, plot.clientHeight),
-      padding: [8, 8, labelled ? 0 : 4, 0],
+      padding: [8, side, labelled ? 0 : 4, 0],
       legend: { show: false },
       cursor: {
         y: false,
@@ -74,7 +77,7 @@ export function makeChart(host, definition, { sync, time = true, labelled = true
         y: { distr: shown.log ? 3 : 1, range: definition.scale(shown.log) },
       },
       axes: [
-        { stroke: soft, grid, ticks: { show: false }, font: FONT, size: labelled ? 24 : 4, gap: 4, space: time ? 76 : 56, values: xLabels },
+        { stroke: soft, grid, ticks: { show: false }, font: FONT, size: labelled ? 24 : 4, gap: 4, space: time ? (chart, _, min, max, width) => timeSpace(width, max - min, { dated: isDated(chart) }) : 56, values: xLabels },
         { stroke: soft, grid, ticks: { show: false }, font: FONT, size: AXIS_WIDTH, gap: 6, space: 24, values: yLabels, filter: shown.log ? logLabels : undefined },
       ],
       series: [{}, ...definition.series.map(drawn)],
@@ -88,11 +91,15 @@ export function makeChart(host, definition, { sync, time = true, labelled = true
   }
 
   function xLabels(chart, splits, _, __, step) {
-    // One that would be cut off at the right edge is left out.
-    const room = (at) => chart.valToPos(at, "x") < chart.over.clientWidth - (time ? 26 : 12);
-    const text = (at) => (time ? clock(at, { withSeconds: step < 60, withDate: step >= 86_400 }) : `${at} s`);
-    return splits.map((at) => (labelled && room(at) ? text(at) : ""));
+    // One that would be cut off at the right edge is left out. Where that edge is, the scale knows before the browser has laid it out.
+    const edge = chart.valToPos(chart.scales.x.max, "x");
+    const place = (at) => chart.valToPos(at, "x");
+    const texts = time ? timesAlong(splits, step, { dated: isDated(chart) }) : splits.map((at) => `${at} s`);
+    // A label at the end of seconds has its room beside the plot.
+    return labelled ? labelsWithin(splits, texts, { place, edge: edge - (time ? (isDated(chart) ? 44 : 26) : 0) }) : splits.map(() => "");
   }
+
+  const isDated = ({ scales: { x } }) => needsDate({ from: x.min, to: x.max }, Date.now() / 1000);
 
   function yLabels(_, splits) {
     return splits.map((value) => (value === null ? null : definition.tick(value)));
@@ -152,7 +159,7 @@ export function makeChart(host, definition, { sync, time = true, labelled = true
     unit: definition.unit,
     series: definition.series,
     canvas: () => u?.ctx.canvas ?? null,
-    plotWidth: () => Math.max(50, plot.clientWidth - AXIS_WIDTH - 8),
+    plotWidth: () => Math.max(50, plot.clientWidth - AXIS_WIDTH - side),
 
     // `data` as uPlot wants it, `window` {from, to}; the rest is optional.
     draw(data, window, { newest = {}, spans = [], faults = [], log = false } = {}) {

@@ -8,6 +8,8 @@
 const GRACE_SECONDS = 1;
 // The server tells something every few seconds, so a connection silent for this long is dead, though it may look open.
 const SILENT_SECONDS = 20;
+// Clocks that are set by the network differ by less.
+const CLOCK_SECONDS = 10;
 const LONGEST_WAIT = 15;
 // A browser opens only six connections to a server, so a tab that nobody has seen for this long leaves its own to the others.
 const HIDDEN_SECONDS = 60;
@@ -72,9 +74,23 @@ export function stateOf(connection, hint) {
   return connection === "live" ? hint.state : "stale";
 }
 
+// The word for the connection in the header: an experiment that is over has no news to wait for, and that is no fault.
+// Data from the future is not called live, though it arrives.
+export function shownAs(connection, { over = false, ahead = 0 }) {
+  if (over && (connection === "live" || connection === "stale")) return "finished";
+  return connection === "live" && ahead > 0 ? "ahead" : connection;
+}
+
+// By how many seconds the data's clock is ahead of this browser's; 0 for what two clocks may differ by.
+export const aheadBy = (newest, now) => (newest - now > CLOCK_SECONDS ? newest - now : 0);
+
+// What the state means, as the key of a message. The light outlasts what turned it on, which would otherwise look like a contradiction.
+export const meaningOf = (state, light) => (light === "true" && state === "clear" ? "means.calming" : `means.${state}`);
+
 // Which banner is shown, if any. An experiment that is over measures nothing any more, which is no news.
-export function bannerOf(connection, { hold = false, over = false }) {
+export function bannerOf(connection, { hold = false, over = false, ahead = 0 }) {
   if (connection === "lost") return "lost";
   if (over) return null;
-  return connection === "stale" ? "stale" : hold ? "hold" : null;
+  if (connection === "stale" || hold) return connection === "stale" ? "stale" : "hold";
+  return connection === "live" && ahead > 0 ? "ahead" : null;
 }

@@ -8,9 +8,9 @@ import uPlot from "./uplot.js";
 import { lightOf } from "./connection.js";
 import { byId, icon, make, setAttribute, setIcon, setText } from "./dom.js";
 import { downsample } from "./downsample.js";
-import { atAxis, count, duration, fixed, milliseconds } from "./format.js";
+import { atAxis, count, countAtAxis, duration, fixed, milliseconds } from "./format.js";
 import { t } from "./i18n.js";
-import { emptyArm, faults, progress, withTicks } from "./phases.js";
+import { emptyArm, faults, progress, share, withTicks } from "./phases.js";
 import { fromZero } from "./scales.js";
 
 // The report has four colours too, and gives further arms the last one.
@@ -18,11 +18,11 @@ const COLOURS = 4;
 const tps = (value) => fixed(value, 1);
 
 const CHARTS = [
-  { column: "current_tps", title: () => t("chart.rate"), unit: () => t("unit.tps"), format: tps, tick: atAxis, scale: () => fromZero(5) },
-  { column: "generated_tps", title: () => t("chart.generated"), unit: () => t("unit.tps"), format: tps, tick: atAxis, scale: () => fromZero(5) },
+  { column: "generated_tps", title: () => t("chart.generated"), unit: () => t("unit.tps.all"), format: tps, tick: atAxis, scale: () => fromZero(5) },
+  { column: "current_tps", title: () => t("rate.label"), unit: () => t("unit.tps.each"), format: tps, tick: atAxis, scale: () => fromZero(5) },
   { column: "rtt_p95", title: () => t("arm.rtt"), unit: () => "ms", format: milliseconds, tick: atAxis, scale: () => fromZero(1) },
   { column: "health", title: () => t("chart.health"), format: (value) => fixed(value, 2), tick: atAxis, scale: () => () => [0, 1.04] },
-  { column: "retrans", title: () => t("chart.retrans"), format: count, tick: count, scale: () => fromZero(4) },
+  { column: "retrans", title: () => t("chart.retrans"), unit: () => t("series.retrans"), format: count, tick: countAtAxis, scale: () => fromZero(4) },
 ];
 
 export function makeExperiment() {
@@ -55,7 +55,7 @@ export function makeExperiment() {
       const host = make("section", { className: "chart" });
       byId("arm-charts").append(host);
       const series = experiment.arms.map((arm, index) => ({
-        column: String(index), label: () => arm.name, colour: colourOf(index), format: definition.format, width: 2,
+        column: String(index), ...nameOf(definition, arm), colour: colourOf(index), format: definition.format, width: 2,
       }));
       return makeChart(host, { ...definition, series }, { sync: "arms", time: false, labelled: at === CHARTS.length - 1 });
     });
@@ -63,7 +63,8 @@ export function makeExperiment() {
     byId("band").replaceChildren(
       ...experiment.phases.map((phase) => {
         const part = make("span", { className: phase.fault ? "fault" : "", textContent: phase.name, title: phase.name });
-        part.style.flexGrow = String(phase.to_seconds - phase.from_seconds);
+        part.style.left = share(experiment, phase.from_seconds);
+        part.style.width = share(experiment, phase.to_seconds - phase.from_seconds);
         return part;
       }),
       make("i", { className: "playhead" }),
@@ -73,7 +74,6 @@ export function makeExperiment() {
   function makeCard(arm, index) {
     const value = (key, format, column) => ({ key, format, column, out: make("dd", { textContent: "–" }), name: make("dt") });
     const facts = [
-      value("arm.generated", tps, "generated_tps"),
       value("arm.health", (health) => fixed(health, 2), "health"),
       value("arm.rtt", milliseconds, "rtt_p95"),
       value("arm.retrans", count, "retrans"),
@@ -82,12 +82,16 @@ export function makeExperiment() {
     const rate = make("span", { textContent: "–" });
     const unit = make("span", { className: "unit" });
     const paced = make("small");
+    const all = make("small");
+    const advice = make("p", { className: "facts" }, make("span"), make("b", { textContent: "–" }));
     const element = make("article", { className: "arm", data: { arm: index } },
       make("header", {}, make("h2", {}, make("i", { className: "key", data: { colour: colourOf(index).slice(2) } }), arm.name), paced, light),
       make("p", { className: "big" }, rate, " ", unit),
+      all,
+      advice,
       make("dl", {}, ...facts.map((fact) => make("div", {}, fact.name, fact.out))),
     );
-    return { element, light, rate, unit, paced, facts, arm };
+    return { element, light, rate, unit, paced, all, advice, facts, arm };
   }
 
   function show() {
@@ -116,14 +120,18 @@ export function makeExperiment() {
   function showBand(at, phase) {
     const band = byId("band");
     [...band.querySelectorAll("span")].forEach((part, index) => part.classList.toggle("now", experiment.running && index === phase));
-    band.querySelector(".playhead").style.left = `${(100 * Math.min(1, at / experiment.seconds)).toFixed(2)}%`;
+    band.querySelector(".playhead").style.left = share(experiment, at);
     const names = experiment.phases.map((each) => each.name).join(", ");
     setAttribute(band, "aria-label", t("experiment.band", { phases: names, now: experiment.phases[phase]?.name ?? "–" }));
   }
 
   function showCard(card, arm) {
     const newest = (column) => arm[column].at(-1) ?? null;
-    setText(card.rate, tps(newest("current_tps")));
+    setText(card.rate, tps(newest("generated_tps")));
+    setText(card.all, t("arm.generated", { streams: experiment.streams }));
+    const [label, advised] = card.advice.children;
+    setText(label, t(card.arm.paced ? "arm.recommended" : "arm.recommended.ignored"));
+    setText(advised, `${tps(newest("current_tps"))} ${t("unit.tps")}`);
     for (const fact of card.facts) setText(fact.out, fact.format(newest(fact.column)));
     const on = lightOf(connection, newest("anomaly"));
     setAttribute(card.light, "data-on", on);
@@ -192,6 +200,12 @@ export function makeExperiment() {
 function isSame(before, after) {
   if (after.running && !before.running) return false;
   return before.scenario === after.scenario && JSON.stringify(before.arms) === JSON.stringify(after.arms);
+}
+
+// An arm in the legend of a chart. The rate that is recommended to an arm without pacing is not what it does.
+function nameOf({ column }, arm) {
+  if (column !== "current_tps" || arm.paced) return { label: () => arm.name };
+  return { label: () => `${arm.name} · ${t("arm.ignored")}`, dash: [5, 4] };
 }
 
 const colourOf = (index) => `--arm${Math.min(index, COLOURS - 1)}`;

@@ -24,6 +24,9 @@ export function milliseconds(value) {
 // A value at an axis: no digits that say nothing.
 export const atAxis = (value) => String(Number(significant(value)));
 
+// Of what is counted there are no halves, so a place between two numbers has no label.
+export const countAtAxis = (value) => (Number.isInteger(value) ? count(value) : "");
+
 export const microseconds = (value) => milliseconds(isNumber(value) ? value / 1000 : null);
 
 // How long something has waited already: milliseconds up to a second.
@@ -43,13 +46,36 @@ export function duration(seconds) {
   return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
-// The local time of day; with the date where a day is too short to name the time.
-export function clock(seconds, { withSeconds = true, withDate = false } = {}) {
+// The local time of day; with the date where a day is too short to name the time, and with so many digits of the second's fraction.
+export function clock(seconds, { withSeconds = true, withDate = false, digits = 0 } = {}) {
   if (!isNumber(seconds)) return NONE;
-  const date = new Date(seconds * 1000);
+  const unit = 10 ** digits;
+  // Rounded first: 0.3 s is a little less than that as a sum of tenths.
+  const parts = Math.round(seconds * unit);
+  const whole = digits > 0 ? Math.floor(parts / unit) : seconds;
+  const date = new Date(whole * 1000);
   const pad = (value) => String(value).padStart(2, "0");
-  const time = [date.getHours(), date.getMinutes(), ...(withSeconds ? [date.getSeconds()] : [])].map(pad).join(":");
+  const fraction = digits > 0 ? `.${String(parts - whole * unit).padStart(digits, "0")}` : "";
+  const time = [date.getHours(), date.getMinutes(), ...(withSeconds ? [date.getSeconds()] : [])].map(pad).join(":") + fraction;
   return withDate ? `${pad(date.getMonth() + 1)}-${pad(date.getDate())} ${time}` : time;
+}
+
+// Whether times in this span need their date: it is not all of today.
+export function needsDate({ from, to }, now) {
+  const day = (seconds) => new Date(seconds * 1000).toDateString();
+  return day(from) !== day(now) || day(to) !== day(now);
+}
+
+// How many digits of a second tell apart times that are so far from each other.
+export const digitsFor = (step) => (step > 0 && step < 0.995 ? Math.min(3, Math.ceil(-Math.log10(step) - 1e-9)) : 0);
+
+// Times along an axis, `step` apart: the date only where it is news, at the first and after each midnight.
+export function timesAlong(times, step, { dated }) {
+  const day = (seconds) => new Date(seconds * 1000).toDateString();
+  return times.map((at, index) => {
+    const withDate = dated && (index === 0 || day(at) !== day(times[index - 1]));
+    return clock(at, { withSeconds: step < 60, withDate, digits: digitsFor(step) });
+  });
 }
 
 export function significant(value) {

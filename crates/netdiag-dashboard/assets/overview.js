@@ -3,13 +3,13 @@
 //
 // Invariant: the light is on or off only for fresh data; otherwise it is unknown, whatever the last hint said.
 
-import { bannerOf, lightOf, stateOf } from "./connection.js";
+import { aheadBy, bannerOf, lightOf, meaningOf, shownAs, stateOf } from "./connection.js";
 import { byId, setAttribute, setIcon, setText } from "./dom.js";
 import { clock, count, duration, fixed } from "./format.js";
 import { t, word } from "./i18n.js";
 import { SEVERITY } from "./rows.js";
 
-const CONNECTION_ICONS = { connecting: "wait", live: "ok", lost: "lost", stale: "stale" };
+const CONNECTION_ICONS = { connecting: "wait", live: "ok", lost: "lost", stale: "stale", finished: "ok", ahead: "alert" };
 const EMPTY = ["up", "csv", "hints", "experiment"];
 const LIGHT_ICONS = { true: "alert", false: "ok", unknown: "unknown" };
 
@@ -31,6 +31,10 @@ export function makeOverview() {
     say(light);
   }
 
+  const isOver = () => hello?.mode === "experiment" && experiment?.running === false;
+
+  const ahead = () => (newest === null ? 0 : aheadBy(newest.t, Date.now() / 1000));
+
   function showLight(light) {
     for (const id of ["light", "mini"]) {
       setAttribute(byId(id), "data-on", light);
@@ -43,29 +47,35 @@ export function makeOverview() {
 
   function showConnection() {
     const { connection } = status;
-    setAttribute(byId("connection"), "data-connection", connection);
+    const told = shownAs(connection, { over: isOver(), ahead: ahead() });
+    setAttribute(byId("connection"), "data-connection", told);
     setAttribute(document.documentElement, "data-connection", connection);
-    setIcon(byId("connection"), CONNECTION_ICONS[connection]);
-    setText(byId("connection-word"), t(`connection.${connection}`));
-    setText(byId("age"), newest === null ? "–" : duration(status.age));
+    setIcon(byId("connection"), CONNECTION_ICONS[told]);
+    setText(byId("connection-word"), t(`connection.${told}`));
+    // A rate that is no longer recommended is no news beside it.
+    byId("mini").classList.toggle("over", told === "finished");
+    setText(byId("age"), newest === null ? "–" : ahead() > 0 ? t("age.ahead", { ahead: duration(ahead()) }) : duration(status.age));
   }
 
   function showHint() {
     const state = stateOf(status.connection, hint);
-    setText(byId("current-tps"), fixed(hint?.current_tps, 1));
-    setText(byId("mini-tps"), fixed(hint?.current_tps, 1));
+    // On hold nothing is to be generated, whatever rate would hold afterwards.
+    const rate = hint?.hold ? "0" : fixed(hint?.current_tps, 1);
+    setText(byId("current-tps"), rate);
+    setText(byId("mini-tps"), rate);
+    byId("rate-hold").hidden = !hint?.hold;
     setText(byId("target-tps"), fixed(hint?.target_tps, 1));
     setText(byId("tps-range"), hint ? `${hint.min_tps}–${hint.max_tps}` : "–");
     setText(byId("health"), fixed(hint?.health, 2));
     setText(byId("anomaly-score"), fixed(hint?.anomaly_score, 2));
-    byId("gauge-fill").style.width = percent(hint?.current_tps / hint?.max_tps);
+    byId("gauge-fill").style.width = percent(hint?.hold ? 0 : hint?.current_tps / hint?.max_tps);
     byId("gauge-target").style.left = percent(hint?.target_tps / hint?.max_tps);
     byId("health-fill").style.width = percent(hint?.health);
     setAttribute(byId("state"), "data-state", state);
     const known = SEVERITY.includes(state);
     setIcon(byId("state"), known ? state : "unknown");
     setText(byId("state-word"), hint ? word("state", state) : "–");
-    setText(byId("state-means"), hint && known ? t(`means.${state}`) : "");
+    setText(byId("state-means"), hint && known ? t(meaningOf(state, lightOf(status.connection, newest && hint?.anomaly))) : "");
     setText(byId("reason"), hint?.reason ?? "");
     byId("hold").hidden = !hint?.hold;
     setText(byId("flows"), count(newest?.flows));
@@ -74,7 +84,7 @@ export function makeOverview() {
   }
 
   function showBanner() {
-    const kind = bannerOf(status.connection, { hold: hint?.hold, over: hello?.mode === "experiment" && experiment?.running === false });
+    const kind = bannerOf(status.connection, { hold: hint?.hold, over: isOver(), ahead: ahead() });
     byId("banner").hidden = kind === null;
     if (kind === null) return;
     setAttribute(byId("banner"), "data-kind", kind);
@@ -84,6 +94,7 @@ export function makeOverview() {
   }
 
   function bannerText(kind) {
+    if (kind === "ahead") return t("banner.ahead.text", { ahead: duration(ahead()) });
     if (kind === "hold") return t("banner.hold.text");
     if (kind === "stale") return newest === null ? t("banner.stale.never") : t("banner.stale.text", { age: duration(status.age) });
     const wait = duration(Math.ceil(status.retryIn ?? 0)).replace(".0", "");
@@ -106,8 +117,9 @@ export function makeOverview() {
   function say(light) {
     const words = [];
     if (light !== said.light) words.push(t("say.light", { word: t(`light.${light}`) }));
-    if (status.connection !== said.connection) words.push(t("say.connection", { word: t(`connection.${status.connection}`) }));
-    said = { light, connection: status.connection };
+    const connection = shownAs(status.connection, { over: isOver(), ahead: ahead() });
+    if (connection !== said.connection) words.push(t("say.connection", { word: t(`connection.${connection}`) }));
+    said = { light, connection };
     if (words.length > 0) setText(byId("announcer"), words.join(". "));
   }
 

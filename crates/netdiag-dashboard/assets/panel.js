@@ -6,7 +6,7 @@
 import { makeChart } from "./chart.js";
 import { byId, make, setAttribute, setText } from "./dom.js";
 import { downsample, spans } from "./downsample.js";
-import { atAxis, atAxisScaled, bits, clock, count, fixed, milliseconds } from "./format.js";
+import { atAxis, atAxisScaled, bits, clock, count, countAtAxis, fixed, milliseconds, needsDate } from "./format.js";
 import { t } from "./i18n.js";
 import { newestOf } from "./rows.js";
 import { fromZero, logarithmic } from "./scales.js";
@@ -28,7 +28,7 @@ function definitions(maxTps) {
       ],
     },
     {
-      key: "retrans", title: () => t("chart.retrans"), tick: count, scale: () => fromZero(4),
+      key: "retrans", title: () => t("chart.retrans"), tick: countAtAxis, scale: () => fromZero(4),
       series: [
         { column: "retrans", label: () => t("series.retrans"), colour: "--retrans", format: count, width: 0, fill: "--retrans", bars: true },
       ],
@@ -58,7 +58,7 @@ function definitions(maxTps) {
   ];
 }
 
-export function makePanel(rows, { onViewChange }) {
+export function makePanel(rows, { onViewChange, onScaleChange }) {
   let view = views.LIVE;
   let log = false;
   let maxTps = 0;
@@ -71,10 +71,15 @@ export function makePanel(rows, { onViewChange }) {
     const figure = make("section", { className: "chart", data: { chart: definition.key } });
     host.append(figure);
     const labelled = index === all.length - 1;
-    return makeChart(figure, definition, { sync: "overview", labelled, onZoom: (from, to) => change(views.zoomed(view, from, to)), onReset: reset, onCursor });
+    return makeChart(figure, definition, { sync: "overview", labelled, onZoom: (from, to) => change(views.zoomed(view, from, to, bounds())), onReset: reset, onCursor });
   });
 
   const window = () => views.windowOf(view, rows.oldest, rows.newest ?? Date.now() / 1000);
+
+  function bounds() {
+    const newest = rows.newest ?? Date.now() / 1000;
+    return views.boundsOf(view, rows.oldest, newest, rows.slice(newest, newest, { names: ["t"], margin: 8 }).t);
+  }
 
   function request() {
     if (asked || !shown || document.hidden) return;
@@ -111,10 +116,11 @@ export function makePanel(rows, { onViewChange }) {
 
   function tell() {
     const { from, to } = window();
-    const withDate = to - from > 86_400;
-    const parts = [`${clock(from, { withDate })} – ${clock(to, { withDate })}`];
+    const withDate = needsDate({ from, to }, Date.now() / 1000);
+    const digits = to - from < 10 ? 1 : 0;
+    const parts = [`${clock(from, { withDate, digits })} – ${clock(to, { withDate, digits })}`];
     if (view.pausedAt !== null) parts.push(t("paused"));
-    if (cursorAt !== null) parts.push(t("cursor", { time: clock(cursorAt, { withDate }) }));
+    if (cursorAt !== null) parts.push(t("cursor", { time: clock(cursorAt, { withDate, digits }) }));
     setText(byId("window"), rows.newest === null ? "" : parts.join(" · "));
   }
 
@@ -145,10 +151,11 @@ export function makePanel(rows, { onViewChange }) {
     },
     setRange: (range) => change(views.withRange(view, range)),
     togglePause: () => change(view.pausedAt === null ? views.paused(view, rows.newest) : views.resumed(view)),
-    zoom: (factor) => change(views.scaled(view, window(), factor)),
-    pan: (share) => change(views.panned(view, window(), share)),
+    zoom: (factor) => change(views.scaled(view, window(), factor, bounds())),
+    pan: (share) => change(views.panned(view, window(), share, bounds())),
     setLog(wanted) {
       log = wanted;
+      onScaleChange(log);
       for (const button of document.querySelectorAll("[data-scale]")) {
         setAttribute(button, "aria-pressed", String((button.dataset.scale === "log") === log));
       }

@@ -26,5 +26,8 @@ export function progress(experiment, arms) {
   return { at, phase, left: Math.max(0, experiment.seconds - at) };
 }
 
+// So many seconds as a length along the time axis, as CSS writes it.
+export const share = (experiment, seconds) => `${(100 * Math.min(1, Math.max(0, seconds / experiment.seconds))).toFixed(3)}%`;
+
 export const faults = (experiment) =>
   experiment.phases.filter((phase) => phase.fault).map((phase) => [phase.from_seconds, phase.to_seconds]);

@@ -22,3 +22,13 @@ export function logarithmic(_, min, max) {
   const step = (value, round, beyond) => 10 ** (round(Math.log10(value) * 3 + beyond) / 3);
   return [step(min > 0 ? min : max, Math.floor, -0.3), step(max, Math.ceil, 0.3)];
 }
+
+// The labels of an axis; one beyond `edge` is left empty. `place` tells where a value is.
+export const labelsWithin = (splits, texts, { place, edge }) => splits.map((at, index) => (place(at) <= edge ? texts[index] : ""));
+
+// How far labels of time are apart at least, in pixels: they are shorter where they are minutes apart and tell no seconds.
+export function timeSpace(width, seconds, { dated }) {
+  // Within few days the date stands at few of them.
+  const [long, short] = dated ? [96, seconds > 2 * 86_400 ? 76 : 56] : [76, 48];
+  return (60 * width) / seconds < long ? short : long;
+}

@@ -31,6 +31,12 @@ await run(async (open) => {
   await page.focus("#main");
   await page.keyboard.press("3");
   assert.equal(await page.getAttribute("[data-range='3600']", "aria-pressed"), "true");
+  await page.keyboard.press("l");
+  await page.reload();
+  await page.waitForSelector("html[data-ready=true]");
+  assert.equal(await page.getAttribute("[data-range='3600']", "aria-pressed"), "true");
+  assert.equal(await page.getAttribute("[data-scale='log']", "aria-pressed"), "true");
+  await page.focus("#main");
   await page.keyboard.press("Space");
   assert.equal(await page.getAttribute("#pause", "aria-pressed"), "true");
   await page.click("nav a[data-view=machine]");

@@ -2,9 +2,9 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { START, bannerOf, due, isSilent, lightOf, stateOf, status, step } from "../../assets/connection.js";
-import { emptyArm, faults, progress, withTicks } from "../../assets/phases.js";
-import { fromZero, logarithmic, roundUp } from "../../assets/scales.js";
+import { START, aheadBy, bannerOf, due, isSilent, lightOf, meaningOf, shownAs, stateOf, status, step } from "../../assets/connection.js";
+import { emptyArm, faults, progress, share, withTicks } from "../../assets/phases.js";
+import { fromZero, labelsWithin, logarithmic, roundUp, timeSpace } from "../../assets/scales.js";
 import { actionOf } from "../../assets/shortcuts.js";
 import { STALLED_FIRST, filtered, pressed, rowsInSight, sorted } from "../../assets/table.js";
 import * as views from "../../assets/view.js";
@@ -104,27 +104,73 @@ test("old data has its banner, but not an experiment that is over", () => {
   assert.equal(bannerOf("lost", { over: true }), "lost");
 });
 
+test("an experiment that is over is finished, not stale, unless its server is gone", () => {
+  for (const connection of ["live", "stale"]) assert.equal(shownAs(connection, { over: true }), "finished");
+  assert.equal(shownAs("lost", { over: true }), "lost");
+  assert.equal(shownAs("stale", { over: false }), "stale");
+});
+
+test("data from the future is not called live, and its banner says why", () => {
+  assert.equal(aheadBy(1000, 995), 0);
+  assert.equal(aheadBy(1000, 1100), 0);
+  assert.equal(aheadBy(1000, 400), 600);
+  assert.equal(shownAs("live", { ahead: 600 }), "ahead");
+  assert.equal(shownAs("stale", { ahead: 600 }), "stale");
+  assert.equal(bannerOf("live", { ahead: 600 }), "ahead");
+  assert.equal(bannerOf("live", { ahead: 600, hold: true }), "hold");
+  assert.equal(bannerOf("lost", { ahead: 600 }), "lost");
+});
+
+test("a light that is still on over a clear link explains itself", () => {
+  assert.equal(meaningOf("clear", "true"), "means.calming");
+  assert.equal(meaningOf("clear", "false"), "means.clear");
+  assert.equal(meaningOf("stalled", "true"), "means.stalled");
+});
+
+const BOUNDS = { from: 0, to: 6000, least: 1 };
+
 test("the window ends now, at the pause, or where it was zoomed to", () => {
   const check = (view, want) => assert.deepEqual(views.windowOf(view, 1000, 5000), want);
   check(views.LIVE, { from: 4700, to: 5000 });
   check(views.withRange(views.LIVE, "all"), { from: 1000, to: 5000 });
   const held = views.paused(views.LIVE, 4000);
   check(held, { from: 3700, to: 4000 });
-  check(views.zoomed(held, 3900, 3800), { from: 3800, to: 3900 });
-  check(views.resumed(views.zoomed(held, 3900, 3800)), { from: 4700, to: 5000 });
+  check(views.zoomed(held, 3900, 3800, BOUNDS), { from: 3800, to: 3900 });
+  check(views.resumed(views.zoomed(held, 3900, 3800, BOUNDS)), { from: 4700, to: 5000 });
   assert.equal(views.isLive(held), false);
 });
 
 test("no window is empty", () => {
   const width = ({ from, to }) => to - from;
-  assert.ok(width(views.windowOf(views.zoomed(views.LIVE, 5, 5), 0, 9)) >= 1);
+  assert.ok(width(views.windowOf(views.zoomed(views.LIVE, 5, 5, BOUNDS), 0, 9)) >= 1);
   assert.ok(width(views.windowOf(views.withRange(views.LIVE, "all"), null, null)) >= 1);
   assert.ok(width(views.windowOf(views.withRange(views.LIVE, "all"), 7, 7)) >= 1);
 });
 
 test("zooming keeps the middle, panning the width", () => {
-  assert.deepEqual(views.scaled(views.LIVE, { from: 100, to: 200 }, 0.5).zoom, { from: 125, to: 175 });
-  assert.deepEqual(views.panned(views.LIVE, { from: 100, to: 200 }, -0.25).zoom, { from: 75, to: 175 });
+  assert.deepEqual(views.scaled(views.LIVE, { from: 100, to: 200 }, 0.5, BOUNDS).zoom, { from: 125, to: 175 });
+  assert.deepEqual(views.panned(views.LIVE, { from: 100, to: 200 }, -0.25, BOUNDS).zoom, { from: 75, to: 175 });
+});
+
+test("zooming out ends at the history and panning at now, however often", () => {
+  const bounds = views.boundsOf(views.withRange(views.LIVE, 60), 1000, 5000, [4998, 4999, 5000]);
+  assert.deepEqual(bounds, { from: 800, to: 5000, least: 3 });
+  const repeat = (change) => {
+    let view = views.LIVE;
+    for (let press = 0; press < 3000; press++) view = change(view, views.windowOf(view, 1000, 5000));
+    return view.zoom;
+  };
+  assert.deepEqual(repeat((view, window) => views.scaled(view, window, 2, bounds)), { from: 800, to: 5000 });
+  assert.deepEqual(repeat((view, window) => views.panned(view, window, 0.25, bounds)), { from: 4700, to: 5000 });
+  assert.deepEqual(repeat((view, window) => views.panned(view, window, -0.25, bounds)), { from: 800, to: 1100 });
+  const { from, to } = repeat((view, window) => views.scaled(view, window, 0.5, bounds));
+  assert.equal(to - from, 3);
+  assert.equal(views.zoomed(views.LIVE, NaN, 5, bounds), views.LIVE);
+});
+
+test("a range longer than the history may be zoomed out to, and no history is no fault", () => {
+  assert.equal(views.boundsOf(views.withRange(views.LIVE, 3600), 4990, 5000).from, 1400);
+  assert.deepEqual(views.boundsOf(views.withRange(views.LIVE, "all"), null, null), { from: -1, to: 0, least: 1 });
 });
 
 const flow = (peer, more = {}) => ({ peer, local: "10.0.0.1:8000", state: "clear", cause: null, waiting_us: 0, p95_rtt_us: null, ...more });
@@ -186,6 +232,8 @@ test("an experiment is where its arms are", () => {
   assert.deepEqual(progress(EXPERIMENT, [arm, emptyArm()]), { at: 12, phase: 1, left: 48 });
   assert.deepEqual(progress(EXPERIMENT, []), { at: 0, phase: 0, left: 60 });
   assert.deepEqual(faults(EXPERIMENT), [[12, 60]]);
+  assert.equal(share(EXPERIMENT, 12), "20.000%");
+  assert.equal(share(EXPERIMENT, 61), "100.000%");
   assert.equal(arm.rtt_p95[0], null);
 });
 
@@ -215,6 +263,17 @@ test("axes start at zero, end at round numbers and hold their values", () => {
     assert.ok(low > 0 && low < high);
     if (max) assert.ok(high > max && (min <= 0 || low < min));
   }
+});
+
+test("a label beyond the edge of an axis is left empty", () => {
+  assert.deepEqual(labelsWithin([0, 30, 60], ["0 s", "30 s", "60 s"], { place: (at) => at * 10, edge: 599 }), ["0 s", "30 s", ""]);
+});
+
+test("a narrow chart has labels of minutes, not only one", () => {
+  assert.equal(timeSpace(290, 300, { dated: false }), 48);
+  assert.equal(timeSpace(1130, 300, { dated: false }), 76);
+  assert.equal(timeSpace(290, 300, { dated: true }), 56);
+  assert.equal(timeSpace(290, 7 * 86_400, { dated: true }), 76);
 });
 
 test("keys act, but not where they mean something else", () => {

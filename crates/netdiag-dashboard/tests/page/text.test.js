@@ -31,6 +31,8 @@ test("numbers have the digits they are worth", () => {
   check(format.bytes(183_224), "183 kB");
   check(format.count(10_000), "10,000");
   check(format.atAxis(25), "25");
+  check(format.countAtAxis(2.5), "");
+  check(format.countAtAxis(2500), "2,500");
   check(format.atAxis(0.5), "0.5");
   check(format.atAxisScaled(15_000_000), "15 M");
   check(format.atAxisScaled(0), "0");
@@ -51,6 +53,24 @@ test("the clock is local, with the date if asked for", () => {
   assert.equal(format.clock(noon), "12:34:56");
   assert.equal(format.clock(noon, { withSeconds: false }), "12:34");
   assert.equal(format.clock(noon, { withSeconds: false, withDate: true }), "07-04 12:34");
+});
+
+test("times that would look alike have fractions", () => {
+  const at = new Date(2026, 6, 4, 6, 2, 31).getTime() / 1000;
+  const times = [0, 0.2, 0.4, 0.6, 0.8, 1].map((more) => at + more);
+  assert.deepEqual(format.timesAlong(times, 0.2, { dated: false }), ["06:02:31.0", "06:02:31.2", "06:02:31.4", "06:02:31.6", "06:02:31.8", "06:02:32.0"]);
+  assert.deepEqual([60, 1, 0.5, 0.1, 0.05, 0.001].map(format.digitsFor), [0, 0, 1, 1, 2, 3]);
+  assert.equal(format.clock(at + 0.96, { digits: 1 }), "06:02:32.0");
+});
+
+test("a date is told where the day is not today, or ends", () => {
+  const time = (day, hour, minute = 0) => new Date(2026, 6, day, hour, minute).getTime() / 1000;
+  const now = time(4, 12);
+  assert.equal(format.needsDate({ from: time(4, 1), to: time(4, 11) }, now), false);
+  assert.equal(format.needsDate({ from: time(3, 23), to: time(4, 1) }, now), true);
+  assert.equal(format.needsDate({ from: time(3, 1), to: time(3, 2) }, now), true);
+  const night = [time(3, 23, 30), time(4, 0), time(4, 0, 30)];
+  assert.deepEqual(format.timesAlong(night, 1800, { dated: true }), ["07-03 23:30", "07-04 00:00", "00:30"]);
 });
 
 test("CSV follows RFC 4180, and null is empty", () => {
