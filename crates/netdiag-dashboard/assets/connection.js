@@ -13,7 +13,7 @@ const LONGEST_WAIT = 15;
 const HIDDEN_SECONDS = 60;
 
 export const START = {
-  phase: "connecting", attempt: 0, retryAt: null, heardAt: null, staleAfter: 2, age: null, toldAt: null, toldStale: false,
+  phase: "connecting", attempt: 0, retryAt: null, heardAt: null, staleAfter: 2, age: null, toldAt: null, toldStale: false, full: false,
 };
 
 export function step(state, event, at) {
@@ -23,7 +23,7 @@ export function step(state, event, at) {
     case "resting":
       return { ...state, phase: "resting", retryAt: null, heardAt: null };
     case "hello":
-      return { ...state, staleAfter: event.staleAfter ?? state.staleAfter, heardAt: at };
+      return { ...state, staleAfter: event.staleAfter ?? state.staleAfter, heardAt: at, full: false };
     case "now":
       return { ...state, age: event.age ?? null, toldAt: at, toldStale: event.stale, heardAt: at };
     case "live":
@@ -32,8 +32,10 @@ export function step(state, event, at) {
       return { ...state, heardAt: at };
     case "failed": {
       const wait = Math.min(LONGEST_WAIT, 2 ** state.attempt);
-      return { ...state, phase: "lost", attempt: state.attempt + 1, retryAt: at + wait };
+      return { ...state, phase: "lost", attempt: state.attempt + 1, retryAt: at + wait, full: state.full && event.refused === true };
     }
+    case "full":
+      return { ...state, full: true };
     default:
       throw new Error(`no such event: ${event.kind}`);
   }
@@ -45,6 +47,7 @@ export function status(state, at) {
   return {
     connection: state.phase === "live" && old ? "stale" : state.phase === "resting" ? "connecting" : state.phase,
     age,
+    full: state.full,
     retryIn: state.retryAt === null ? null : Math.max(0, state.retryAt - at),
   };
 }
@@ -72,9 +75,16 @@ export function stateOf(connection, hint) {
   return connection === "live" ? hint.state : "stale";
 }
 
+// Whether a hint's health and anomaly come from anything. Without telemetry they are those of a link that is presumed healthy, which
+// nobody has seen. `newest` tells of the newest row its flows, and whether any row up to it had a round trip; null without rows.
+export function isMeasured(hint, newest) {
+  if (!hint || newest === null || hint.state === "stale") return false;
+  return hint.state !== "idle" || (newest.measured && newest.flows !== 0);
+}
+
 // Which banner is shown, if any. An experiment that is over measures nothing any more, which is no news.
-export function bannerOf(connection, { hold = false, over = false }) {
-  if (connection === "lost") return "lost";
+export function bannerOf(connection, { hold = false, over = false, full = false }) {
+  if (connection === "lost") return full ? "full" : "lost";
   if (over) return null;
   return connection === "stale" ? "stale" : hold ? "hold" : null;
 }

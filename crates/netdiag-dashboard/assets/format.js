@@ -52,6 +52,12 @@ export function clock(seconds, { withSeconds = true, withDate = false } = {}) {
   return withDate ? `${pad(date.getMonth() + 1)}-${pad(date.getDate())} ${time}` : time;
 }
 
+// The same moment in a file's name, where it sorts and no character needs quoting: 20261126-055631.
+export function fileTime(seconds) {
+  const date = new Date(seconds * 1000);
+  return `${date.getFullYear()}${clock(seconds, { withDate: true }).replace(/[-:]/g, "").replace(" ", "-")}`;
+}
+
 export function significant(value) {
   if (!isNumber(value)) return NONE;
   const size = Math.abs(value);
