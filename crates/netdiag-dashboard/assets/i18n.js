@@ -62,7 +62,7 @@ export function reasonIn(language, text) {
   const parts = [];
   let mark = "";
   for (const piece of text.split(/([,;:] )/)) {
-    if (piece in MARKS) {
+    if (Object.hasOwn(MARKS, piece)) {
       mark = piece;
       continue;
     }
