@@ -116,7 +116,8 @@ export function makeOverview() {
     const empty = hello !== null && newest === null && ["live", "stale"].includes(status.connection);
     const unwatched = hello?.mode === "up" && status.connection === "live" && hint?.state === "idle" && newest?.flows === 0;
     byId("empty").hidden = !empty && !unwatched;
-    for (const id of ["tools", "charts"]) byId(id).hidden = empty;
+    // Without a single round trip the charts would show nothing but presumptions.
+    for (const id of ["tools", "charts"]) byId(id).hidden = empty || (unwatched && !newest.measured);
     if (!empty && !unwatched) return;
     setText(byId("empty-title"), t(hello.mode === "up" ? "empty.watched" : "empty.title"));
     setText(byId("empty-text"), EMPTY.includes(hello.mode) ? t(`empty.${hello.mode}`, { telemetry: hello.telemetry }) : "");
