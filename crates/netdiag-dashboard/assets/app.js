@@ -4,18 +4,18 @@
 // Invariant: the address names the view, so a reload and a link show the same one.
 
 import { forgetColours } from "./colours.js";
-import { csv } from "./csv.js";
+import { netData } from "./csv.js";
 import { byId, save, setText } from "./dom.js";
 import { makeExperiment } from "./experiment.js";
 import { openFeed } from "./feed.js";
-import { clock } from "./format.js";
+import { clock, fileTime } from "./format.js";
 import { LANGUAGES, language, preferred, speak, t, translate } from "./i18n.js";
 import { makeMachine } from "./machine.js";
 import { makeOverview } from "./overview.js";
 import { makePanel } from "./panel.js";
 import { picture } from "./png.js";
-import { remember, remembered } from "./preferences.js";
-import { COLUMNS, Rows } from "./rows.js";
+import { remember, remembered, takeView } from "./preferences.js";
+import { Rows } from "./rows.js";
 import { actionOf } from "./shortcuts.js";
 import { makeStreams } from "./streams.js";
 import { RANGES } from "./view.js";
@@ -71,19 +71,19 @@ function repaint() {
 }
 
 function stamp() {
-  return clock(Date.now() / 1000, { withDate: true }).replace(/[: ]/g, "-");
+  return fileTime(Date.now() / 1000);
 }
 
 function exportCsv() {
   const { from, to } = panel.window();
-  const text = csv(rows.slice(from, to), COLUMNS);
+  const text = netData(rows.slice(from, to));
   offer(new Blob([text], { type: "text/csv;charset=utf-8" }), `netdiag-${stamp()}.csv`);
 }
 
 async function exportPng() {
   const { from, to } = panel.window();
   const subtitle = `${clock(from, { withDate: true })} – ${clock(to, { withDate: true })}`;
-  offer(await picture(panel.charts, { title: "NetDiag-LLM", subtitle }), `netdiag-${stamp()}.png`);
+  offer(await picture(panel.charts, { title: "NetDiag-LLM", subtitle, shading: t("series.anomaly") }), `netdiag-${stamp()}.png`);
 }
 
 function offer(blob, name) {
@@ -150,12 +150,12 @@ function connect() {
       version = hello.version;
       experiment.forget();
       overview.setHello(hello);
-      streams.setAvailable(hello.has_streams);
+      streams.setHello(hello);
       machine.setHello(hello);
       if (hello.mode === "experiment" && location.hash === "") location.replace("#/experiment");
     },
     onRows(batch) {
-      if (batch.t.length > 0) overview.setNewest({ t: batch.t.at(-1), flows: batch.flows.at(-1), stalled: batch.stalled.at(-1) });
+      if (batch.t.length > 0) overview.setNewest({ t: batch.t.at(-1), flows: batch.flows.at(-1), stalled: batch.stalled.at(-1), measured: batch.rtt_avg.some((rtt) => rtt !== null) });
       panel.arrived();
     },
     onNow(hint) {
@@ -183,6 +183,8 @@ function connect() {
 // Asked before anything is shown: showing the panel remembers what it shows.
 const range = remembered("range", RANGES.map(String), "300");
 const scale = remembered("scale", ["linear", "log"], "linear");
+const view = takeView();
+if (location.hash === "" && view !== "") location.replace(view);
 setTheme(remembered("theme", THEMES, "auto"));
 setLanguage(remembered("language", LANGUAGES, preferred(navigator.languages ?? [navigator.language])));
 panel.setRange(rangeOf(range));

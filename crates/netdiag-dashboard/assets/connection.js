@@ -15,7 +15,7 @@ const LONGEST_WAIT = 15;
 const HIDDEN_SECONDS = 60;
 
 export const START = {
-  phase: "connecting", attempt: 0, retryAt: null, heardAt: null, staleAfter: 2, age: null, toldAt: null, toldStale: false,
+  phase: "connecting", attempt: 0, retryAt: null, heardAt: null, staleAfter: 2, age: null, toldAt: null, toldStale: false, full: false,
 };
 
 export function step(state, event, at) {
@@ -25,7 +25,7 @@ export function step(state, event, at) {
     case "resting":
       return { ...state, phase: "resting", retryAt: null, heardAt: null };
     case "hello":
-      return { ...state, staleAfter: event.staleAfter ?? state.staleAfter, heardAt: at };
+      return { ...state, staleAfter: event.staleAfter ?? state.staleAfter, heardAt: at, full: false };
     case "now":
       return { ...state, age: event.age ?? null, toldAt: at, toldStale: event.stale, heardAt: at };
     case "live":
@@ -34,8 +34,10 @@ export function step(state, event, at) {
       return { ...state, heardAt: at };
     case "failed": {
       const wait = Math.min(LONGEST_WAIT, 2 ** state.attempt);
-      return { ...state, phase: "lost", attempt: state.attempt + 1, retryAt: at + wait };
+      return { ...state, phase: "lost", attempt: state.attempt + 1, retryAt: at + wait, full: state.full && event.refused === true };
     }
+    case "full":
+      return { ...state, full: true };
     default:
       throw new Error(`no such event: ${event.kind}`);
   }
@@ -47,6 +49,7 @@ export function status(state, at) {
   return {
     connection: state.phase === "live" && old ? "stale" : state.phase === "resting" ? "connecting" : state.phase,
     age,
+    full: state.full,
     retryIn: state.retryAt === null ? null : Math.max(0, state.retryAt - at),
   };
 }
@@ -76,7 +79,8 @@ export function stateOf(connection, hint) {
 
 // The word for the connection in the header: an experiment that is over has no news to wait for, and that is no fault.
 // Data from the future is not called live, though it arrives.
-export function shownAs(connection, { over = false, ahead = 0 }) {
+export function shownAs(connection, { over = false, ahead = 0, full = false }) {
+  if (connection === "lost" && full) return "full";
   if (over && (connection === "live" || connection === "stale")) return "finished";
   return connection === "live" && ahead > 0 ? "ahead" : connection;
 }
@@ -87,9 +91,16 @@ export const aheadBy = (newest, now) => (newest - now > CLOCK_SECONDS ? newest -
 // What the state means, as the key of a message. The light outlasts what turned it on, which would otherwise look like a contradiction.
 export const meaningOf = (state, light) => (light === "true" && state === "clear" ? "means.calming" : `means.${state}`);
 
+// Whether a hint's health and anomaly come from anything. Without telemetry they are those of a link that is presumed healthy, which
+// nobody has seen. `newest` tells of the newest row its flows, and whether any row up to it had a round trip; null without rows.
+export function isMeasured(hint, newest) {
+  if (!hint || newest === null || hint.state === "stale") return false;
+  return hint.state !== "idle" || (newest.measured && newest.flows !== 0);
+}
+
 // Which banner is shown, if any. An experiment that is over measures nothing any more, which is no news.
-export function bannerOf(connection, { hold = false, over = false, ahead = 0 }) {
-  if (connection === "lost") return "lost";
+export function bannerOf(connection, { hold = false, over = false, ahead = 0, full = false }) {
+  if (connection === "lost") return full ? "full" : "lost";
   if (over) return null;
   if (connection === "stale" || hold) return connection === "stale" ? "stale" : "hold";
   return connection === "live" && ahead > 0 ? "ahead" : null;

@@ -3,12 +3,20 @@
 //
 // Invariant: no helper keeps anything between two calls, and a request ends in an answer or an error, never in a wait without end.
 
+import { keepView } from "./preferences.js";
+
 const ANSWER_MS = 15_000;
 
 export const byId = (id) => document.getElementById(id);
 
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
+}
+
+// Text in parts, each of its own language if it has one: [{ text, lang }].
+export function setParts(element, parts) {
+  if (element.textContent === parts.map(({ text }) => text).join("")) return;
+  element.replaceChildren(...parts.map(({ text, lang }) => (lang ? make("span", { textContent: text, lang }) : text)));
 }
 
 export function setAttribute(element, name, value) {
@@ -48,11 +56,35 @@ export function save(blob, name) {
 // The JSON that the server answers, or an error with its own words. `rest` is waited for before the text is read into values, which
 // takes a while where there is much of it.
 export async function ask(path, rest = () => {}) {
-  const response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS) });
-  const text = await response.text();
+  const { response, text } = await answerTo(path).catch((cause) => {
+    throw without(cause.name === "TimeoutError" ? "timeout" : "network", cause);
+  });
   await rest();
-  if (response.ok) return JSON.parse(text);
-  throw new Error(errorIn(text) ?? `HTTP ${response.status}`);
+  if (response.status === 401) session().catch(() => {});
+  if (!response.ok) throw new Error(errorIn(text) ?? `HTTP ${response.status}`);
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw without("odd", cause);
+  }
+}
+
+async function answerTo(path) {
+  const response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS) });
+  return { response, text: await response.text() };
+}
+
+// The browser's own words are in a language of its choice, so the page has a sentence for each kind.
+const without = (kind, cause) => Object.assign(new Error(kind, { cause }), { kind });
+
+// The status that the session has. One that is over leads to the login page, which the server gives in this page's place.
+export async function session() {
+  const { status } = await fetch("api/session", { cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS) });
+  if (status === 401) {
+    keepView(location.hash);
+    location.reload();
+  }
+  return status;
 }
 
 // What a proxy answers in the server's place may be no JSON.

@@ -5,8 +5,10 @@
 // held are those of one server since its `hello`, never a mixture.
 
 import { START, due, status, step } from "./connection.js";
+import { session } from "./dom.js";
 
-const SESSION_MS = 15_000;
+// An EventSource that is closed by itself was answered, but not with a stream.
+const CLOSED = 2;
 
 const now = () => performance.now() / 1000;
 
@@ -62,11 +64,12 @@ export function openFeed(rows, { onHello, onRows, onNow, onLive, onExperiment, o
   }
 
   async function fail() {
+    const refused = source?.readyState === CLOSED;
     close();
-    on({ kind: "failed" });
+    on({ kind: "failed", refused });
     try {
-      const answer = await fetch("api/session", { cache: "no-store", signal: AbortSignal.timeout(SESSION_MS) });
-      if (answer.status === 401) location.reload();
+      // To somebody who may see it, the stream is refused only where too many are open.
+      if ((await session()) === 204 && refused && source === null) on({ kind: "full" });
     } catch {
       // No server there: the next try will tell.
     }

@@ -78,6 +78,12 @@ export function timesAlong(times, step, { dated }) {
   });
 }
 
+// The same moment in a file's name, where it sorts and no character needs quoting: 20261126-055631.
+export function fileTime(seconds) {
+  const date = new Date(seconds * 1000);
+  return `${date.getFullYear()}${clock(seconds, { withDate: true }).replace(/[-:]/g, "").replace(" ", "-")}`;
+}
+
 export function significant(value) {
   if (!isNumber(value)) return NONE;
   const size = Math.abs(value);

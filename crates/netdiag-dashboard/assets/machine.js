@@ -3,9 +3,10 @@
 //
 // Invariant: one check at a time; a failed one says so and leaves the last answer in place.
 
-import { ask, byId, icon, make, setText } from "./dom.js";
-import { t, word } from "./i18n.js";
+import { ask, byId, icon, make, setParts, setText } from "./dom.js";
+import { failure, t, word } from "./i18n.js";
 
+const KNOWN = ["up", "csv", "hints", "experiment"];
 const ICONS = { ok: "ok", warn: "alert", fail: "lost" };
 
 export function makeMachine() {
@@ -22,31 +23,31 @@ export function makeMachine() {
     try {
       report = await ask("api/machine");
       error = null;
-    } catch (failure) {
-      error = failure.message;
+    } catch (caught) {
+      error = caught;
     }
     checking = false;
     show();
   }
 
   function show() {
-    setText(byId("machine-telemetry"), hello?.telemetry ?? "–");
+    setText(byId("machine-telemetry"), hello ? telemetry(hello) : "–");
     setText(byId("machine-version"), hello?.version ?? "–");
-    setText(byId("machine-server"), hello ? `${location.host} (${hello.server_id.slice(0, 8)})` : "–");
-    setText(byId("machine-source"), report?.source ?? "–");
+    setText(byId("machine-server"), location.host);
+    setText(byId("machine-source"), report ? word("source", report.source ?? "none") : "–");
     const again = byId("machine-again");
     again.hidden = hello !== null && !hello.has_machine;
     setText(again, t(checking ? "machine.checking" : "machine.again"));
     again.setAttribute("aria-disabled", String(checking));
-    setText(byId("machine-verdict"), verdict());
+    setParts(byId("machine-verdict"), verdict());
     byId("checks").replaceChildren(...(report?.checks ?? []).map(makeCheck));
   }
 
   function verdict() {
-    if (hello && !hello.has_machine) return t("machine.none");
-    if (error) return `${t("machine.error")}: ${error}`;
-    if (!report) return checking ? t("machine.checking") : "";
-    return t(report.works ? "machine.works" : "machine.lacks");
+    if (hello && !hello.has_machine) return [{ text: t("machine.none") }];
+    if (error) return [{ text: `${t("machine.error")}: ` }, ...failure(error)];
+    if (!report) return [{ text: checking ? t("machine.checking") : "" }];
+    return [{ text: t(report.works ? "machine.works" : "machine.lacks") }];
   }
 
   byId("machine-again").addEventListener("click", check);
@@ -63,6 +64,11 @@ export function makeMachine() {
     },
     translate: show,
   };
+}
+
+// A mode of another version's server, or a name that is a sentence already, is shown as it is.
+function telemetry({ mode, telemetry: name }) {
+  return KNOWN.includes(mode) && !name.startsWith("netdiag up") ? t(`telemetry.${mode}`, { telemetry: name }) : name;
 }
 
 function makeCheck({ name, status, detail, remedy }) {

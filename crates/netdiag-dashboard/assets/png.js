@@ -9,7 +9,7 @@ const HEAD = 64;
 const TITLE = 26;
 const SIDE = 20;
 
-export async function picture(charts, { title, subtitle }) {
+export async function picture(charts, { title, subtitle, shading }) {
   const drawn = charts.filter((chart) => chart.canvas());
   const ratio = devicePixelRatio;
   const width = Math.max(...drawn.map((chart) => chart.canvas().width)) / ratio + 2 * SIDE;
@@ -22,7 +22,13 @@ export async function picture(charts, { title, subtitle }) {
   ctx.fillRect(0, 0, width, height);
   ctx.textBaseline = "alphabetic";
   write(ctx, title, SIDE, 30, "600 18px system-ui, sans-serif", colour("--ink"));
-  write(ctx, subtitle, SIDE, 50, "13px system-ui, sans-serif", colour("--soft"));
+  const right = SIDE + write(ctx, subtitle, SIDE, 50, "13px system-ui, sans-serif", colour("--soft")) + 24;
+  ctx.fillStyle = colour("--anomaly-span");
+  ctx.fillRect(right, 39, 18, 13);
+  ctx.strokeStyle = colour("--retrans");
+  ctx.lineWidth = 1;
+  ctx.strokeRect(right + 0.5, 39.5, 17, 12);
+  write(ctx, shading, right + 24, 50, "13px system-ui, sans-serif", colour("--soft"));
   let top = HEAD;
   for (const chart of drawn) {
     const heading = chart.unit ? `${chart.title()} (${chart.unit()})` : chart.title();

@@ -21,3 +21,22 @@ export function remember(name, value) {
     // Forbidden or full: the choice holds for this page.
   }
 }
+
+// The view to come back to after the login, whose form loses it. Only for this tab, and only once.
+export function keepView(hash) {
+  try {
+    sessionStorage.setItem(`${PREFIX}view`, hash);
+  } catch {
+    // Forbidden or full: the overview it is.
+  }
+}
+
+export function takeView() {
+  try {
+    const hash = sessionStorage.getItem(`${PREFIX}view`);
+    sessionStorage.removeItem(`${PREFIX}view`);
+    return hash ?? "";
+  } catch {
+    return "";
+  }
+}

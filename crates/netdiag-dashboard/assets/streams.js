@@ -5,9 +5,9 @@
 // Invariant: the server is asked only while this view is on screen, one request at a time, and the rows don't change order under a
 // hand that scrolls.
 
-import { ask, byId, make, setAttribute, setText } from "./dom.js";
+import { ask, byId, make, setAttribute, setParts, setText } from "./dom.js";
 import { bits, bytes, count, fixed, microseconds, waiting } from "./format.js";
-import { language, t, word } from "./i18n.js";
+import { failure, language, t, word } from "./i18n.js";
 import { STALLED_FIRST, TABLE_COLUMNS, filtered, pressed, rowsInSight, sorted } from "./table.js";
 
 // As in the style sheet.
@@ -42,6 +42,7 @@ export function makeStreams() {
   const pool = [];
   // Whether there are flows to ask for; null until the server has said so.
   let available = null;
+  let mode = null;
   let shown = false;
   let sort = STALLED_FIRST;
   let answer = null;
@@ -84,8 +85,8 @@ export function makeStreams() {
       await handRests();
       answer = await ask("api/streams", handRests);
       error = null;
-    } catch (failure) {
-      error = failure.message;
+    } catch (caught) {
+      error = caught;
     }
     asking = false;
     const many = (answer?.streams.length ?? 0) > MANY;
@@ -120,13 +121,13 @@ export function makeStreams() {
   }
 
   function tell(all) {
-    const about = available === false ? "csv" : error ? "error" : answer && all.length === 0 ? "none" : answer && flows.length === 0 ? "match" : null;
+    const about = available === false ? (mode === "experiment" ? "experiment" : "csv") : error ? "error" : answer && all.length === 0 ? "none" : answer && flows.length === 0 ? "match" : null;
     byId("streams-notice").hidden = about === null;
     for (const id of ["streams-tools", "streams-count"]) byId(id).hidden = available === false;
     scroll.hidden = available === false || (answer !== null && flows.length === 0);
     if (about === null) return;
     setText(byId("streams-notice-title"), about === "error" ? t("streams.error") : t(`streams.${about}.title`));
-    setText(byId("streams-notice-text"), about === "error" ? error : t(`streams.${about}.text`));
+    setParts(byId("streams-notice-text"), about === "error" ? failure(error) : [{ text: t(`streams.${about}.text`) }]);
   }
 
   function request() {
@@ -203,8 +204,9 @@ export function makeStreams() {
   document.addEventListener("visibilitychange", look);
 
   return {
-    setAvailable(has) {
-      available = has;
+    setHello(hello) {
+      available = hello.has_streams;
+      mode = hello.mode;
       arrange();
       look();
     },

@@ -51,7 +51,7 @@ await run(async (open) => {
   // What is exported is what is shown.
   await page.click("nav a[data-view=overview]");
   const csv = (await saved(page, "#export-csv")).toString();
-  assert.match(csv, /^t,rtt_min,rtt_avg,rtt_p95,retrans,health,anomaly,current_tps/);
+  assert.match(csv, /^timestamp,min_rtt_us,avg_rtt_us,p95_rtt_us,retrans_count,throughput_bps,flows,stalled_flows,health,anomaly,current_tps/);
   assert(csv.trim().split("\n").length > 1, csv);
   const png = await saved(page, "#export-png");
   assert.deepEqual([...png.subarray(1, 4)], [...Buffer.from("PNG")]);

@@ -51,6 +51,7 @@ function browser() {
     sources,
     live,
     connection: () => told.status.connection,
+    full: () => told.status.full,
     isOpen: () => sources.filter(({ open }) => open).length,
     pass(more, { silent = true } = {}) {
       for (let step = 0; step < 2 * more; step++) {
@@ -116,6 +117,42 @@ test("a page hidden for a minute gives its connection back, and has one at once 
   assert.equal(page.rows.length, 2);
 });
 
+test("a refused stream asks for the session: too many viewers, or back to the login and then to the same view", async () => {
+  const page = browser();
+  const refuse = async () => {
+    page.sources.at(-1).readyState = 2;
+    page.sources.at(-1).onerror();
+    await new Promise(setImmediate);
+  };
+  await refuse();
+  assert.equal(page.full(), true);
+  page.pass(2);
+  page.sources.at(-1).readyState = 0;
+  page.sources.at(-1).onerror();
+  await new Promise(setImmediate);
+  assert.equal(page.full(), false, "a server that is gone refuses nobody");
+  const kept = signedOut();
+  page.pass(20);
+  await refuse();
+  assert.deepEqual(kept, { "netdiag.view": "#/streams", "reloads": 1 });
+});
+
+// From now on the session is over.
+function signedOut() {
+  const kept = { reloads: 0 };
+  mock.method(globalThis, "fetch", async () => ({ ok: false, status: 401, text: async () => "" }));
+  globalThis.location = { hash: "#/streams", reload: () => kept.reloads++ };
+  globalThis.sessionStorage = { setItem: (name, value) => (kept[name] = value) };
+  return kept;
+}
+
+test("a question that needs a login leads to it", async () => {
+  const kept = signedOut();
+  await assert.rejects(ask("api/streams"), /HTTP 401/);
+  await new Promise(setImmediate);
+  assert.equal(kept.reloads, 1);
+});
+
 const answer = (status, text) => mock.method(globalThis, "fetch", async () => ({ ok: status < 300, status, text: async () => text }));
 
 test("an answer is JSON, an error has the server's words or else its number", async () => {
@@ -125,6 +162,12 @@ test("an answer is JSON, an error has the server's words or else its number", as
   await assert.rejects(ask("api/streams"), /^Error: no telemetry$/);
   answer(502, "<h1>Bad gateway</h1>");
   await assert.rejects(ask("api/streams"), /^Error: HTTP 502$/);
+  answer(200, "<h1>Hello</h1>");
+  await assert.rejects(ask("api/streams"), { kind: "odd" });
+  mock.method(globalThis, "fetch", async () => {
+    throw new TypeError("Failed to fetch");
+  });
+  await assert.rejects(ask("api/streams"), { kind: "network" });
 });
 
 test("a server that does not answer is not waited for", async () => {

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { START, aheadBy, bannerOf, due, isSilent, lightOf, meaningOf, shownAs, stateOf, status, step } from "../../assets/connection.js";
+import { START, aheadBy, bannerOf, due, isMeasured, isSilent, lightOf, meaningOf, shownAs, stateOf, status, step } from "../../assets/connection.js";
 import { emptyArm, faults, progress, share, withTicks } from "../../assets/phases.js";
 import { fromZero, labelsWithin, logarithmic, roundUp, timeSpace } from "../../assets/scales.js";
 import { actionOf } from "../../assets/shortcuts.js";
@@ -94,6 +94,32 @@ test("nothing but a live connection claims anything of the link", () => {
     assert.equal(lightOf(connection, true), "unknown");
     assert.equal(stateOf(connection, { state: "clear" }), "stale");
   }
+});
+
+test("nothing is claimed that nobody has measured", () => {
+  const clear = { state: "clear" };
+  const idle = { state: "idle" };
+  const row = { flows: 2, measured: true };
+  assert.equal(isMeasured(null, row), false);
+  assert.equal(isMeasured(clear, null), false);
+  assert.equal(isMeasured({ state: "stale" }, row), false);
+  assert.equal(isMeasured(idle, { ...row, flows: 0 }), false);
+  assert.equal(isMeasured(idle, { ...row, measured: false }), false);
+  assert.equal(isMeasured(idle, row), true);
+  assert.equal(isMeasured(idle, { ...row, flows: null }), true);
+  assert.equal(isMeasured({ state: "stalled" }, { ...row, measured: false }), true);
+});
+
+test("too many viewers are told of as long as the server refuses, and not longer", () => {
+  const failed = (refused) => [{ kind: "failed", refused }, 1];
+  const full = [[{ kind: "opening" }, 0], failed(true), [{ kind: "full" }, 1]];
+  const told = (...events) => status(after(...full, ...events), 2).full;
+  assert.equal(told(), true);
+  assert.equal(told([{ kind: "opening" }, 2], failed(true)), true);
+  assert.equal(told([{ kind: "opening" }, 2], failed(false)), false);
+  assert.equal(told([{ kind: "opening" }, 2], [{ kind: "hello" }, 2]), false);
+  assert.equal(bannerOf("lost", { full: true }), "full");
+  assert.equal(bannerOf("live", { full: true }), null);
 });
 
 test("old data has its banner, but not an experiment that is over", () => {

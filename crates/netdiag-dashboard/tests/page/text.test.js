@@ -3,10 +3,10 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
-import { csv } from "../../assets/csv.js";
+import { csv, netData } from "../../assets/csv.js";
 import * as format from "../../assets/format.js";
-import { message, preferred, speak, word } from "../../assets/i18n.js";
-import { MESSAGES } from "../../assets/messages.js";
+import { failure, message, preferred, reasonIn, speak, word } from "../../assets/i18n.js";
+import { MESSAGES, REASONS } from "../../assets/messages.js";
 
 const asset = (name) => readFileSync(new URL(`../../assets/${name}`, import.meta.url), "utf8");
 
@@ -77,6 +77,58 @@ test("CSV follows RFC 4180, and null is empty", () => {
   const columns = { t: [1.5, 2], rtt_min: [null, 20.25], state: ["clear", 'a "b", c\n'] };
   assert.equal(csv(columns, ["t", "rtt_min", "state"]), 't,rtt_min,state\r\n1.5,,clear\r\n2,20.25,"a ""b"", c\n"\r\n');
   assert.equal(csv({ t: [] }, ["t"]), "t\r\n");
+});
+
+test("the exported rows are a net_data.csv", () => {
+  const rows = {
+    t: [1795666080.6254, 2], rtt_min: [16.645, null], rtt_avg: [20, null], rtt_p95: [0.00001, null], retrans: [3, 0], health: [0.5, 1], anomaly: [1, 0],
+    current_tps: [31.2, 80], target_tps: [28, 80], throughput_bps: [80000.4, null], flows: [8, null], stalled: [0, null], state: ["constrained", "idle"],
+  };
+  assert.equal(netData(rows), [
+    "timestamp,min_rtt_us,avg_rtt_us,p95_rtt_us,retrans_count,throughput_bps,flows,stalled_flows,health,anomaly,current_tps,target_tps,state",
+    "1795666080.625,16645,20000,0.1,3,80000,8,0,0.5,1,31.2,28,constrained",
+    "2.000,,,,0,,,,1,0,80,80,idle",
+    "",
+  ].join("\r\n"));
+});
+
+test("the server's reasons are Chinese on a Chinese page, and what is unknown there is marked as English", () => {
+  const plain = (text) => reasonIn("zh", text).map(({ text, lang }) => (lang ? `<${text}>` : text)).join("");
+  const check = (text, want) => assert.equal(plain(text), want);
+  check("path: p95 RTT 438 ms, usually 0.9 ms, 0.0 % retransmitted, no model yet", "链路：p95 RTT 438 ms，通常为 0.9 ms，重传 0.0 %，尚无模型");
+  check("no round trip was measured, 1 segment retransmitted, 50 % of flows stalled", "未测到往返时间，重传 1 个报文段，50 % 的流停滞");
+  check("path: data is outstanding and no ACK arrives", "链路：数据已发出，却没有收到 ACK");
+  check("reader: receive window full, nothing was taken", "读取方：接收窗口已满，没有读取任何数据");
+  check("reader: receive window full; p95 RTT 20 ms, usually 20 ms", "读取方：接收窗口已满；p95 RTT 20 ms，通常为 20 ms");
+  check("path: 12 tokens are out and no ACK for 1.2 s", "链路：已发出 12 个 token，1.2 s 未收到 ACK");
+  check("pacer: 12.0 tok/s are this stream's share", "节奏控制：此流分得 12.0 token/秒");
+  check("telemetry is 5.0 s old", "遥测数据是 5.0 s 之前的");
+  check("no telemetry yet", "尚无遥测数据");
+  check("no flow to [2001:db8::1]:9 is known", "没有已知的到 [2001:db8::1]:9 的流");
+  check("the hint server does not answer: http://h:9: dial failed, os error 111", "提示服务器没有应答：<http://h:9: dial failed, os error 111>");
+  check("http://h:9000: has closed the connection", "<http://h:9000>：已关闭连接");
+  check("something else, no model yet", "<something else>，尚无模型");
+  check("toString", "<toString>");
+  check("", "");
+  assert.deepEqual(reasonIn("en", "path: slow"), [{ text: "path: slow", lang: "en" }]);
+});
+
+test("each phrase of a reason has both languages, is found, and needs none of the marks that part phrases", () => {
+  const names = (text) => (text.match(/\{\w+\}/g) ?? []).sort();
+  for (const [english, chinese] of REASONS) {
+    assert.deepEqual(names(english), names(chinese), english);
+    assert.doesNotMatch(english, /[,;:] /);
+    assert.deepEqual(reasonIn("zh", english.replace(/\{\w+\}/g, "7")), [{ text: chinese.replace(/\{\w+\}/g, "7") }]);
+  }
+});
+
+test("an error is a sentence of the page, or the server's own English words", () => {
+  assert.deepEqual(failure(Object.assign(new Error("x"), { kind: "network" })), [{ text: "The server cannot be reached." }]);
+  assert.deepEqual(failure(new Error("no telemetry")), [{ text: "no telemetry", lang: "en" }]);
+});
+
+test("a file's name has the whole date", () => {
+  assert.equal(format.fileTime(new Date(2026, 10, 26, 5, 56, 31).getTime() / 1000), "20261126-055631");
 });
 
 test("each message has both languages with the same names in braces", () => {
