@@ -45,7 +45,7 @@ export function makeMachine() {
 
   function verdict() {
     if (hello && !hello.has_machine) return [{ text: t("machine.none") }];
-    if (error) return [{ text: `${t("machine.error")}: ` }, ...failure(error)];
+    if (error) return [{ text: `${t("machine.error")} ` }, ...failure(error)];
     if (!report) return [{ text: checking ? t("machine.checking") : "" }];
     return [{ text: t(report.works ? "machine.works" : "machine.lacks") }];
   }

@@ -183,7 +183,7 @@ export const MESSAGES = {
   "machine.works": ["NetDiag works on this machine.", "NetDiag 可以在本机上工作。"],
   "machine.lacks": ["Something is missing on this machine; what helps stands below.", "本机缺少某些条件；解决办法见下。"],
   "machine.none": ["This dashboard cannot check the machine: it only reads what another process tells.", "此仪表盘无法检查本机：它只读取其他进程给出的数据。"],
-  "machine.error": ["The check failed", "检查失败"],
+  "machine.error": ["The check failed:", "检查失败："],
   "check.ok": ["ok", "正常"],
   "check.warn": ["warning", "警告"],
   "check.fail": ["missing", "缺失"],

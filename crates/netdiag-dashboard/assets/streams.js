@@ -124,7 +124,7 @@ export function makeStreams() {
     const about = available === false ? (mode === "experiment" ? "experiment" : "csv") : error ? "error" : answer && all.length === 0 ? "none" : answer && flows.length === 0 ? "match" : null;
     byId("streams-notice").hidden = about === null;
     for (const id of ["streams-tools", "streams-count"]) byId(id).hidden = available === false;
-    scroll.hidden = available === false || (answer !== null && flows.length === 0);
+    scroll.hidden = available === false || (answer === null ? error !== null : flows.length === 0);
     if (about === null) return;
     setText(byId("streams-notice-title"), about === "error" ? t("streams.error") : t(`streams.${about}.title`));
     setParts(byId("streams-notice-text"), about === "error" ? failure(error) : [{ text: t(`streams.${about}.text`) }]);

@@ -4,11 +4,13 @@
 
 import { SEVERITY } from "./rows.js";
 
-// `key` is the field, `value` what it sorts by if not the field itself, `first` the direction that a first press gives.
+// What is recommended comes before the details, for which a narrow screen has to be scrolled. `key` is the field, `value` what it sorts
+// by if not the field itself, `first` the direction that a first press gives.
 export const TABLE_COLUMNS = [
   { key: "peer", first: "ascending" },
   { key: "local", first: "ascending" },
   { key: "state", first: "descending", value: (flow) => SEVERITY.indexOf(flow.state) },
+  { key: "current_tps", first: "ascending" },
   { key: "cause", first: "ascending" },
   { key: "p95_rtt_us", first: "descending" },
   { key: "srtt_us", first: "descending" },
@@ -17,7 +19,6 @@ export const TABLE_COLUMNS = [
   { key: "notsent_bytes", first: "descending" },
   { key: "waiting_us", first: "descending" },
   { key: "throughput_bps", first: "descending" },
-  { key: "current_tps", first: "ascending" },
 ];
 
 // What waits longest first: that is what an operator came for.
