@@ -34,8 +34,8 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Compare pacing policies on simulated links, engines and readers
 ///
-/// Thousands of clients come to one engine, each with a link, a TCP connection and a reading rate of its own, in virtual time: five
-/// minutes take less than a second. The policies are none, classic, proteus (by round trip), buffer (by what is unread, as if all had
+/// Thousands of clients come to one engine, each with a link, a TCP connection and a reading rate of its own, in virtual time, much
+/// faster than real time. The policies are none, classic, proteus (by round trip), buffer (by what is unread, as if all had
 /// arrived), carry (by what the kernel says has arrived) and oracle (knows the link's future, and shows what can be had at most). They
 /// meet the same clients. Prints a table and writes the figures as JSON and a picture. The same settings give the same bytes.
 #[derive(Debug, clap::Args)]
