@@ -8,7 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use netdiag_tcpinfo::TcpInfo;
-use netdiag_telemetry::FlowKey;
+use netdiag_telemetry::{Bytes, FlowKey};
 use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
 
 /// Room for one datagram of a dump; the kernel fills at most 32 KiB (`netlink_dump()`).
@@ -34,6 +34,8 @@ pub(crate) struct Entry {
     /// The kernel's name for this socket, never used twice.
     pub(crate) cookie: u64,
     pub(crate) info: TcpInfo,
+    /// Bytes written and not acknowledged (`idiag_wqueue`).
+    pub(crate) queued: Bytes,
 }
 
 /// Every connected TCP socket of the calling thread's network namespace, whose inode is `netns`.
@@ -123,7 +125,8 @@ fn parse_socket(payload: &[u8], netns: u32) -> Option<Entry> {
     let cookie = u64::from(u32_at(message, 44)) | u64::from(u32_at(message, 48)) << 32;
     let info = attribute(&payload[DIAG_MESSAGE..], INET_DIAG_INFO)?;
     let info = TcpInfo::parse(info).ok()?;
-    Some(Entry { key: FlowKey::new(netns, local, peer), cookie, info })
+    let queued = Bytes(u32_at(message, 60).into());
+    Some(Entry { key: FlowKey::new(netns, local, peer), cookie, info, queued })
 }
 
 /// The value of the first netlink attribute of type `wanted`.

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::{Duration, Instant};
 
-use netdiag_telemetry::{FlowKey, FlowSnapshot, RttSamples};
+use netdiag_telemetry::{FlowKey, FlowSnapshot, Liveness, RttSamples};
 
 use crate::estimate::RttEstimator;
 use crate::netns::{self, Netns};
@@ -117,7 +117,7 @@ impl Sockets {
     }
 
     fn snapshot(&mut self, entry: Entry, first: bool) -> Dumped {
-        let Entry { key, cookie, info } = entry;
+        let Entry { key, cookie, info, queued } = entry;
         let fresh = || Known {
             cookie,
             opened: (!first).then_some(cookie),
@@ -136,6 +136,7 @@ impl Sockets {
             known.estimator.advance(&info)
         };
         known.round = self.round;
+        let liveness = || Liveness { queued: Some(queued), ..info.liveness() };
         let flow = FlowSnapshot {
             key,
             opened: known.opened,
@@ -145,7 +146,7 @@ impl Sockets {
             srtt: info.srtt(),
             rttvar: info.srtt().map(|_| info.rttvar),
             cwnd: info.snd_cwnd,
-            liveness: (!CLOSED_BY_US.contains(&info.state)).then(|| info.liveness()),
+            liveness: (!CLOSED_BY_US.contains(&info.state)).then(liveness),
         };
         Dumped { flow, hooked: info.state == ESTABLISHED && info.sack }
     }

@@ -131,11 +131,12 @@ impl TcpInfo {
         }
     }
 
-    /// Whether the flow moves and who holds it back.
+    /// Whether the flow moves and who holds it back. How many bytes wait, the structure does not say.
     pub fn liveness(&self) -> Liveness {
         Liveness {
             unacked_segs: self.unacked,
             notsent: Bytes(self.notsent_bytes.unwrap_or_default().into()),
+            queued: None,
             backoff: self.backoff,
             last_ack_age: self.last_ack_recv,
             busy: self.busy_time.unwrap_or_default(),

@@ -134,6 +134,9 @@ pub struct Liveness {
     pub unacked_segs: u32,
     /// Bytes written by the application and not yet sent (`tcpi_notsent_bytes`).
     pub notsent: Bytes,
+    /// Bytes written by the application and not yet acknowledged (`SIOCOUTQ`, `idiag_wqueue`); `None` where the source knows
+    /// no more than segments.
+    pub queued: Option<Bytes>,
     /// Exponential backoffs of the retransmission timer since the last ACK (`tcpi_backoff`).
     pub backoff: u8,
     /// Time since the last ACK arrived (`tcpi_last_ack_recv`); large on a flow that was merely idle.

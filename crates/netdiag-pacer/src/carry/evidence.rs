@@ -39,7 +39,7 @@ pub struct Evidence {
 impl Evidence {
     /// What a snapshot shows; `None` without [`netdiag_telemetry::Liveness`], from which alone backlogs are known.
     ///
-    /// A snapshot counts what is outstanding in segments. They are taken to be as long as those acknowledged so far were on
+    /// Where a snapshot counts what is outstanding in segments, they are taken to be as long as those acknowledged so far were on
     /// average: segments of tokens are far below a full one, so that counting full ones would see a backlog in every flow.
     pub fn of_snapshot(snapshot: &FlowSnapshot) -> Option<Self> {
         let live = snapshot.liveness?;
@@ -47,10 +47,11 @@ impl Evidence {
         let acked_segs = u64::from(counters.segs_out.saturating_sub(live.unacked_segs));
         let segment = counters.bytes_acked.checked_div(acked_segs).filter(|&bytes| bytes > 0);
         let outstanding = u64::from(live.unacked_segs) * segment.unwrap_or(UNKNOWN_SEGMENT);
+        let guessed = outstanding.saturating_add(live.notsent.0);
         Some(Self {
             opened: snapshot.opened,
             bytes_acked: counters.bytes_acked,
-            queued: outstanding.saturating_add(live.notsent.0),
+            queued: live.queued.map_or(guessed, |queued| queued.0.max(live.notsent.0)),
             notsent: live.notsent.0,
             backoff: live.backoff,
             last_ack_age: live.last_ack_age,
@@ -76,19 +77,20 @@ mod tests {
     #[test]
     fn backlogs_are_counted_in_segments_as_long_as_those_before() {
         let address = |text: &str| text.parse().expect("an address");
+        let snapshot = |bytes_acked, segs_out, live| FlowSnapshot {
+            key: FlowKey::new(1, address("192.0.2.1:80"), address("192.0.2.2:4000")),
+            opened: None,
+            closed: false,
+            counters: Counters { bytes_acked, segs_out, retrans_segs: 0 },
+            rtt: RttSamples::default(),
+            srtt: None,
+            rttvar: None,
+            cwnd: 10,
+            liveness: Some(live),
+        };
         let check = |bytes_acked, segs_out, unacked_segs, expected| {
             let live = Liveness { unacked_segs, notsent: Bytes(500), ..Liveness::default() };
-            let snapshot = FlowSnapshot {
-                key: FlowKey::new(1, address("192.0.2.1:80"), address("192.0.2.2:4000")),
-                opened: None,
-                closed: false,
-                counters: Counters { bytes_acked, segs_out, retrans_segs: 0 },
-                rtt: RttSamples::default(),
-                srtt: None,
-                rttvar: None,
-                cwnd: 10,
-                liveness: Some(live),
-            };
+            let snapshot = snapshot(bytes_acked, segs_out, live);
             let seen = Evidence::of_snapshot(&snapshot).expect("with liveness");
             assert_eq!((seen.queued, seen.notsent), (expected, 500));
             assert_eq!(seen.is_outstanding(), unacked_segs > 0);
@@ -98,5 +100,9 @@ mod tests {
         check(21_000, 103, 3, 630 + 500);
         check(0, 2, 2, 2 * 230 + 500);
         check(21_000, 100, 0, 500);
+        // Where bytes are known, they are not guessed.
+        let live = Liveness { unacked_segs: 3, queued: Some(Bytes(77)), ..Liveness::default() };
+        let seen = Evidence::of_snapshot(&snapshot(0, 0, live)).expect("with liveness");
+        assert_eq!((seen.queued, seen.notsent), (77, 0));
     }
 }
