@@ -143,7 +143,11 @@ impl Pacer {
             Load::Unshared => ALONE_SPARE * self.unread.reading().get(),
             Load::Idle | Load::Busy => 0.0,
         };
-        let spare = self.lead().spare(&self.unread).max(least);
+        let spare = match self.carry.state() {
+            // It has not read what it has, whatever its reading rate should be.
+            State::Reader => 0.0,
+            _ => self.lead().spare(&self.unread).max(least),
+        };
         self.carry.observe(now, seen, spare);
         // Tokens that were sent and are not under way have arrived. Bytes acknowledged would be headers, too.
         let acked = (self.sent as f64 - self.under_way()).max(self.acked);
