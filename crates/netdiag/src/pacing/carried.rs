@@ -322,3 +322,6 @@ fn with_health(hint: Hint, judged: &Hint) -> Hint {
         ..hint
     }
 }
+
+#[cfg(test)]
+mod tests;
