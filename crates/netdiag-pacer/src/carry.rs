@@ -25,6 +25,7 @@
 //! [`Carry::causes`] sums up to the time observed. Evidence that cannot follow from what was seen before (a counter or a clock that
 //! jumped back, another connection on the same ports) begins the flow anew and throttles nothing.
 
+mod attribution;
 mod causes;
 mod evidence;
 mod explain;
@@ -124,6 +125,8 @@ pub struct Carry {
     /// The least srtt, seconds.
     least_rtt: Recent,
     causes: Causes,
+    /// For how long the server has waited for admission since the last observation, if it says so.
+    waited: Option<Duration>,
 }
 
 impl Carry {
@@ -148,6 +151,7 @@ impl Carry {
             acknowledged: 0,
             least_rtt: Recent::new(MIN_RTT_WINDOW, f64::min),
             causes: Causes::default(),
+            waited: None,
         }
     }
 
@@ -206,7 +210,7 @@ impl Carry {
         }
         if elapsed > LONGEST_TICK {
             // The time passed, whatever it was; only rates across the gap mean nothing.
-            self.causes.add(self.cause(elapsed), elapsed);
+            self.account(elapsed, Duration::ZERO);
             self.begin(now, seen, spare);
             return;
         }
@@ -244,9 +248,7 @@ impl Carry {
         self.arrived += acked as f64 / self.bytes_per_token;
         self.follow(now, acked, elapsed);
         self.set_credit(spare);
-        self.causes.add(Cause::Reader, rwnd_limited);
-        let rest = elapsed - rwnd_limited;
-        self.causes.add(self.cause(elapsed), rest);
+        self.account(elapsed, rwnd_limited);
         self.sent = 0.0;
     }
 
@@ -372,20 +374,6 @@ impl Carry {
         let rtt = self.least_rtt.best().unwrap_or_default().max(UNKNOWN_RTT);
         let is_young = self.arrived < self.cap * rtt;
         self.room() < 1.0 && self.outstanding >= BACKLOG && !is_young
-    }
-
-    /// Whom a tick's time belongs to, its reader's part aside.
-    fn cause(&self, elapsed: Duration) -> Cause {
-        match self.state {
-            State::Stalled | State::Constrained => Cause::Path,
-            State::Reader => Cause::Reader,
-            State::Clear | State::Idle | State::Stale => {
-                // Whoever took all that it was given would have taken more.
-                let given = self.granted * elapsed.as_secs_f64();
-                let is_paced = self.granted < self.range.max().get();
-                if is_paced && self.sent + 1.0 >= given { Cause::Pacer } else { Cause::Engine }
-            }
-        }
     }
 }
 
