@@ -78,6 +78,8 @@ pub struct Pacer {
     sent: u64,
     /// Admitted and not handed on.
     pending: u64,
+    /// Since when the server waits for admission, as far as it is not accounted yet.
+    waiting: Option<Duration>,
     /// Acknowledged, tokens: what was sent less what is under way.
     acked: f64,
 }
@@ -97,24 +99,28 @@ impl Pacer {
             admitted: 0,
             sent: 0,
             pending: 0,
+            waiting: None,
             acked: 0.0,
         }
     }
 
     /// Whether `tokens` more may be generated at `now`. If so they are counted: each needs its [`Pacer::on_sent`].
     pub fn admit(&mut self, now: Duration, tokens: u32) -> Admission {
-        let Ok(rate) = Tps::try_new(self.rate()) else { return Admission::Hold };
-        if !self.has_room(tokens) {
-            return Admission::Hold;
+        let admission = self.judge(now, tokens);
+        if admission == Admission::Now {
+            self.end_wait(now);
+            self.admitted += u64::from(tokens);
+            self.pending += u64::from(tokens);
+        } else {
+            self.waiting.get_or_insert(now);
         }
-        self.bucket.set_rate(now, rate);
-        match self.bucket.take(now, tokens) {
-            Ok(()) => {
-                self.admitted += u64::from(tokens);
-                self.pending += u64::from(tokens);
-                Admission::Now
-            }
-            Err(wait) => Admission::Wait(wait),
+        admission
+    }
+
+    /// The server has given up waiting, at `now`: its engine is busy with something else, or has ended.
+    pub fn end_wait(&mut self, now: Duration) {
+        if let Some(since) = self.waiting.take() {
+            self.carry.on_waited(now.saturating_sub(since));
         }
     }
 
@@ -137,6 +143,10 @@ impl Pacer {
 
     /// Takes in what the kernel says of the connection.
     pub fn observe_evidence(&mut self, now: Duration, seen: &Evidence) {
+        // Time is accounted up to now, and goes on.
+        let waited = self.waiting.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        self.carry.on_waited(waited);
+        self.waiting = self.waiting.map(|_| now);
         self.srtt = seen.srtt;
         self.ledger.compare(seen);
         let least = match self.load {
@@ -232,6 +242,15 @@ impl Pacer {
     fn under_way(&self) -> f64 {
         let in_library = self.ledger.in_library() as f64 / self.carry.bytes_per_token();
         self.carry.outstanding() + in_library
+    }
+
+    fn judge(&mut self, now: Duration, tokens: u32) -> Admission {
+        let Ok(rate) = Tps::try_new(self.rate()) else { return Admission::Hold };
+        if !self.has_room(tokens) {
+            return Admission::Hold;
+        }
+        self.bucket.set_rate(now, rate);
+        self.bucket.take(now, tokens).map_or_else(Admission::Wait, |()| Admission::Now)
     }
 
     fn has_room(&self, tokens: u32) -> bool {

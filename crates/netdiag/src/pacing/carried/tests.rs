@@ -140,7 +140,8 @@ fn a_silent_flow_is_held_and_the_host_with_it_if_it_is_the_only_one() {
         for look in looks.clone() {
             others[0].written += 3;
             others[1].send(3);
-            let all = [others[0].snapshot(TICK * (look - looks.start + 1)), others[1].snapshot(TICK)];
+            let all =
+                [others[0].snapshot(TICK * (look - looks.start + 1)), others[1].snapshot(TICK)];
             flows.observe(&all, TICK * look);
         }
         let (host, peers) = flows.totals();
