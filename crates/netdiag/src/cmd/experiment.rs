@@ -73,10 +73,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", env = "NETDIAG_EXPERIMENT_DURATION", default_value = "60", value_parser = run_time, help_heading = "Experiment")]
     duration: Duration,
 
-    /// Compare these arms: a list of none and classic.
+    /// Compare these arms: a list of none, classic and carry.
     ///
-    /// `none` generates as fast as --max-tps, `classic` at the rate that is recommended. They run at the same time.
-    #[arg(long, value_name = "ARMS", env = "NETDIAG_ARMS", default_value = "none,classic", value_delimiter = ',', value_parser = values::arm, help_heading = "Experiment")]
+    /// `none` generates as fast as --max-tps, `classic` at the rate that is recommended for its client by health, `carry` at the one
+    /// that its own connection carries, as `netdiag up` finds it. They run at the same time.
+    #[arg(long, value_name = "ARMS", env = "NETDIAG_ARMS", default_value = "none,classic,carry", value_delimiter = ',', value_parser = values::arm, help_heading = "Experiment")]
     arms: Vec<Policy>,
 
     /// Write the results into this folder.
