@@ -26,6 +26,7 @@ mod request_body;
 mod server;
 mod settings;
 mod socket;
+pub mod sse;
 mod tls;
 mod trace;
 mod upstream;
