@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use netdiag_pacer::Hint;
+use netdiag_pacer::{Cause, Causes, Hint, State};
 use netdiag_telemetry::{FlowKey, LinkSample, Liveness, Row};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -41,6 +41,35 @@ pub struct StreamEntry {
     pub liveness: Option<Liveness>,
     /// How long unacknowledged data has waited for an ACK.
     pub waiting: Duration,
+    /// What the `carry` policy knows of it, where that is what paces it.
+    pub carried: Option<Carried>,
+}
+
+/// What the `carry` policy knows of a flow. Tokens are as long as those seen so far.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Carried {
+    /// For whom the stream waits at present; `None` while nothing is under way.
+    pub cause: Option<Cause>,
+    /// What the path delivers, tokens/s; `None` while it is not the bottleneck.
+    pub carry_tps: Option<f64>,
+    /// Tokens that may be under way.
+    pub credit: f64,
+    /// Tokens written and not acknowledged.
+    pub outstanding: f64,
+    /// Length of a token on the wire, bytes.
+    pub bytes_per_token: f64,
+    /// Whose time it was since the flow was first seen.
+    pub causes: Causes,
+}
+
+impl StreamEntry {
+    /// For whom the stream waits while its hint is in `state`, which is another than its own when telemetry is stale.
+    pub fn cause(&self, state: State) -> Option<&'static str> {
+        match self.carried {
+            Some(carried) if state == self.hint.state => carried.cause.map(Cause::as_str),
+            _ => state.cause(),
+        }
+    }
 }
 
 impl Board {
@@ -65,8 +94,14 @@ impl Board {
         &self.streams
     }
 
+    /// Changes every flow's entry. Keys stay as they are.
+    pub fn each_stream(&mut self, change: impl FnMut(&mut StreamEntry)) {
+        self.streams.iter_mut().for_each(change);
+        debug_assert!(self.streams.is_sorted_by_key(|stream| (stream.key.peer, stream.key)));
+    }
+
     /// A flow to the client at `peer`.
-    pub(crate) fn stream(&self, peer: SocketAddr) -> Option<&StreamEntry> {
+    pub fn stream(&self, peer: SocketAddr) -> Option<&StreamEntry> {
         let at = self.streams.partition_point(|stream| stream.key.peer < peer);
         self.streams.get(at).filter(|stream| stream.key.peer == peer)
     }
@@ -79,7 +114,7 @@ pub(crate) struct StreamView<'a> {
     local: SocketAddr,
     netns: u32,
     state: &'static str,
-    /// Who makes the stream slow; `null` if nobody does.
+    /// For whom the stream waits; `null` if for nobody, or nobody that is known.
     cause: Option<&'static str>,
     p95_rtt_us: Option<u64>,
     srtt_us: Option<u64>,
@@ -89,7 +124,33 @@ pub(crate) struct StreamView<'a> {
     unacked_segs: Option<u32>,
     notsent_bytes: Option<u64>,
     waiting_us: u64,
+    carry_tps: Option<f64>,
+    credit_tokens: Option<f64>,
+    outstanding_tokens: Option<f64>,
+    bytes_per_token: Option<f64>,
+    /// `null` where the `classic` policy paces.
+    seconds_by_cause: Option<SecondsByCause>,
     hint: &'a Hint,
+}
+
+/// Whose time it was, in seconds.
+#[derive(Serialize)]
+struct SecondsByCause {
+    engine: f64,
+    path: f64,
+    reader: f64,
+    pacer: f64,
+}
+
+impl From<Causes> for SecondsByCause {
+    fn from(causes: Causes) -> Self {
+        Self {
+            engine: causes.engine.as_secs_f64(),
+            path: causes.path.as_secs_f64(),
+            reader: causes.reader.as_secs_f64(),
+            pacer: causes.pacer.as_secs_f64(),
+        }
+    }
 }
 
 impl<'a> StreamView<'a> {
@@ -101,7 +162,7 @@ impl<'a> StreamView<'a> {
             local: stream.key.local,
             netns: stream.key.netns,
             state: hint.state.as_str(),
-            cause: hint.state.cause(),
+            cause: stream.cause(hint.state),
             p95_rtt_us: stream.sample.rtt.map(|rtt| micros(rtt.p95)),
             srtt_us: stream.sample.srtt.map(micros),
             retrans_count: stream.sample.retrans_segs,
@@ -110,6 +171,11 @@ impl<'a> StreamView<'a> {
             unacked_segs: stream.liveness.map(|live| live.unacked_segs),
             notsent_bytes: stream.liveness.map(|live| live.notsent.0),
             waiting_us: micros(stream.waiting),
+            carry_tps: stream.carried.and_then(|carried| carried.carry_tps),
+            credit_tokens: stream.carried.map(|carried| carried.credit),
+            outstanding_tokens: stream.carried.map(|carried| carried.outstanding),
+            bytes_per_token: stream.carried.map(|carried| carried.bytes_per_token),
+            seconds_by_cause: stream.carried.map(|carried| carried.causes.into()),
             hint,
         }
     }

@@ -1,6 +1,6 @@
-//! `GET /v1/events`: hints pushed as server-sent events, one per sampling interval.
+//! `GET /v1/events`: hints pushed as server-sent events, as often as they are made: per sampling interval, or ten times a second where flows are paced.
 //!
-//! With `rows=true` each is preceded by the interval itself, an event `row` whose data is a line of `net_data.csv`.
+//! With `rows=true` the first one of an interval is preceded by the interval itself, an event `row` whose data is a line of `net_data.csv`.
 //!
 //! Each stream waits on the board's watch channel, which holds the newest board and nothing else: a client that reads
 //! slowly misses boards, and a client that does not read at all holds one event and one permit.
@@ -40,8 +40,8 @@ pub(crate) fn respond(shared: &Shared, target: Target, rows: bool) -> Response {
     };
     let mut boards = shared.boards.clone();
     boards.mark_changed();
-    let state = (boards, shared.clone(), permit);
-    let events = stream::unfold(state, move |(mut boards, shared, permit)| async move {
+    let state = (boards, shared.clone(), permit, None);
+    let events = stream::unfold(state, move |(mut boards, shared, permit, mut told)| async move {
         // Without a new board the hint goes stale, which must be told too. A board that will never come ends the stream.
         let changed = tokio::time::timeout(shared.options.stale_after, boards.changed()).await;
         let row = match changed {
@@ -49,12 +49,15 @@ pub(crate) fn respond(shared: &Shared, target: Target, rows: bool) -> Response {
             Ok(Ok(())) | Err(_) => None,
             Ok(Err(_closed)) => return None,
         };
+        // Hints may come more often than intervals.
+        let row = row.filter(|row| told != Some(*row));
+        told = row.or(told);
         let row =
             row.map(|row| Event::default().event("row").data(csv::format_row(&row).trim_end()));
         let hint = shared.hint(target);
         let hint = Event::default().event("hint").json_data(&hint).unwrap_or_default();
         let events = row.into_iter().chain([hint]).map(Ok::<_, Infallible>);
-        Some((stream::iter(events), (boards, shared, permit)))
+        Some((stream::iter(events), (boards, shared, permit, told)))
     });
     Sse::new(events.flatten()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
 }

@@ -14,5 +14,5 @@ mod metrics;
 mod query;
 mod routes;
 
-pub use board::{Board, StreamEntry};
+pub use board::{Board, Carried, StreamEntry};
 pub use routes::{Options, router};

@@ -124,6 +124,7 @@ pub struct Carry {
     /// The least srtt, seconds.
     least_rtt: Recent,
     causes: Causes,
+    present_cause: Option<Cause>,
 }
 
 impl Carry {
@@ -148,6 +149,7 @@ impl Carry {
             acknowledged: 0,
             least_rtt: Recent::new(MIN_RTT_WINDOW, f64::min),
             causes: Causes::default(),
+            present_cause: None,
         }
     }
 
@@ -245,8 +247,9 @@ impl Carry {
         self.follow(now, acked, elapsed);
         self.set_credit(spare);
         self.causes.add(Cause::Reader, rwnd_limited);
-        let rest = elapsed - rwnd_limited;
-        self.causes.add(self.cause(elapsed), rest);
+        let cause = self.cause(elapsed);
+        self.causes.add(cause, elapsed - rwnd_limited);
+        self.present_cause = (self.state != State::Idle).then_some(cause);
         self.sent = 0.0;
     }
 
@@ -258,6 +261,11 @@ impl Carry {
     /// The most it can use, tokens/s: nothing while it is held, the range's maximum while the path is clear.
     pub fn cap(&self) -> f64 {
         if self.is_held() { 0.0 } else { self.cap }
+    }
+
+    /// What it is given, tokens/s: as much as it can use of what was granted.
+    pub fn rate(&self) -> f64 {
+        self.cap().min(self.granted)
     }
 
     /// Tokens that may be generated now without more being under way than the credit.
@@ -298,6 +306,11 @@ impl Carry {
         self.state == State::Stalled && self.waiting > LOST_AFTER
     }
 
+    /// For whom it waits at present; `None` while nothing is under way.
+    pub fn present_cause(&self) -> Option<Cause> {
+        self.present_cause
+    }
+
     /// Whose time it was since the flow was first seen.
     pub fn causes(&self) -> Causes {
         self.causes
@@ -312,6 +325,7 @@ impl Carry {
         self.cap = self.range.max().get();
         self.sent = 0.0;
         self.least_rtt.forget(now);
+        self.present_cause = None;
         self.remember_rtt(now, seen);
         self.state = if self.is_stalled(seen) { State::Stalled } else { State::Idle };
         self.set_credit(spare);

@@ -92,12 +92,17 @@ impl TpsRange {
         self.max
     }
 
+    /// The rate within the range that is closest to `tps`; the minimum for what is no number.
+    pub fn clamp(self, tps: f64) -> Tps {
+        // `max` of no number and a number is the number.
+        Tps::try_new(tps.max(self.min.get()).min(self.max.get())).unwrap_or(self.min)
+    }
+
     /// The rate at `share` (0..=1, clamped) of the way from the minimum to the maximum.
     pub fn at(self, share: f64) -> Tps {
         let (min, max) = (self.min.get(), self.max.get());
-        // Both ends are valid and the value lies between them; rounding is undone by the clamp.
-        let rate = (min + (max - min) * share.clamp(0.0, 1.0)).clamp(min, max);
-        Tps::try_new(rate).unwrap_or(self.min)
+        // Rounding is undone by the clamp.
+        self.clamp(min + (max - min) * share.clamp(0.0, 1.0))
     }
 }
 

@@ -7,6 +7,7 @@
 //!   row does.
 //! - [`Carry`] paces one flow by what the kernel says of it: what its path carries, and no more. [`Lead`] says how far ahead of its
 //!   reader it should be.
+//! - [`Pacer`] is one stream's, for servers that ask before they generate.
 //! - [`share`] gives each stream of an engine its rate, those whose clients run dry first; [`allocate`] is the arithmetic.
 //! - [`TokenBucket`] spaces tokens at whatever rate a policy gives.
 //! - [`Hint`] is the recommendation in its published form.
@@ -18,6 +19,7 @@ mod bucket;
 mod carry;
 mod classic;
 mod hint;
+mod pacer;
 mod plan;
 
 pub use allocator::{Claim, InvalidClaim, allocate};
@@ -25,4 +27,5 @@ pub use bucket::TokenBucket;
 pub use carry::{Carry, Cause, Causes, Evidence, Lead, Unread};
 pub use classic::{Classic, Judgement, Observation};
 pub use hint::{Hint, InvalidRange, State, TpsRange, WhenStale};
+pub use pacer::{Admission, Load, Pacer, Report};
 pub use plan::{Need, share};

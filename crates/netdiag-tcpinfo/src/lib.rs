@@ -2,16 +2,18 @@
 //!
 //! The structure only ever grows at its end, so its length says which kernel wrote it: a field beyond the end is `None`,
 //! never zero. The bytes come from a socket ([`read`], `getsockopt(TCP_INFO)`) or from a netlink `INET_DIAG_INFO`
-//! attribute ([`TcpInfo::parse`]); both are the same structure in host byte order.
+//! attribute ([`TcpInfo::parse`]); both are the same structure in host byte order. [`snapshot`] is a socket as the pacer sees it.
 //!
 //! Invariant: no field is read past the length the kernel reported.
 
+mod snapshot;
 mod socket;
 
 use std::time::Duration;
 
 use netdiag_telemetry::{Bytes, Counters, Liveness};
 
+pub use snapshot::{key, set_notsent_lowat, snapshot, snapshot_as};
 pub use socket::{Queues, queues, read};
 
 /// The length of the structure since Linux 2.6.38 up to `tcpi_total_retrans`: the least that is accepted.
@@ -19,6 +21,9 @@ const SHORTEST: usize = 104;
 
 /// Bit of `tcpi_options`.
 const TCPI_OPT_SACK: u8 = 2;
+
+/// `TCP_CLOSE` of `include/net/tcp_states.h`.
+const TCP_CLOSE: u8 = 7;
 
 /// The bytes are too short to be a `struct tcp_info`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -143,6 +148,11 @@ impl TcpInfo {
             rwnd_limited: self.rwnd_limited.unwrap_or_default(),
             sndbuf_limited: self.sndbuf_limited.unwrap_or_default(),
         }
+    }
+
+    /// The connection is over: reset, given up, or closed by both ends.
+    pub fn is_closed(&self) -> bool {
+        self.state == TCP_CLOSE
     }
 
     /// Smoothed RTT, `None` before the first measurement.

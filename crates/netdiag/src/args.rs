@@ -20,6 +20,7 @@ use netdiag_probe::{DEFAULT_MAX_FLOWS, FlowFilter, ProbeConfig, SourceChoice};
 use netdiag_telemetry::Tps;
 
 use crate::failure::UsageError;
+use crate::pacing::Sharing;
 use crate::place::Places;
 use crate::sampler::Settings;
 use values::{ListenAddr, NetnsPath};
@@ -135,7 +136,8 @@ impl SamplingArgs {
                 interval(),
             )));
         }
-        Ok(Settings { probe: flows.probe_config(), interval: self.interval, window: self.window })
+        let (interval, window) = (self.interval, self.window);
+        Ok(Settings { probe: flows.probe_config(), interval, look_every: None, window })
     }
 }
 
@@ -180,6 +182,66 @@ impl RateArgs {
                 places.named("max_tps", self.max_tps),
             ))
         })
+    }
+}
+
+/// How rates are found where single connections are known.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Pacing")]
+pub(crate) struct PolicyArgs {
+    /// Find rates by this policy: carry or classic.
+    ///
+    /// `carry` asks the kernel ten times a second what the path of each connection delivers: a long way that carries everything is
+    /// not slowed down, a link that is too narrow is given what it carries, and a silent one nothing. `classic` goes by the link's
+    /// health, once per --interval: by its round trips and losses, as with a CSV file.
+    #[arg(long, value_name = "POLICY", env = "NETDIAG_POLICY", default_value = "carry", hide_possible_values = true,
+          value_parser = values::up_policy())]
+    pub(crate) policy: PolicyName,
+
+    /// Share out this many tokens/s among all streams.
+    ///
+    /// What the engine generates with all seats taken. Where streams can use more, those whose clients run dry come first, and
+    /// what one cannot use is the others'. From 0.000001 to 1000000; for --policy carry. Default: every stream is given what its
+    /// path carries.
+    #[arg(long, value_name = "TPS", env = "NETDIAG_CAPACITY_TPS", value_parser = values::rate)]
+    pub(crate) capacity_tps: Option<Tps>,
+
+    /// Expect clients to read this many tokens/s.
+    ///
+    /// A stream is then kept some seconds of text ahead of its reader, the more the less its path can be relied upon, and not
+    /// further: what nobody reads need not be generated. From 0.000001 to 1000000; for --policy carry. Default: clients take
+    /// whatever comes.
+    #[arg(long, value_name = "TPS", env = "NETDIAG_READING_TPS", value_parser = values::rate)]
+    pub(crate) reading_tps: Option<Tps>,
+}
+
+/// A policy of `up`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PolicyName {
+    Classic,
+    Carry,
+}
+
+impl PolicyArgs {
+    /// What connections share; `None` for the `classic` policy, to which they are nothing.
+    pub(crate) fn validate(
+        &self,
+        range: TpsRange,
+        places: &Places,
+    ) -> Result<Option<Sharing>, UsageError> {
+        let PolicyArgs { policy, capacity_tps: capacity, reading_tps: reading } = *self;
+        if policy == PolicyName::Carry {
+            return Ok(Some(Sharing { range, capacity, reading }));
+        }
+        let given = [("capacity_tps", capacity), ("reading_tps", reading)];
+        match given.into_iter().find_map(|(name, value)| Some((name, value?))) {
+            None => Ok(None),
+            Some((name, value)) => Err(UsageError::new(format!(
+                "{} is for the carry policy, and {}; leave out the one or the other",
+                places.named(name, value),
+                places.named("policy", "classic"),
+            ))),
+        }
     }
 }
 

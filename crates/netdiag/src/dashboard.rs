@@ -104,7 +104,7 @@ fn flow(stream: &StreamEntry) -> FlowRow {
         waiting_us: micros(stream.waiting),
         throughput_bps: stream.sample.throughput_bps,
         state: stream.hint.state,
-        cause: stream.hint.state.cause().map(str::to_owned),
+        cause: stream.cause(stream.hint.state).map(str::to_owned),
         current_tps: stream.hint.current_tps.get(),
         hold: stream.hint.hold,
     }

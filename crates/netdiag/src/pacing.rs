@@ -1,10 +1,15 @@
 //! From a tick to hints: one pacer per scope, kept as long as its flows are there.
 //!
+//! Health is judged per interval and scope. Rates come from it (`classic`), or from what the kernel says of each flow, ten times a
+//! second (`carry`, [`carried`]); then health says no more than how the link is.
+//!
 //! A peer with a single connection is that connection, and is judged once. With a second one, or the next, it gets a memory of
 //! its own, which begins as the first one's.
 //!
 //! Invariant: memory follows the flows of the last tick and nothing else; a scope whose flows are gone is forgotten,
 //! and presumed healthy if it comes back.
+
+mod carried;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -13,11 +18,16 @@ use std::time::Duration;
 
 use netdiag_hints::{Board, StreamEntry};
 use netdiag_pacer::TpsRange;
-use netdiag_telemetry::{Bytes, FlowKey, LinkSample, Liveness, Scope, StreamSample, Tick};
+use netdiag_telemetry::{
+    Bytes, FlowKey, FlowSnapshot, LinkSample, Liveness, Scope, StreamSample, Tick,
+};
 use tokio::time::Instant;
 
 use crate::models::Models;
 use crate::paced_link::{PacedLink, Waiting};
+use carried::Flows;
+
+pub(crate) use carried::{Sharing, TICK};
 
 /// Share of an interval with a full receive window from which on the reader is the one to name: beyond half, it held
 /// the stream back for longer than anything else did.
@@ -37,6 +47,10 @@ pub(crate) struct Pacers {
     peers: HashMap<IpAddr, Paced>,
     streams: HashMap<FlowKey, Paced>,
     tick: u64,
+    /// What health makes of the last interval.
+    judged: Board,
+    /// Where the `carry` policy paces.
+    flows: Option<Flows>,
 }
 
 #[derive(Clone, Debug)]
@@ -48,25 +62,53 @@ struct Paced {
 impl Pacers {
     /// Pacers that recommend rates within `range`, for links judged by `models`.
     pub(crate) fn new(range: TpsRange, models: Models) -> Self {
+        let host = PacedLink::new(models.host(), range);
         Self {
             range,
-            host: PacedLink::new(models.host(), range),
             models,
             peers: HashMap::new(),
             streams: HashMap::new(),
             tick: 0,
+            judged: Board::new(host.hint(&Scope::Host), BTreeMap::new(), Vec::new(), None),
+            flows: None,
+            host,
         }
     }
 
-    /// What there is to show before the first tick.
-    pub(crate) fn empty_board(&self) -> Board {
-        let host = self.host.hint(&Scope::Host);
-        Board::new(host, BTreeMap::new(), Vec::new(), None)
+    /// The same, by the `carry` policy.
+    pub(crate) fn carrying(self, sharing: Sharing) -> Self {
+        Self { flows: Some(Flows::new(sharing)), ..self }
     }
 
-    /// Takes in an interval that lasted `elapsed`, and gives the hints for every scope in it. Their age is for the
-    /// server to tell.
-    pub(crate) fn observe(&mut self, tick: &Tick, elapsed: Duration) -> Board {
+    /// The hints for every scope of the last interval. Their age is for the server to tell.
+    pub(crate) fn board(&self) -> Board {
+        let mut board = self.judged.clone();
+        let Some(flows) = &self.flows else { return board };
+        let (host, peers) = flows.totals();
+        board.host = flows.hint_of(&host, &board.host);
+        for (peer, hint) in &mut board.peers {
+            if let Some(total) = peers.get(peer) {
+                *hint = flows.hint_of(total, hint);
+            }
+        }
+        board.each_stream(|stream| {
+            if let Some((hint, carried)) = flows.hint(&stream.key, &stream.hint) {
+                (stream.hint, stream.carried) = (hint, Some(carried));
+            }
+        });
+        board
+    }
+
+    /// Takes in every flow as it is at `now`, which is asked for every [`TICK`] or so.
+    pub(crate) fn pace(&mut self, flows: &[FlowSnapshot], now: Duration) {
+        if let Some(paced) = &mut self.flows {
+            paced.observe(flows, now);
+            self.judged.sampled_at = self.judged.sampled_at.map(|_| Instant::now());
+        }
+    }
+
+    /// Takes in an interval that lasted `elapsed`.
+    pub(crate) fn observe(&mut self, tick: &Tick, elapsed: Duration) {
         self.tick += 1;
         if let Some(model) = self.models.keep_up(&mut self.host) {
             let scopes = self.peers.values_mut().chain(self.streams.values_mut());
@@ -120,11 +162,14 @@ impl Pacers {
                 sample: stream.sample,
                 liveness: stream.liveness,
                 waiting: stream.waiting,
+                carried: None,
             });
         }
         self.peers.retain(|_, paced| paced.seen_in == now);
         self.streams.retain(|_, paced| paced.seen_in == now);
-        Board::new(self.host.hint(&Scope::Host), hints, streams, Some(Instant::now()))
+        let host = self.host.hint(&Scope::Host);
+        self.judged = Board::new(host, hints, streams, Some(Instant::now()));
+        self.judged.row = Some(tick.host);
     }
 }
 

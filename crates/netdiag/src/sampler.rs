@@ -1,5 +1,7 @@
 //! The thread that owns the probe: asks it on a steady schedule and hands every interval on.
 //!
+//! Between two intervals it may look at the flows more often, for who paces them; an interval then holds what all of its looks saw.
+//!
 //! A thread and not a task, because the probe blocks (briefly) in system calls. Deadlines are counted from the start,
 //! so a slow poll delays one interval and shifts none; deadlines that passed meanwhile are skipped, and the counters of
 //! their time are in the next interval. Rates use the monotonic clock; the wall clock is only shown.
@@ -7,13 +9,16 @@
 //! Invariants: no error of the probe ends the thread or escapes unlogged; after a stop, one last interval holds what
 //! was counted since the one before.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use netdiag_probe::{Losses, Probe, ProbeConfig, ProbeError};
-use netdiag_telemetry::{FlowSnapshot, FlowTable, Source, Tick};
+use netdiag_telemetry::{FlowKey, FlowSnapshot, FlowTable, Source, Tick};
 
 use crate::failure::UsageError;
 use crate::stop::{AskOnDrop, Stop};
@@ -34,13 +39,36 @@ pub(crate) struct Interval<'a> {
     pub(crate) losses: Losses,
 }
 
+/// Who is told what was sampled. It is called on the sampler's thread; what it spends is taken from the interval.
+pub(crate) trait Watcher: Send + 'static {
+    /// Every flow as it is `now`, since the start; with the interval if one ends with it.
+    fn take(&mut self, flows: &[FlowSnapshot], now: Duration, interval: Option<&Interval<'_>>);
+}
+
+/// Who asks for no more than intervals.
+pub(crate) struct PerInterval<F>(pub(crate) F);
+
+impl<F: FnMut(&Interval<'_>) + Send + 'static> Watcher for PerInterval<F> {
+    fn take(&mut self, _flows: &[FlowSnapshot], _now: Duration, interval: Option<&Interval<'_>>) {
+        if let Some(interval) = interval {
+            (self.0)(interval);
+        }
+    }
+}
+
 /// What to sample, and how.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) probe: ProbeConfig,
     pub(crate) interval: Duration,
+    /// How often flows are looked at in between, if that is more often.
+    pub(crate) look_every: Option<Duration>,
     pub(crate) window: Duration,
 }
+
+/// Share of the time that looks in between may take, as its inverse: with so many flows that a look takes longer than a tenth of
+/// the time between two, there are fewer of them.
+const LOOKING: u32 = 10;
 
 /// A running sampler.
 #[derive(Debug)]
@@ -57,12 +85,11 @@ pub(crate) struct Start {
 }
 
 impl Sampler {
-    /// Opens the probe and samples until `stop`. `on_tick` runs on the sampler's thread; what it spends is taken from
-    /// the interval. Fails if there is no telemetry to begin with.
+    /// Opens the probe and samples until `stop`. Fails if there is no telemetry to begin with.
     pub(crate) fn start(
         settings: Settings,
         stop: Stop,
-        on_tick: impl FnMut(&Interval<'_>) + Send + 'static,
+        watcher: impl Watcher,
     ) -> anyhow::Result<Self> {
         let (ready, started) = sync_channel(1);
         // The probe is opened on the thread, too: what that allocates (the kernel's types, some 16 MB for a moment) is
@@ -76,7 +103,7 @@ impl Sampler {
                     Ok((sampling, start)) => {
                         // The receiver waits for this and nothing else.
                         let _ = ready.send(Ok(start));
-                        sampling.run(&stop, on_tick);
+                        sampling.run(&stop, watcher);
                     }
                     Err(error) => {
                         let _ = ready.send(Err(error));
@@ -106,6 +133,10 @@ struct Sampling {
     started: Instant,
     /// When the last tick was, since `started`.
     last: Duration,
+    /// What was seen since then.
+    seen: Seen,
+    /// What the last look took.
+    looked_for: Duration,
     failures: u32,
     complained: Option<Instant>,
     losses: Losses,
@@ -124,6 +155,8 @@ impl Sampling {
             probe,
             started: Instant::now(),
             last: Duration::ZERO,
+            seen: Seen::default(),
+            looked_for: Duration::ZERO,
             failures: 0,
             complained: None,
             losses: Losses::default(),
@@ -133,19 +166,40 @@ impl Sampling {
         Ok((sampling, Start { source, flows: flows.len() }))
     }
 
-    fn run(mut self, stop: &Stop, mut on_tick: impl FnMut(&Interval<'_>)) {
+    fn run(mut self, stop: &Stop, mut watcher: impl Watcher) {
         loop {
-            let stopped = stop.wait(until_next(self.started.elapsed(), self.settings.interval));
+            let elapsed = self.started.elapsed();
+            let until_tick = until_next(elapsed, self.settings.interval);
+            let until_look = self.look_every().map(|every| until_next(elapsed, every));
+            let is_tick = until_look.is_none_or(|until_look| until_tick <= until_look);
+            let stopped = stop.wait(until_look.map_or(until_tick, |look| look.min(until_tick)));
+            let began = Instant::now();
             if let Some(flows) = self.poll() {
-                let (tick, elapsed) = self.tick(&flows);
-                let losses = self.probe.losses();
-                on_tick(&Interval { tick: &tick, elapsed, losses });
-                self.tell(losses);
+                let now = self.started.elapsed();
+                if is_tick || stopped {
+                    let all = self.seen.take(&flows);
+                    let (tick, elapsed) = self.tick(&all);
+                    let losses = self.probe.losses();
+                    watcher.take(&flows, now, Some(&Interval { tick: &tick, elapsed, losses }));
+                    self.tell(losses);
+                } else {
+                    watcher.take(&flows, now, None);
+                    self.seen.add(flows);
+                }
             }
+            self.looked_for = began.elapsed();
             if stopped {
                 return;
             }
         }
+    }
+
+    /// The time between two looks, a divisor of the interval; `None` if there is none within one.
+    fn look_every(&self) -> Option<Duration> {
+        let least = self.settings.look_every?.max(self.looked_for * LOOKING);
+        let looks = self.settings.interval.as_nanos() / least.as_nanos().max(1);
+        let looks = u32::try_from(looks).ok().filter(|&looks| looks > 1)?;
+        Some(self.settings.interval / looks)
     }
 
     fn tick(&mut self, flows: &[FlowSnapshot]) -> (Tick, Duration) {
@@ -206,6 +260,43 @@ impl Sampling {
                 "the probe had no room for some of what it saw; raise --max-flows or narrow the selection"
             );
         }
+    }
+}
+
+/// What was seen of each connection since the last tick, as one snapshot of it: its newest state, and all its round trips.
+#[derive(Debug, Default)]
+struct Seen {
+    flows: Vec<FlowSnapshot>,
+    /// Where each connection stands among them.
+    at: HashMap<(FlowKey, Option<u64>), usize>,
+}
+
+impl Seen {
+    fn add(&mut self, flows: Vec<FlowSnapshot>) {
+        for flow in flows {
+            match self.at.entry((flow.key, flow.opened)) {
+                Entry::Vacant(place) => {
+                    place.insert(self.flows.len());
+                    self.flows.push(flow);
+                }
+                Entry::Occupied(place) => {
+                    let before = &mut self.flows[*place.get()];
+                    let mut rtt = std::mem::take(&mut before.rtt);
+                    rtt.merge(&flow.rtt);
+                    *before = FlowSnapshot { rtt, ..flow };
+                }
+            }
+        }
+    }
+
+    /// All of it, with `last`; nothing is left.
+    fn take<'a>(&mut self, last: &'a [FlowSnapshot]) -> Cow<'a, [FlowSnapshot]> {
+        if self.flows.is_empty() {
+            return Cow::Borrowed(last);
+        }
+        self.add(last.to_vec());
+        self.at.clear();
+        Cow::Owned(std::mem::take(&mut self.flows))
     }
 }
 

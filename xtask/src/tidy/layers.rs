@@ -8,9 +8,10 @@ use serde_json::Value;
 use super::Finding;
 
 /// Each layer's crates, the lowest first.
-const LAYERS: [&[&str]; 4] = [
+const LAYERS: [&[&str]; 5] = [
     &["netdiag-telemetry", "netdiag-iforest"],
     &["netdiag-health", "netdiag-http", "netdiag-pacer", "netdiag-tcpinfo"],
+    &["netdiag-embed"],
     &["netdiag-probe", "netdiag-hints", "netdiag-gateway", "netdiag-lab", "netdiag-dashboard"],
     &["netdiag"],
 ];
@@ -22,7 +23,7 @@ const OUTSIDE: [&str; 1] = ["xtask"];
 const FOR_TESTS: &str = "netdiag-lab";
 
 /// From which layer on. Below it crates are pure or see one socket, and their tests need no link.
-const TESTS_WITH_LINKS: usize = 2;
+const TESTS_WITH_LINKS: usize = 3;
 
 /// Checks the dependencies in the output of `cargo metadata`.
 pub(super) fn check(metadata: &Value) -> Vec<Finding> {
@@ -89,6 +90,9 @@ mod tests {
     fn dependencies_go_down() {
         check_dependency("netdiag-pacer", "netdiag-telemetry", None, 0);
         check_dependency("netdiag", "netdiag-probe", None, 0);
+        check_dependency("netdiag-lab", "netdiag-embed", None, 0);
+        check_dependency("netdiag-embed", "netdiag-tcpinfo", None, 0);
+        check_dependency("netdiag-embed", "netdiag-lab", Some("dev"), 1);
         check_dependency("netdiag-telemetry", "netdiag-pacer", None, 1);
         check_dependency("netdiag-hints", "netdiag-probe", None, 1);
         check_dependency("netdiag-probe", "netdiag-lab", None, 1);

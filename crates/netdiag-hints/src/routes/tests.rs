@@ -54,7 +54,7 @@ fn board(sampled_at: Option<Instant>) -> Arc<Board> {
             source: Some(Source::Ebpf),
         };
         let hint = observed(Scope::Stream(key), 1.0);
-        StreamEntry { key, hint, sample, liveness: None, waiting: Duration::ZERO }
+        StreamEntry { key, hint, sample, liveness: None, waiting: Duration::ZERO, carried: None }
     };
     let peers = BTreeMap::from([(peer, observed(Scope::Peer(peer), 0.1))]);
     let streams = vec![stream(4002), stream(4001)];

@@ -4,6 +4,7 @@
 
 mod clients;
 mod link;
+mod paced;
 mod packets;
 mod schedule;
 mod streams;
@@ -18,7 +19,7 @@ use netdiag_lab::{Duplex, Lab, LabError, Link, LinkSpec, ServerSide};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn ms(n: u64) -> Duration {
+const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 

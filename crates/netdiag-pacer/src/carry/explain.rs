@@ -15,16 +15,11 @@ impl Carry {
         if self.last.is_none() {
             return Hint::unknown(self.range, scope, "nothing observed yet");
         }
-        let rate = |tps: f64| {
-            let (min, max) = (self.range.min().get(), self.range.max().get());
-            let share = if max > min { (tps - min) / (max - min) } else { 1.0 };
-            self.range.at(share)
-        };
-        let current_tps = rate(self.cap().min(self.granted));
+        let current_tps = self.range.clamp(self.rate());
         Hint {
             current_tps,
             sleep_seconds: current_tps.seconds_per_token(),
-            target_tps: rate(self.cap()),
+            target_tps: self.range.clamp(self.cap()),
             state: self.state,
             reason: self.reason(),
             hold: self.is_held(),

@@ -20,6 +20,7 @@ use netdiag_pacer::WhenStale;
 use netdiag_probe::SourceChoice;
 use netdiag_telemetry::Tps;
 
+use super::PolicyName;
 use crate::experiment::Policy;
 
 /// The shortest interval or window. A round trip to the kernel for ten thousand flows takes longer.
@@ -92,7 +93,9 @@ pub(crate) fn streams(text: &str) -> Result<usize, String> {
 /// One of `--arms`.
 pub(crate) fn arm(text: &str) -> Result<Policy, String> {
     let policy = Policy::ALL.into_iter().find(|policy| policy.name() == text.trim());
-    policy.ok_or_else(|| "must be none, classic, or both with a comma between them".to_owned())
+    policy.ok_or_else(|| {
+        "must be one of none, classic and carry, or several with commas between them".to_owned()
+    })
 }
 
 /// One of the simulator's policies.
@@ -102,6 +105,15 @@ pub(crate) fn policy(text: &str) -> Result<netdiag_lab::sim::Policy, String> {
     policy.ok_or_else(|| {
         let names: Vec<_> = all.iter().map(|policy| policy.as_str()).collect();
         format!("must be one of {}, or several with commas between them", names.join(", "))
+    })
+}
+
+/// `--policy` of `up`.
+pub(crate) fn up_policy() -> impl TypedValueParser<Value = PolicyName> {
+    StringValueParser::new().try_map(|text| match text.trim() {
+        "carry" => Ok(PolicyName::Carry),
+        "classic" => Ok(PolicyName::Classic),
+        _ => Err("must be carry or classic"),
     })
 }
 

@@ -11,7 +11,7 @@ use crate::args::{FlowArgs, RowsArgs, SamplingArgs, values};
 use crate::csv_file::{CsvSink, is_closed};
 use crate::place::Places;
 use crate::rows;
-use crate::sampler::{Interval, Sampler, Start};
+use crate::sampler::{Interval, PerInterval, Sampler, Start};
 use crate::status;
 use crate::stop::Stop;
 use crate::terminal::StatusLine;
@@ -67,14 +67,14 @@ fn record(args: Args, places: &Places) -> anyhow::Result<()> {
     let written = writer.written();
     let status = StatusLine::start_beside(Some(&args.csv));
     let shown = status.clone();
-    let on_tick = move |interval: &Interval<'_>| {
+    let watcher = PerInterval(move |interval: &Interval<'_>| {
         sender.send(&interval.tick.host);
         if shown.is_shown() {
             shown.set(status::of_rows(interval.tick, &written));
         }
-    };
+    });
     let every = settings.interval;
-    let sampler = Sampler::start(settings, stop.clone(), on_tick)?;
+    let sampler = Sampler::start(settings, stop.clone(), watcher)?;
     let Start { source, flows } = sampler.found();
     tracing::info!(
         "watching {flows} flows by {source} every {} s; rows go to {}",

@@ -1,6 +1,6 @@
 //! `netdiag up`: probe, pacer, hint server and dashboard in one process, with nothing in between.
 //!
-//! The sampling thread does it all, once per interval: tick, hints, board; the servers' threads read the newest board.
+//! The sampling thread does it all, once per interval or, where flows are paced one by one, ten times a second: tick, hints, board; the servers' threads read the newest board.
 //! Invariant: hints come first. Neither a slow client nor a full disk keeps the next board from being published.
 
 use std::path::PathBuf;
@@ -9,23 +9,26 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use netdiag_dashboard::{Feed, Label, Mode, Point, Staleness};
+use netdiag_hints::Board;
 use netdiag_pacer::Hint;
 use netdiag_probe::Losses;
+use netdiag_telemetry::FlowSnapshot;
 use tokio::sync::watch;
 
 use crate::args::values::{self, DASHBOARD_PORT};
 use crate::args::{
-    DashboardArgs, FlowArgs, ModelArgs, RateArgs, RowsArgs, SamplingArgs, ServerArgs, StaleArgs,
+    DashboardArgs, FlowArgs, ModelArgs, PolicyArgs, RateArgs, RowsArgs, SamplingArgs, ServerArgs,
+    StaleArgs,
 };
 use crate::csv_file::CsvSink;
 use crate::dashboard::{self, Dashboard};
 use crate::failure::UsageError;
 use crate::hint_server::HintServer;
 use crate::models::Models;
-use crate::pacing::Pacers;
+use crate::pacing::{Pacers, TICK};
 use crate::place::Places;
 use crate::rows::{self, RowSender, RowWriter};
-use crate::sampler::{Interval, Sampler, Start};
+use crate::sampler::{Interval, Sampler, Start, Watcher};
 use crate::status;
 use crate::stop::Stop;
 use crate::terminal::{StatusLine, say};
@@ -60,6 +63,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     rates: RateArgs,
     #[command(flatten)]
+    policy: PolicyArgs,
+    #[command(flatten)]
     stale: StaleArgs,
     #[command(flatten)]
     model: ModelArgs,
@@ -82,6 +87,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let mut settings = args.sampling.validate(&args.flows, places)?;
     let range = args.rates.validate(places)?;
+    let sharing = args.policy.validate(range, places)?;
+    settings.look_every = sharing.map(|_| TICK);
     let every = settings.interval;
     if let Some(stale_after) = args.stale.stale_after.filter(|&stale_after| stale_after <= every) {
         return Err(UsageError::new(format!(
@@ -103,31 +110,23 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let staleness = Staleness { after: stale_after, policy: args.stale.when_stale };
     let models = Models::new(args.model.load(places)?);
     let mut csv = Csv::open(&args, &stop)?;
-    let mut pacers = Pacers::new(range, models);
-    let (boards, newest) = watch::channel(Arc::new(pacers.empty_board()));
-    let feed = dashboard.as_ref().map(|_| feed(staleness, pacers.empty_board().host));
-    let shown_in = feed.clone();
-    let status = StatusLine::start_beside(args.csv.as_deref());
-    let shown = status.clone();
-    let (mut rows, written) = (csv.sender.take(), csv.written.clone());
-    let on_tick = move |interval: &Interval<'_>| {
-        let mut board = pacers.observe(interval.tick, interval.elapsed);
-        board.lost = lost(interval.losses);
-        board.row = Some(interval.tick.host);
-        if shown.is_shown() {
-            shown.set(status::with_hint(&board.host, interval.tick, written.as_deref()));
-        }
-        let board = Arc::new(board);
-        boards.send_replace(Arc::clone(&board));
-        if let Some(feed) = &shown_in {
-            let point = Point::new(&interval.tick.host.sample, &board.host);
-            feed.push(point, board.host.clone(), board.sampled_at);
-        }
-        if let Some(rows) = &mut rows {
-            rows.send(&interval.tick.host);
-        }
+    let pacers = Pacers::new(range, models);
+    let pacers = match sharing {
+        Some(sharing) => pacers.carrying(sharing),
+        None => pacers,
     };
-    let sampler = Sampler::start(settings, stop.clone(), on_tick)?;
+    let (boards, newest) = watch::channel(Arc::new(pacers.board()));
+    let feed = dashboard.as_ref().map(|_| feed(staleness, pacers.board().host));
+    let status = StatusLine::start_beside(args.csv.as_deref());
+    let watcher = Hints {
+        pacers,
+        boards,
+        feed: feed.clone(),
+        status: status.clone(),
+        rows: csv.sender.take(),
+        written: csv.written.clone(),
+    };
+    let sampler = Sampler::start(settings, stop.clone(), watcher)?;
     let Start { source, flows } = sampler.found();
     say(&format!(
         "netdiag: hints on {} ({} to {} tokens/s); watching {flows} flows by {source} every {} s",
@@ -156,6 +155,43 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     }
     status.clear();
     served.and(looked).and(sampled)
+}
+
+/// What becomes of each look at the flows.
+struct Hints {
+    pacers: Pacers,
+    boards: watch::Sender<Arc<Board>>,
+    feed: Option<Feed>,
+    status: StatusLine,
+    rows: Option<RowSender>,
+    written: Option<Arc<AtomicU64>>,
+}
+
+impl Watcher for Hints {
+    fn take(&mut self, flows: &[FlowSnapshot], now: Duration, interval: Option<&Interval<'_>>) {
+        self.pacers.pace(flows, now);
+        if let Some(interval) = interval {
+            self.pacers.observe(interval.tick, interval.elapsed);
+        }
+        let mut board = self.pacers.board();
+        board.lost = match interval {
+            Some(interval) => lost(interval.losses),
+            None => self.boards.borrow().lost.clone(),
+        };
+        let board = Arc::new(board);
+        self.boards.send_replace(Arc::clone(&board));
+        let Some(interval) = interval else { return };
+        if self.status.is_shown() {
+            self.status.set(status::with_hint(&board.host, interval.tick, self.written.as_deref()));
+        }
+        if let Some(feed) = &self.feed {
+            let point = Point::new(&interval.tick.host.sample, &board.host);
+            feed.push(point, board.host.clone(), board.sampled_at);
+        }
+        if let Some(rows) = &mut self.rows {
+            rows.send(&interval.tick.host);
+        }
+    }
 }
 
 fn bind_dashboard(args: &Args) -> anyhow::Result<Option<Dashboard>> {

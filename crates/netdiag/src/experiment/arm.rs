@@ -14,7 +14,7 @@ use netdiag_lab::metrics::{Summary, TokenCounts};
 use netdiag_lab::{Lab, LabError, Playback, ServerSide};
 use netdiag_pacer::{Hint, TpsRange};
 use netdiag_probe::{FlowFilter, ProbeConfig};
-use netdiag_telemetry::{Row, Source, Tps};
+use netdiag_telemetry::{FlowSnapshot, Row, Source, Tps};
 use tokio::net::TcpSocket;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -27,8 +27,8 @@ use super::phases::PhaseSpan;
 use super::rate::Rate;
 use super::record::{ArmRecord, Tick};
 use crate::models::Models;
-use crate::pacing::Pacers;
-use crate::sampler::{Interval, Sampler, Settings};
+use crate::pacing::{Pacers, Sharing, TICK};
+use crate::sampler::{Interval, Sampler, Settings, Watcher};
 use crate::stop::Stop;
 
 /// Where the engine listens, in a namespace that is its own.
@@ -91,10 +91,14 @@ impl Arm {
         let links = conditions.schedules.iter().map(|schedule| schedule.first().clone());
         let lab = Lab::start_links(links, ServerSide::Namespace, conditions.seed)?;
         let range = conditions.range;
-        let mut pacers = Pacers::new(range, Models::new(None));
+        let pacers = Pacers::new(range, Models::new(None));
+        let pacers = match policy {
+            Policy::None | Policy::Classic => pacers,
+            Policy::Carry => pacers.carrying(Sharing { range, capacity: None, reading: None }),
+        };
         let _inside = runtime.enter();
         let engine = Engine::try_new(engine())?;
-        let (boards, newest) = watch::channel(Arc::new(pacers.empty_board()));
+        let (boards, newest) = watch::channel(Arc::new(pacers.board()));
         runtime.spawn(pace(policy, engine.clone(), newest, range));
         let address = SocketAddr::new(lab.server_ip(), PORT);
         let listener = lab
@@ -108,27 +112,17 @@ impl Arm {
         let serving = engine.clone();
         runtime.spawn(async move { serving.serve(listener, std::future::pending()).await });
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let (noted, counted) = (Arc::clone(&seen), engine.clone());
         let addresses = lab.links().iter().map(netdiag_lab::Link::client_ip);
         let group_of: HashMap<IpAddr, usize> =
             addresses.zip(conditions.group_of.iter().copied()).collect();
-        let groups = Groups { of: group_of.clone(), count: conditions.groups.len() };
-        let mut before = TokenCounts::default();
-        let on_tick = move |interval: &Interval<'_>| {
-            let board = pacers.observe(interval.tick, interval.elapsed);
-            let now = counted.tokens();
-            let made = Made { before, now, seconds: interval.elapsed.as_secs_f64().max(1e-3) };
-            before = now;
-            let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(began) = noted.began {
-                let tick = tick(began.elapsed(), &board, &groups, interval, made);
-                if let Some(shown) = &shown {
-                    shown.take(&tick, &board, interval);
-                }
-                noted.ticks.push(tick);
-                noted.rows.push(interval.tick.host);
-            }
-            boards.send_replace(Arc::new(board));
+        let watcher = Watching {
+            pacers,
+            boards,
+            engine: engine.clone(),
+            before: TokenCounts::default(),
+            groups: Groups { of: group_of.clone(), count: conditions.groups.len() },
+            seen: Arc::clone(&seen),
+            shown,
         };
         let settings = Settings {
             probe: ProbeConfig {
@@ -140,9 +134,10 @@ impl Arm {
                 ..ProbeConfig::default()
             },
             interval: conditions.interval,
+            look_every: (policy == Policy::Carry).then_some(TICK),
             window: Duration::from_secs(60),
         };
-        let sampler = Sampler::start(settings, stop.clone(), on_tick)?;
+        let sampler = Sampler::start(settings, stop.clone(), watcher)?;
         let found = sampler.found().source;
         Ok(Self { policy, lab: Arc::new(lab), engine, sampler, found, group_of, seen })
     }
@@ -272,12 +267,51 @@ async fn pace(
 ) {
     let most = Pace { rate: Some(range.max()), hold: false };
     engine.pace(move |_| most);
-    while policy == Policy::Classic && newest.changed().await.is_ok() {
+    while policy != Policy::None && newest.changed().await.is_ok() {
         let board = Arc::clone(&newest.borrow_and_update());
         engine.pace(move |peer| {
-            let hint = peer.and_then(|peer| board.peers.get(&peer.ip()));
+            let hint = peer.and_then(|peer| match policy {
+                Policy::None => None,
+                Policy::Classic => board.peers.get(&peer.ip()),
+                Policy::Carry => board.stream(peer).map(|stream| &stream.hint),
+            });
             hint.map_or(most, Pace::from)
         });
+    }
+}
+
+/// What becomes of each look at an arm's flows.
+struct Watching {
+    pacers: Pacers,
+    boards: watch::Sender<Arc<Board>>,
+    engine: Engine,
+    /// The engine's counts at the last interval.
+    before: TokenCounts,
+    groups: Groups,
+    seen: Arc<Mutex<Seen>>,
+    shown: Option<Shown>,
+}
+
+impl Watcher for Watching {
+    fn take(&mut self, flows: &[FlowSnapshot], now: Duration, interval: Option<&Interval<'_>>) {
+        self.pacers.pace(flows, now);
+        if let Some(interval) = interval {
+            self.pacers.observe(interval.tick, interval.elapsed);
+        }
+        let board = Arc::new(self.pacers.board());
+        self.boards.send_replace(Arc::clone(&board));
+        let Some(interval) = interval else { return };
+        let now = self.engine.tokens();
+        let before = std::mem::replace(&mut self.before, now);
+        let made = Made { before, now, seconds: interval.elapsed.as_secs_f64().max(1e-3) };
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(began) = seen.began else { return };
+        let tick = tick(began.elapsed(), &board, &self.groups, interval, made);
+        if let Some(shown) = &self.shown {
+            shown.take(&tick, &board, interval);
+        }
+        seen.ticks.push(tick);
+        seen.rows.push(interval.tick.host);
     }
 }
 

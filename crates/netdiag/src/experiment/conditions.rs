@@ -56,17 +56,20 @@ const SPARE_FILES: u64 = 64;
 pub(crate) enum Policy {
     /// As fast as it can, up to the highest rate.
     None,
-    /// By the hints of the `classic` policy.
+    /// By the hints of the `classic` policy, client by client.
     Classic,
+    /// By those of the `carry` policy, stream by stream.
+    Carry,
 }
 
 impl Policy {
-    pub(crate) const ALL: [Self; 2] = [Self::None, Self::Classic];
+    pub(crate) const ALL: [Self; 3] = [Self::None, Self::Classic, Self::Carry];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::None => "none",
             Self::Classic => "classic",
+            Self::Carry => "carry",
         }
     }
 }

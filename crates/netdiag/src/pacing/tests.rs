@@ -36,12 +36,12 @@ fn flow(client: u32, rtt: Duration) -> FlowSnapshot {
 fn boards(ticks: impl IntoIterator<Item = Vec<FlowSnapshot>>) -> (Pacers, Board) {
     let mut pacers = Pacers::new(range(), Models::new(None));
     let mut table = FlowTable::new(Duration::from_secs(60), Source::Ebpf);
-    let mut board = pacers.empty_board();
     for (number, flows) in ticks.into_iter().enumerate() {
         let at = HALF * u32::try_from(number).expect("few ticks");
         let tick = table.tick(&flows, TickInstant { monotonic: at, unix: at });
-        board = pacers.observe(&tick, HALF);
+        pacers.observe(&tick, HALF);
     }
+    let board = pacers.board();
     (pacers, board)
 }
 

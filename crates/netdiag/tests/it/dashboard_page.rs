@@ -226,7 +226,7 @@ fn hint_server(flows: u32) -> (watch::Sender<Arc<Board>>, SocketAddr) {
         let state = if stalled { State::Stalled } else { State::Clear };
         let hint = Hint { state, ..clear.clone() };
         let key = FlowKey::new(1, local, peer);
-        StreamEntry { key, hint, sample, liveness: None, waiting: Duration::ZERO }
+        StreamEntry { key, hint, sample, liveness: None, waiting: Duration::ZERO, carried: None }
     };
     let streams = (0..flows).map(stream).collect();
     let board =

@@ -1,0 +1,296 @@
+//! All streams of one engine: looked at together, and the engine shared among them.
+//!
+//! Locks are taken for one stream at a time, so that nobody who asks waits for a tick that looks at ten thousand others.
+//!
+//! Invariants: what the streams that ask for tokens are granted in a tick adds up to the capacity at most; one tick at a time.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::time::{Duration, Instant};
+
+use netdiag_pacer::{Load, Need, Report, TpsRange, share};
+use netdiag_telemetry::{FlowKey, Tps};
+
+use crate::stream::{Stream, StreamPacer};
+
+/// A stream that has not asked for so long generates nothing now (its prompt is being read, or a tool runs) and its share is the
+/// others'. Ten ticks: who waits asks at least once in each.
+const QUIET_AFTER: Duration = Duration::from_secs(1);
+
+/// What a [`Pacing`] is told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    /// Least and greatest rate of a stream.
+    pub range: TpsRange,
+    /// How fast clients read.
+    pub reading: Tps,
+    /// What the engine generates with all seats taken; `None`: streams do not share it, and each has what its path takes.
+    pub capacity: Option<Tps>,
+    /// How often connections are looked at.
+    pub tick: Duration,
+}
+
+/// Settings that make no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSettings {
+    /// Too often for timers, or too rare to see a stall within a second.
+    #[error("a tick of {0:?}: give one from 10 ms to 500 ms (100 ms is what was tuned for)")]
+    Tick(Duration),
+}
+
+impl Settings {
+    /// Without a capacity, and with the tick that the pacer was tuned for.
+    pub fn new(range: TpsRange, reading: Tps) -> Self {
+        Self { range, reading, capacity: None, tick: Duration::from_millis(100) }
+    }
+}
+
+/// The pacer of all streams; clones are handles to the same one.
+#[derive(Clone, Debug)]
+pub struct Pacing {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: Settings,
+    began: Instant,
+    waiting: AtomicUsize,
+    streams: Mutex<Streams>,
+    ticks: Mutex<Ticks>,
+}
+
+#[derive(Debug, Default)]
+struct Streams {
+    by_number: BTreeMap<u64, Arc<Stream>>,
+    next: u64,
+}
+
+/// Who holds it ticks.
+#[derive(Debug, Default)]
+struct Ticks {
+    last: Option<Duration>,
+    load: Load,
+}
+
+impl Pacing {
+    /// A pacer without streams.
+    ///
+    /// # Errors
+    ///
+    /// A tick that is too short or too long.
+    pub fn try_new(settings: Settings) -> Result<Self, InvalidSettings> {
+        if !(Duration::from_millis(10)..=Duration::from_millis(500)).contains(&settings.tick) {
+            return Err(InvalidSettings::Tick(settings.tick));
+        }
+        let shared = Shared {
+            settings,
+            began: Instant::now(),
+            waiting: AtomicUsize::new(0),
+            streams: Mutex::default(),
+            ticks: Mutex::default(),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Paces `socket`, a connected TCP socket, from now on. Until the next tick it may have what its path takes. Other sockets of
+    /// the same connection, such as a duplicate, do as well.
+    ///
+    /// # Errors
+    ///
+    /// Not a connected TCP socket, or no descriptor is left to duplicate it.
+    pub fn stream(&self, socket: impl AsFd) -> io::Result<StreamPacer> {
+        self.stream_reading_at(socket, self.shared.settings.reading)
+    }
+
+    /// The same for a client whose reading rate is known.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Pacing::stream`].
+    pub fn stream_reading_at(&self, socket: impl AsFd, reading: Tps) -> io::Result<StreamPacer> {
+        let now = self.now();
+        let stream = Arc::new(Stream::open(socket, self.shared.settings.range, reading, now)?);
+        let mut streams = self.streams();
+        let number = streams.next;
+        streams.next += 1;
+        streams.by_number.insert(number, Arc::clone(&stream));
+        Ok(StreamPacer::new(self.clone(), number, stream))
+    }
+
+    /// So many requests wait for a seat: while any does, nobody is sent far ahead. Without being told, streams that read more together
+    /// than the engine generates are all that shows it.
+    pub fn set_waiting(&self, requests: usize) {
+        self.shared.waiting.store(requests, Ordering::Relaxed);
+    }
+
+    /// All streams as they are, in the order in which they came.
+    pub fn reports(&self) -> Vec<(FlowKey, Report)> {
+        self.tick_if_due();
+        self.all().iter().map(|stream| (stream.key(), stream.report())).collect()
+    }
+
+    /// Ticks for as long as other handles or streams are there; for a task.
+    pub async fn run(self) {
+        let (tick, shared) = self.into_weak();
+        while let Some(pacing) = Self::upgrade(&shared) {
+            pacing.tick_if_due();
+            drop(pacing);
+            tokio::time::sleep(tick).await;
+        }
+    }
+
+    /// The same for a thread.
+    pub fn run_blocking(self) {
+        let (tick, shared) = self.into_weak();
+        while let Some(pacing) = Self::upgrade(&shared) {
+            pacing.tick_if_due();
+            drop(pacing);
+            std::thread::sleep(tick);
+        }
+    }
+
+    /// Since the pacer was made.
+    pub(crate) fn now(&self) -> Duration {
+        self.shared.began.elapsed()
+    }
+
+    pub(crate) fn tick_length(&self) -> Duration {
+        self.shared.settings.tick
+    }
+
+    pub(crate) fn tick_if_due(&self) {
+        self.tick_after(self.shared.settings.tick);
+    }
+
+    /// Looks at all streams and shares the engine anew, unless that was done within `least` or is being done.
+    pub(crate) fn tick_after(&self, least: Duration) {
+        let mut ticks = match self.shared.ticks.try_lock() {
+            Ok(ticks) => ticks,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let now = self.now();
+        if ticks.last.is_some_and(|last| now.saturating_sub(last) < least) {
+            return;
+        }
+        ticks.last = Some(now);
+        let streams = self.all();
+        let needs: Vec<Option<Need>> = streams
+            .iter()
+            .map(|stream| stream.observe(self.now(), ticks.load, QUIET_AFTER))
+            .collect();
+        let Some(capacity) = self.shared.settings.capacity else { return };
+        let waiting = self.shared.waiting.load(Ordering::Relaxed);
+        let (load, rates) = plan(capacity, waiting, &needs);
+        ticks.load = load;
+        for (stream, rate) in streams.iter().zip(rates) {
+            stream.grant(self.now(), rate);
+        }
+    }
+
+    pub(crate) fn remove(&self, number: u64) {
+        self.streams().by_number.remove(&number);
+    }
+
+    fn all(&self) -> Vec<Arc<Stream>> {
+        self.streams().by_number.values().cloned().collect()
+    }
+
+    fn streams(&self) -> MutexGuard<'_, Streams> {
+        self.shared.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn into_weak(self) -> (Duration, Weak<Shared>) {
+        (self.tick_length(), Arc::downgrade(&self.shared))
+    }
+
+    fn upgrade(shared: &Weak<Shared>) -> Option<Self> {
+        shared.upgrade().map(|shared| Self { shared })
+    }
+}
+
+/// The load, and each stream's rate in tokens/s, from the needs of those that ask; those that do not may have what they like when
+/// they come, until the next tick.
+fn plan(capacity: Tps, waiting: usize, needs: &[Option<Need>]) -> (Load, Vec<f64>) {
+    let asking: Vec<Need> = needs.iter().flatten().copied().collect();
+    let read: f64 =
+        asking.iter().filter(|need| need.cap > 0.0).map(|need| need.reading.get()).sum();
+    let is_short = waiting > 0 || read > capacity.get();
+    let mut rates = share(capacity, &asking).into_iter();
+    let rates = needs.iter().map(|need| match need {
+        Some(_) => rates.next().unwrap_or_default(),
+        None => f64::INFINITY,
+    });
+    (if is_short { Load::Busy } else { Load::Idle }, rates.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tps(n: f64) -> Tps {
+        Tps::try_new(n).expect("valid")
+    }
+
+    fn need(cap: f64, lead: f64) -> Need {
+        Need { cap, reading: tps(10.0), lead, ahead: 0.5 }
+    }
+
+    #[test]
+    fn the_engine_is_short_when_somebody_waits_or_cannot_read_on() {
+        let check = |waiting, needs: &[Option<Need>], expected| {
+            assert_eq!(plan(tps(25.0), waiting, needs).0, expected, "{needs:?}");
+        };
+        let reads = Some(need(80.0, 0.0));
+        check(0, &[], Load::Idle);
+        check(0, &[reads, reads], Load::Idle);
+        check(1, &[reads, reads], Load::Busy);
+        check(0, &[reads, reads, reads], Load::Busy);
+        // Who is held, or generates nothing, takes nothing from the others.
+        check(0, &[reads, reads, Some(need(0.0, 0.0)), None], Load::Idle);
+    }
+
+    #[test]
+    fn who_does_not_ask_has_no_share_and_is_not_stopped() {
+        let (_, rates) = plan(tps(20.0), 0, &[None, Some(need(80.0, 0.0)), None]);
+        assert_eq!(rates, [f64::INFINITY, 15.0, f64::INFINITY]);
+    }
+
+    #[test]
+    fn a_tick_of_no_use_is_named() {
+        let range = TpsRange::try_new(tps(5.0), tps(80.0)).expect("in order");
+        let check = |tick: u64, told: Option<&str>| {
+            let settings =
+                Settings { tick: Duration::from_millis(tick), ..Settings::new(range, tps(16.0)) };
+            let error = Pacing::try_new(settings).err().map(|error| error.to_string());
+            assert_eq!(error.is_some(), told.is_some(), "{error:?}");
+            assert!(error.unwrap_or_default().contains(told.unwrap_or_default()));
+        };
+        check(0, Some("a tick of 0ns: give one from 10 ms"));
+        check(5000, Some("a tick of 5s"));
+        check(100, None);
+    }
+
+    proptest! {
+        #[test]
+        fn grants_add_up_to_the_capacity_at_most(
+            needs in prop::collection::vec(
+                prop::option::of((0.0..100.0, 0.0..20.0).prop_map(|(cap, lead)| need(cap, lead))), 0..40
+            ),
+            capacity in 0.1..1e4,
+            waiting in 0usize..2,
+        ) {
+            let (_, rates) = plan(tps(capacity), waiting, &needs);
+            prop_assert_eq!(rates.len(), needs.len());
+            let asking = rates.iter().zip(&needs).filter(|(_, need)| need.is_some());
+            let sum: f64 = asking.map(|(rate, _)| rate).sum();
+            prop_assert!(sum <= capacity * (1.0 + 1e-9), "{sum} of {capacity}");
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! One stream: a pacer and the socket that tells it.
+//!
+//! The descriptor is a duplicate, because whoever owns the socket (an HTTP library, mostly) gives it away for as long as it serves.
+//!
+//! Invariants: a wait that is dropped has admitted nothing; waiting ends when the connection does.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use netdiag_pacer::{Admission, Load, Need, Pacer, Report, State, TpsRange};
+use netdiag_telemetry::{FlowKey, FlowSnapshot, Tps};
+
+use crate::pacing::Pacing;
+use crate::patience::Patience;
+
+/// How soon after a tick another may follow because a held stream has heard of an ACK. Many links may come back at once.
+const SOONEST: Duration = Duration::from_millis(10);
+
+/// Why nothing more can be delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Gone {
+    /// The connection is over.
+    #[error("the connection to the client is closed")]
+    Closed,
+    /// The client has vanished without closing it.
+    #[error("the client has acknowledged nothing for over 30 s")]
+    Lost,
+}
+
+/// A stream's share of [`Pacing`]. Dropping it takes the stream out.
+#[derive(Debug)]
+pub struct StreamPacer {
+    pacing: Pacing,
+    number: u64,
+    stream: Arc<Stream>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Stream {
+    socket: OwnedFd,
+    key: FlowKey,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    pacer: Pacer,
+    /// When it last asked.
+    asked: Duration,
+    /// Bytes acknowledged, as last heard.
+    acked: u64,
+    is_closed: bool,
+}
+
+impl StreamPacer {
+    pub(crate) fn new(pacing: Pacing, number: u64, stream: Arc<Stream>) -> Self {
+        Self { pacing, number, stream }
+    }
+
+    /// Whether `tokens` more may be generated now. If so they count; say what became of them with [`StreamPacer::on_sent`].
+    pub fn admit(&self, tokens: u32) -> Admission {
+        self.pacing.tick_if_due();
+        let admission = self.stream.admit(self.pacing.now(), tokens);
+        if admission != Admission::Hold || !self.stream.hear() {
+            return admission;
+        }
+        let admission = self.stream.admit(self.pacing.now(), tokens);
+        if admission != Admission::Hold || !self.stream.is_waking() {
+            return admission;
+        }
+        // The silence is over, and only a tick gives a stream its share of the engine again.
+        self.pacing.tick_after(SOONEST);
+        self.stream.admit(self.pacing.now(), tokens)
+    }
+
+    /// Waits until `tokens` more may be generated. They count from then on; a wait that is dropped counts nothing.
+    ///
+    /// # Errors
+    ///
+    /// Nothing can be delivered any more.
+    pub async fn admitted(&self, tokens: u32) -> Result<(), Gone> {
+        let mut patience = Patience::new();
+        while let Some(pause) = self.attempt(tokens, &mut patience)? {
+            tokio::time::sleep(pause).await;
+        }
+        Ok(())
+    }
+
+    /// The same on a thread.
+    ///
+    /// # Errors
+    ///
+    /// Nothing can be delivered any more.
+    pub fn admitted_blocking(&self, tokens: u32) -> Result<(), Gone> {
+        let mut patience = Patience::new();
+        while let Some(pause) = self.attempt(tokens, &mut patience)? {
+            std::thread::sleep(pause);
+        }
+        Ok(())
+    }
+
+    /// `tokens` of those admitted were handed on as `bytes` of text. Those that have no text (the end of a text, a hidden thought) are
+    /// handed on as none.
+    pub fn on_sent(&self, tokens: u32, bytes: u64) {
+        self.stream.inner().pacer.on_sent(tokens, bytes);
+    }
+
+    /// What is known of the stream.
+    pub fn report(&self) -> Report {
+        self.pacing.tick_if_due();
+        self.stream.report()
+    }
+
+    /// Which connection it is.
+    pub fn key(&self) -> FlowKey {
+        self.stream.key
+    }
+
+    /// Why nothing more can be delivered, if so.
+    pub fn gone(&self) -> Option<Gone> {
+        self.stream.gone()
+    }
+
+    /// The client has been silent for so long that it has vanished.
+    pub fn is_lost(&self) -> bool {
+        self.gone() == Some(Gone::Lost)
+    }
+
+    fn attempt(&self, tokens: u32, patience: &mut Patience) -> Result<Option<Duration>, Gone> {
+        let admission = self.admit(tokens);
+        match self.gone() {
+            Some(gone) if admission != Admission::Now => Err(gone),
+            _ => Ok(patience.pause(admission, self.pacing.tick_length())),
+        }
+    }
+}
+
+impl Drop for StreamPacer {
+    fn drop(&mut self) {
+        self.pacing.remove(self.number);
+    }
+}
+
+impl Stream {
+    pub(crate) fn open(
+        socket: impl AsFd,
+        range: TpsRange,
+        reading: Tps,
+        now: Duration,
+    ) -> io::Result<Self> {
+        let socket = socket.as_fd().try_clone_to_owned()?;
+        let seen = netdiag_tcpinfo::snapshot(&socket)?;
+        let mut inner = Inner {
+            pacer: Pacer::new(range, reading, now),
+            asked: now,
+            acked: 0,
+            is_closed: false,
+        };
+        inner.see(now, &seen);
+        Ok(Self { socket, key: seen.key, inner: Mutex::new(inner) })
+    }
+
+    pub(crate) fn key(&self) -> FlowKey {
+        self.key
+    }
+
+    pub(crate) fn report(&self) -> Report {
+        self.inner().pacer.report()
+    }
+
+    /// Looks at the socket. What it needs of the engine, unless it has been quiet for `quiet`.
+    pub(crate) fn observe(&self, now: Duration, load: Load, quiet: Duration) -> Option<Need> {
+        let seen = netdiag_tcpinfo::snapshot_as(self.key, &self.socket);
+        let mut inner = self.inner();
+        inner.pacer.set_load(load);
+        match seen {
+            Ok(seen) => inner.see(now, &seen),
+            // It was a TCP socket when it came; one that cannot be asked any more is none.
+            Err(_) => inner.is_closed = true,
+        }
+        let is_quiet = inner.is_closed || now.saturating_sub(inner.asked) > quiet;
+        (!is_quiet).then(|| inner.pacer.need())
+    }
+
+    pub(crate) fn grant(&self, now: Duration, rate: f64) {
+        self.inner().pacer.grant(now, rate);
+    }
+
+    fn admit(&self, now: Duration, tokens: u32) -> Admission {
+        let mut inner = self.inner();
+        inner.asked = inner.asked.max(now);
+        inner.pacer.admit(now, tokens)
+    }
+
+    /// Asks the kernel what has been acknowledged; whether that is more than before.
+    fn hear(&self) -> bool {
+        let heard = netdiag_tcpinfo::read(&self.socket);
+        let mut inner = self.inner();
+        let Ok(info) = heard else {
+            inner.is_closed = true;
+            return false;
+        };
+        inner.is_closed = info.is_closed();
+        let acked = info.counters().bytes_acked;
+        let is_more = acked > inner.acked;
+        inner.acked = acked;
+        inner.pacer.acknowledge(acked);
+        is_more
+    }
+
+    /// It was held and is not any more, but has no share of the engine yet.
+    fn is_waking(&self) -> bool {
+        let inner = self.inner();
+        let was_held = matches!(inner.pacer.carry().state(), State::Stalled | State::Reader);
+        was_held && !inner.pacer.is_held()
+    }
+
+    fn gone(&self) -> Option<Gone> {
+        let inner = self.inner();
+        if inner.is_closed {
+            Some(Gone::Closed)
+        } else {
+            inner.pacer.is_lost().then_some(Gone::Lost)
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn see(&mut self, now: Duration, seen: &FlowSnapshot) {
+        self.acked = seen.counters.bytes_acked;
+        self.is_closed = seen.closed;
+        self.pacer.observe(now, seen);
+    }
+}

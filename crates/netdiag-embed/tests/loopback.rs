@@ -1,0 +1,173 @@
+//! Streams over real TCP: readers that stop, readers that vanish, and what is counted.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use netdiag_embed::{Admission, Gone, Pacing, Settings, StreamPacer};
+use netdiag_pacer::{Cause, State, TpsRange};
+use netdiag_telemetry::Tps;
+use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
+
+/// A token as an event of OpenAI's format.
+const TOKEN: [u8; 230] = [b'x'; 230];
+
+fn tps(n: f64) -> Tps {
+    Tps::try_new(n).expect("valid")
+}
+
+fn settings(max: f64) -> Settings {
+    Settings::new(TpsRange::try_new(tps(5.0), tps(max)).expect("in order"), tps(16.0))
+}
+
+/// A connection whose client takes a few kilobytes ahead of its reader.
+fn narrow_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
+    let client = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    sockopt::set_socket_recv_buffer_size(&client, 4096).expect("a size");
+    let SocketAddr::V4(address) = listener.local_addr().expect("bound") else { unreachable!() };
+    connect(&client, &address).expect("loopback");
+    let server = listener.accept().expect("a client").0;
+    server.set_nodelay(true).expect("TCP");
+    (client.into(), server)
+}
+
+/// Generates for as long as it may, up to `most`, and writes. What it was told at last.
+fn send(stream: &StreamPacer, server: &mut TcpStream, most: Duration) -> Admission {
+    let began = Instant::now();
+    loop {
+        let admission = stream.admit(1);
+        match admission {
+            Admission::Now => {
+                server.write_all(&TOKEN).expect("room in the send buffer");
+                stream.on_sent(1, TOKEN.len() as u64);
+            }
+            _ if began.elapsed() > most => return admission,
+            Admission::Wait(wait) => std::thread::sleep(wait.min(Duration::from_millis(5))),
+            Admission::Hold => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+/// Reads for `time`, and says how much.
+fn read(client: &mut TcpStream, time: Duration) -> u64 {
+    let (began, mut taken) = (Instant::now(), 0);
+    let mut buffer = [0; 4096];
+    client.set_read_timeout(Some(Duration::from_millis(20))).expect("TCP");
+    while began.elapsed() < time {
+        taken += client.read(&mut buffer).unwrap_or(0) as u64;
+    }
+    taken
+}
+
+#[test]
+fn a_reader_that_stops_is_named_and_held_and_goes_on_when_it_reads() {
+    let (mut client, mut server) = narrow_pair();
+    let pacing = Pacing::try_new(settings(80.0)).expect("valid");
+    let stream = pacing.stream(&server).expect("TCP");
+    // Nobody reads. Once the window is shut, it is known within a second.
+    let began = Instant::now();
+    let shut = loop {
+        send(&stream, &mut server, Duration::from_millis(10));
+        let queues = netdiag_tcpinfo::queues(&server).expect("TCP");
+        if queues.notsent.0 > 0 {
+            break Instant::now();
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", stream.report());
+    };
+    while !(stream.report().hold && stream.report().state == State::Reader) {
+        send(&stream, &mut server, Duration::from_millis(10));
+        assert!(shut.elapsed() < Duration::from_secs(1), "{:?}", stream.report());
+    }
+    assert_eq!(send(&stream, &mut server, Duration::from_secs(2)), Admission::Hold);
+    let held = stream.report();
+    assert_eq!(send(&stream, &mut server, Duration::from_secs(2)), Admission::Hold);
+    assert_eq!(stream.report().admitted, held.admitted);
+    assert_eq!(stream.report().cause, Some(Cause::Reader), "{:?}", stream.report());
+    assert!(held.outstanding <= held.credit.max(20.0), "{held:?}");
+    // It reads on.
+    let reader = std::thread::spawn(move || (read(&mut client, Duration::from_secs(3)), client));
+    let resumed = Instant::now();
+    stream.admitted_blocking(1).expect("open");
+    // A zero window is probed for at ever longer intervals, so this is the kernel's time; a full buffer of 4 KiB tells at once.
+    assert!(resumed.elapsed() < Duration::from_secs(1), "{:?}", resumed.elapsed());
+    stream.on_sent(1, 0);
+    send(&stream, &mut server, Duration::from_secs(2));
+    let (taken, _client) = reader.join().expect("the reader");
+    let report = stream.report();
+    assert!(taken > 20 * TOKEN.len() as u64, "{taken}: {report:?}");
+    assert!(report.admitted > held.admitted + 20 && !report.hold, "{report:?}");
+}
+
+#[test]
+fn a_stream_ends_with_its_connection_and_leaves_with_its_handle() {
+    let (client, mut server) = narrow_pair();
+    let pacing = Pacing::try_new(settings(1000.0)).expect("valid");
+    let stream = pacing.stream(&server).expect("TCP");
+    assert_eq!(pacing.reports().len(), 1);
+    assert_eq!(stream.key().peer, client.local_addr().expect("connected"));
+    for _ in 0..2 {
+        stream.admitted_blocking(1).expect("open");
+        server.write_all(&TOKEN).expect("open");
+        stream.on_sent(1, TOKEN.len() as u64);
+    }
+    // Reset, since it has not read.
+    drop(client);
+    let began = Instant::now();
+    let gone = loop {
+        match stream.admitted_blocking(1) {
+            Ok(()) if began.elapsed() < Duration::from_secs(5) => {}
+            gone => break gone,
+        }
+    };
+    assert_eq!((gone, stream.is_lost()), (Err(Gone::Closed), false));
+    drop(stream);
+    assert_eq!(pacing.reports().len(), 0);
+}
+
+#[test]
+fn rates_are_kept_and_shares_add_up() {
+    let (mut client, mut server) = narrow_pair();
+    let reader = std::thread::spawn(move || read(&mut client, Duration::from_secs(4)));
+    let pacing =
+        Pacing::try_new(Settings { capacity: Some(tps(30.0)), ..settings(80.0) }).expect("valid");
+    let stream = pacing.stream(&server).expect("TCP");
+    // A second one asks as well, whose client never reads.
+    let (_other_client, mut other_server) = narrow_pair();
+    let other = pacing.stream(&other_server).expect("TCP");
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(3) {
+        send(&stream, &mut server, Duration::from_millis(5));
+        send(&other, &mut other_server, Duration::from_millis(5));
+    }
+    let granted: f64 = pacing.reports().iter().map(|(_, report)| report.granted_tps).sum();
+    assert!(granted <= 30.0 + 1e-6, "{granted}");
+    let tokens = stream.report().admitted + other.report().admitted;
+    // The first tick's worth comes before there are shares.
+    assert!((60..=120).contains(&tokens), "{tokens} in 3 s of 30/s");
+    drop(server);
+    drop(stream);
+    let taken = reader.join().expect("the reader");
+    assert!(taken > 0);
+}
+
+#[tokio::test]
+async fn waiting_takes_a_task_and_no_thread() {
+    let (mut client, mut server) = narrow_pair();
+    let reader = std::thread::spawn(move || read(&mut client, Duration::from_secs(3)));
+    let pacing = Pacing::try_new(settings(50.0)).expect("valid");
+    let ticking = tokio::spawn(pacing.clone().run());
+    let stream = pacing.stream(&server).expect("TCP");
+    let began = Instant::now();
+    for _ in 0..100 {
+        stream.admitted(1).await.expect("open");
+        server.write_all(&TOKEN).expect("open");
+        stream.on_sent(1, TOKEN.len() as u64);
+    }
+    let rate = 100.0 / began.elapsed().as_secs_f64();
+    assert!((35.0..52.0).contains(&rate), "{rate} tokens/s of 50");
+    drop((stream, pacing));
+    // With the last handle its ticking ends.
+    tokio::time::timeout(Duration::from_secs(5), ticking).await.expect("in time").expect("ended");
+    reader.join().expect("the reader");
+}

@@ -1,0 +1,324 @@
+//! The `carry` policy over all flows of a host, which belong to programs that know nothing of it.
+//!
+//! Whoever embeds the pacer counts its tokens. Here they are counted from outside: while nothing waits in the kernel each write
+//! leaves as a segment of its own, so segments are tokens and their length is a token's; while something waits, writes are merged,
+//! and bytes tell how many there were. An engine that sends several tokens at a time is paced in such portions.
+//!
+//! Invariant: a flow whose backlog is not known ([`Evidence::of_snapshot`]) is not in here; the classic policy speaks for it.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use netdiag_hints::Carried;
+use netdiag_pacer::{Carry, Evidence, Hint, Lead, Need, State, TpsRange, Unread, share};
+use netdiag_telemetry::{FlowKey, FlowSnapshot, Scope, Tps};
+
+/// How often flows are looked at: DESIGN §8's tick.
+pub(crate) const TICK: Duration = Duration::from_millis(100);
+
+/// A flow that has done nothing for this long is between two answers, and needs no share: twice the gap between tokens of the
+/// slowest stream worth reading.
+const ASLEEP_AFTER: Duration = Duration::from_secs(2);
+
+/// What flows share.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sharing {
+    /// Least and greatest rate of a stream.
+    pub(crate) range: TpsRange,
+    /// What the engine generates for all streams together; `None`: as much as they can take.
+    pub(crate) capacity: Option<Tps>,
+    /// How fast clients read; `None`: as fast as they are given.
+    pub(crate) reading: Option<Tps>,
+}
+
+/// The memory of all flows.
+#[derive(Debug)]
+pub(super) struct Flows {
+    sharing: Sharing,
+    flows: HashMap<FlowKey, Flow>,
+    /// Readers together want more than the engine has.
+    is_contended: bool,
+    round: u64,
+}
+
+#[derive(Debug)]
+struct Flow {
+    carry: Carry,
+    unread: Unread,
+    seen: Seen,
+    /// When it last did something.
+    awake: Duration,
+    round: u64,
+}
+
+/// As much of the last look as the next one is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    opened: Option<u64>,
+    bytes_acked: u64,
+    /// Bytes written by the application since the connection began.
+    written: u64,
+    is_waiting: bool,
+    /// Segments sent once.
+    segs: u32,
+}
+
+impl Seen {
+    fn of(flow: &FlowSnapshot, evidence: &Evidence) -> Self {
+        Self {
+            opened: flow.opened,
+            bytes_acked: evidence.bytes_acked,
+            written: evidence.bytes_acked.saturating_add(evidence.queued),
+            is_waiting: evidence.notsent > 0,
+            segs: flow.counters.segs_out.wrapping_sub(flow.counters.retrans_segs),
+        }
+    }
+}
+
+impl Flows {
+    pub(super) fn new(sharing: Sharing) -> Self {
+        Self { sharing, flows: HashMap::new(), is_contended: false, round: 0 }
+    }
+
+    /// Takes in every flow as it is at `now`, and shares out the engine anew. Those that are missing are forgotten.
+    pub(super) fn observe(&mut self, snapshots: &[FlowSnapshot], now: Duration) {
+        self.round += 1;
+        let round = self.round;
+        let lead = self.lead();
+        for snapshot in snapshots.iter().filter(|snapshot| !snapshot.closed) {
+            let Some(evidence) = Evidence::of_snapshot(snapshot) else { continue };
+            let seen = Seen::of(snapshot, &evidence);
+            let sharing = self.sharing;
+            let flow =
+                self.flows.entry(snapshot.key).or_insert_with(|| Flow::new(sharing, seen, now));
+            flow.round = round;
+            flow.observe(&evidence, seen, now, lead);
+        }
+        self.flows.retain(|_, flow| flow.round == round);
+        self.share(now, lead);
+    }
+
+    fn lead(&self) -> Lead {
+        if self.is_contended { Lead::BUSY } else { Lead::IDLE }
+    }
+
+    /// Gives each flow its rate.
+    fn share(&mut self, now: Duration, lead: Lead) {
+        let Sharing { range, capacity, reading } = self.sharing;
+        if capacity.is_none() && reading.is_none() {
+            return;
+        }
+        let mut whose = Vec::with_capacity(self.flows.len());
+        let mut needs = Vec::with_capacity(self.flows.len());
+        for flow in self.flows.values_mut() {
+            let need = flow.need(lead);
+            if flow.is_asleep(now) {
+                // What it would be given if it woke alone; the next tick knows better.
+                flow.carry.grant(range.max().get());
+            } else {
+                needs.push(need);
+                whose.push(flow);
+            }
+        }
+        let wanted: f64 = needs.iter().map(|need| need.cap.min(need.reading.get())).sum();
+        self.is_contended = capacity.is_some_and(|capacity| wanted > capacity.get());
+        // Without a bound each has what it can use.
+        let most: f64 = needs.iter().map(|need| need.cap).sum();
+        let Ok(capacity) = capacity.map_or_else(|| Tps::try_new(most.max(1.0)), Ok) else { return };
+        for (flow, rate) in whose.iter_mut().zip(share(capacity, &needs)) {
+            flow.carry.grant(rate);
+        }
+    }
+
+    /// The hint for a flow, its cause and figures, with `judged` for its health; `None` for one that is not known.
+    pub(super) fn hint(&self, key: &FlowKey, judged: &Hint) -> Option<(Hint, Carried)> {
+        let carry = &self.flows.get(key)?.carry;
+        let hint = carry.hint(&Scope::Stream(*key), Duration::ZERO, judged.source);
+        let carried = Carried {
+            cause: carry.present_cause(),
+            carry_tps: carry.carried(),
+            credit: carry.credit(),
+            outstanding: carry.outstanding(),
+            bytes_per_token: carry.bytes_per_token(),
+            causes: carry.causes(),
+        };
+        Some((with_health(hint, judged), carried))
+    }
+
+    /// What flows of a scope have in common: of the host, and of each peer.
+    pub(super) fn totals(&self) -> (Total, HashMap<IpAddr, Total>) {
+        let mut host = Total::default();
+        let mut peers: HashMap<IpAddr, Total> = HashMap::new();
+        for (key, flow) in &self.flows {
+            host.add(key, &flow.carry);
+            peers.entry(key.peer.ip()).or_default().add(key, &flow.carry);
+        }
+        (host, peers)
+    }
+
+    /// The hint for a scope whose flows these are, with `judged` for its health. A single one that is awake speaks for itself.
+    pub(super) fn hint_of(&self, total: &Total, judged: &Hint) -> Hint {
+        let only = total.awake.filter(|_| total.awake_flows() == 1);
+        match only.and_then(|key| self.hint(&key, judged)) {
+            Some((hint, _)) => Hint { scope: judged.scope.clone(), ..hint },
+            None => total.hint(self.sharing.range, judged),
+        }
+    }
+}
+
+impl Flow {
+    fn new(sharing: Sharing, seen: Seen, now: Duration) -> Self {
+        let reading = sharing.reading.unwrap_or(sharing.range.max());
+        Self {
+            carry: Carry::new(sharing.range),
+            unread: Unread::new(reading, now),
+            seen,
+            awake: now,
+            round: 0,
+        }
+    }
+
+    fn observe(&mut self, evidence: &Evidence, seen: Seen, now: Duration, lead: Lead) {
+        let before = std::mem::replace(&mut self.seen, seen);
+        let continues = before.opened == seen.opened && seen.bytes_acked >= before.bytes_acked;
+        if continues {
+            let bytes = seen.written.saturating_sub(before.written);
+            self.carry.on_sent(self.tokens(bytes, before), bytes);
+            let acked = seen.bytes_acked - before.bytes_acked;
+            self.unread.deliver(now, acked as f64 / self.carry.bytes_per_token());
+        }
+        if seen != before || evidence.queued > 0 {
+            self.awake = now;
+        }
+        self.carry.observe(now, evidence, lead.spare(&self.unread));
+    }
+
+    /// How many tokens `bytes` are that were written since `before`.
+    fn tokens(&self, bytes: u64, before: Seen) -> u32 {
+        if bytes == 0 {
+            return 0;
+        }
+        let segs = self.seen.segs.wrapping_sub(before.segs);
+        let is_merged = before.is_waiting || self.seen.is_waiting;
+        // A counter that jumped is none.
+        if !is_merged && segs > 0 && u64::from(segs) <= bytes {
+            return segs;
+        }
+        (bytes as f64 / self.carry.bytes_per_token()).round().max(1.0) as u32
+    }
+
+    fn is_asleep(&self, now: Duration) -> bool {
+        now.saturating_sub(self.awake) > ASLEEP_AFTER
+    }
+
+    fn need(&self, lead: Lead) -> Need {
+        let reading = self.unread.reading();
+        // What is under way will be read, too.
+        let under_way = self.carry.outstanding() * reading.seconds_per_token();
+        Need {
+            cap: self.carry.cap(),
+            reading,
+            lead: self.unread.lead() + under_way,
+            ahead: lead.ahead(&self.carry),
+        }
+    }
+}
+
+/// Several flows as one: whoever knows no more than their common hint gives each of them what they have on average.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Total {
+    flows: u32,
+    /// By state, in the order of [`State::ALL`].
+    states: [u32; State::ALL.len()],
+    held: u32,
+    /// Rates and caps of those that are not held, tokens/s.
+    rates: f64,
+    caps: f64,
+    /// One of those that are not idle.
+    awake: Option<FlowKey>,
+}
+
+impl Total {
+    fn add(&mut self, key: &FlowKey, carry: &Carry) {
+        self.flows += 1;
+        if carry.state() != State::Idle {
+            self.awake = Some(*key);
+        }
+        let at = State::ALL.iter().position(|state| *state == carry.state());
+        self.states[at.unwrap_or_default()] += 1;
+        if carry.is_held() {
+            self.held += 1;
+        } else if carry.state() != State::Idle {
+            self.rates += carry.rate();
+            self.caps += carry.cap();
+        }
+    }
+
+    fn awake_flows(&self) -> u32 {
+        self.flows - self.of(State::Idle)
+    }
+
+    fn of(&self, state: State) -> u32 {
+        State::ALL.iter().zip(self.states).find(|(other, _)| **other == state).map_or(0, |(_, n)| n)
+    }
+
+    /// The hint for all of them, with `judged` for their health.
+    fn hint(&self, range: TpsRange, judged: &Hint) -> Hint {
+        let awake = self.awake_flows();
+        let moving = awake - self.held;
+        let each = |sum: f64| if moving > 0 { sum / f64::from(moving) } else { 0.0 };
+        let hold = awake > 0 && moving == 0;
+        let state = match awake {
+            0 => State::Idle,
+            // What more than half of them have is the scope's; of equals the worse.
+            _ => [State::Stalled, State::Reader, State::Constrained]
+                .into_iter()
+                .find(|state| 2 * self.of(*state) >= awake)
+                .unwrap_or(State::Clear),
+        };
+        let rate = |tps: f64| match awake {
+            0 => range.max(),
+            _ => range.clamp(tps),
+        };
+        let (current_tps, target_tps) = (rate(each(self.rates)), rate(each(self.caps)));
+        let hint = Hint {
+            current_tps,
+            sleep_seconds: current_tps.seconds_per_token(),
+            target_tps,
+            state,
+            reason: self.reason(awake),
+            hold,
+            ..judged.clone()
+        };
+        with_health(hint, judged)
+    }
+
+    fn reason(&self, awake: u32) -> String {
+        if awake == 0 {
+            return "nothing is under way".to_owned();
+        }
+        let states = [State::Stalled, State::Reader, State::Constrained, State::Clear];
+        let counts: Vec<String> = states
+            .into_iter()
+            .map(|state| (state, self.of(state)))
+            .filter(|(_, count)| *count > 0)
+            .map(|(state, count)| format!("{count} {}", state.as_str()))
+            .collect();
+        let streams = if awake == 1 { "stream" } else { "streams" };
+        format!("{awake} {streams}: {}; {:.1} tok/s in all", counts.join(", "), self.rates)
+    }
+}
+
+/// A recommendation with what is judged of the link's health, and why where it is bad.
+fn with_health(hint: Hint, judged: &Hint) -> Hint {
+    let reason =
+        if judged.anomaly { format!("{}; {}", hint.reason, judged.reason) } else { hint.reason };
+    Hint {
+        health: judged.health,
+        anomaly: judged.anomaly,
+        anomaly_score: judged.anomaly_score,
+        reason,
+        ..hint
+    }
+}
