@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
+use crate::events::Events;
 use crate::failure::Failure;
 use crate::passing::Passing;
 
@@ -15,6 +16,8 @@ pub(crate) enum Outgoing {
     Full(Option<Bytes>),
     /// An engine's answer, as it comes.
     Passing(Box<Passing>),
+    /// The same, event by event.
+    Events(Box<Events>),
 }
 
 impl Outgoing {
@@ -34,6 +37,7 @@ impl Body for Outgoing {
         match self.get_mut() {
             Self::Full(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Self::Passing(passing) => passing.poll_frame(context),
+            Self::Events(events) => events.poll_frame(context),
         }
     }
 
@@ -41,6 +45,7 @@ impl Body for Outgoing {
         match self {
             Self::Full(text) => text.is_none(),
             Self::Passing(passing) => passing.is_end_stream(),
+            Self::Events(_) => false,
         }
     }
 
@@ -50,6 +55,8 @@ impl Body for Outgoing {
                 SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
             }
             Self::Passing(passing) => passing.size_hint(),
+            // An error event may come on top of what was announced.
+            Self::Events(_) => SizeHint::default(),
         }
     }
 }

@@ -52,6 +52,18 @@ impl Dialect {
         matches!(self, Self::Chat | Self::Completions | Self::Messages)
     }
 
+    /// A short name, for labels.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Completions => "completions",
+            Self::Responses => "responses",
+            Self::Messages => "messages",
+            Self::OpenAi => "v1",
+            Self::Other => "other",
+        }
+    }
+
     /// What OpenTelemetry's `gen_ai.operation.name` calls it.
     pub(crate) fn operation(self) -> &'static str {
         match self {

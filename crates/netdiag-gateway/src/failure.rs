@@ -17,6 +17,17 @@ pub(crate) enum Failure {
     /// The request is not what HTTP allows, or means different things to different readers of it.
     #[error("{0}")]
     Malformed(&'static str),
+    /// Without the gateway's token.
+    #[error(
+        "the gateway's token is missing: send it as `Authorization: Bearer TOKEN` or as `x-api-key`"
+    )]
+    Unauthorized,
+    /// A stream's name that is nobody's.
+    #[error("there is no stream of this name")]
+    NoSuchStream,
+    /// A stream can only be ended.
+    #[error("a stream can be ended, by DELETE")]
+    WrongMethod,
     /// What is asked for is not done here.
     #[error("{0}")]
     NotImplemented(&'static str),
@@ -50,6 +61,9 @@ pub(crate) enum Failure {
     /// The answer has taken longer than any may.
     #[error("the answer took longer than the limit")]
     TooLong,
+    /// The client has acknowledged nothing for too long.
+    #[error("the client took nothing for longer than the limit")]
+    ClientSilent,
     /// Somebody asked for the stream to end.
     #[error("the stream was ended on request")]
     Stopped,
@@ -60,6 +74,9 @@ impl Failure {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(_) | Self::Body(BodyFault::Broken) => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::NoSuchStream => StatusCode::NOT_FOUND,
+            Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Body(BodyFault::TooLong) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Body(BodyFault::TooSlow) => StatusCode::REQUEST_TIMEOUT,
@@ -67,7 +84,9 @@ impl Failure {
             Self::Unreachable | Self::NoAnswer | Self::Garbage | Self::BrokenOff => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::ConnectTimeout | Self::Silent | Self::TooLong => StatusCode::GATEWAY_TIMEOUT,
+            Self::ConnectTimeout | Self::Silent | Self::TooLong | Self::ClientSilent => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
         }
     }
 
@@ -75,6 +94,9 @@ impl Failure {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Malformed(_) => "malformed_request",
+            Self::Unauthorized => "unauthorized",
+            Self::NoSuchStream => "no_such_stream",
+            Self::WrongMethod => "wrong_method",
             Self::NotImplemented(_) => "not_implemented",
             Self::Body(BodyFault::TooLong) => "body_too_long",
             Self::Body(BodyFault::TooSlow) => "body_too_slow",
@@ -88,6 +110,7 @@ impl Failure {
             Self::Silent => "engine_timeout",
             Self::BrokenOff => "engine_broke_off",
             Self::TooLong => "total_time_exceeded",
+            Self::ClientSilent => "client_silent",
             Self::Stopped => "stopped",
         }
     }
@@ -105,11 +128,20 @@ impl Failure {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(header::ALLOW, HeaderValue::from_static("DELETE"));
+        }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         // What is left of the request is not read: it may be endless, or not what it seems to be.
-        if matches!(self, Self::Malformed(_) | Self::Body(_) | Self::Draining) {
+        if matches!(
+            self,
+            Self::Malformed(_) | Self::NotImplemented(_) | Self::Body(_) | Self::Draining
+        ) {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -159,6 +191,8 @@ impl Failure {
 
     fn anthropic(&self) -> Value {
         let kind = match self.status() {
+            StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::NOT_FOUND => "not_found_error",
             StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
             StatusCode::SERVICE_UNAVAILABLE => "overloaded_error",
             status if status.is_client_error() => "invalid_request_error",

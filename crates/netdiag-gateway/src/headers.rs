@@ -7,11 +7,17 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Uri, Version};
 
+use netdiag_http::Token;
+
 use crate::failure::Failure;
+use crate::framing::Framing;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const REPORT: HeaderName = HeaderName::from_static("x-netdiag-report");
 
 /// What concerns one connection and is never passed on (RFC 9110 §7.6.1), besides what `Connection` names.
 const HOP_BY_HOP: [HeaderName; 7] = [
@@ -29,7 +35,7 @@ const HOP_BY_HOP: [HeaderName; 7] = [
 const OF_PROXIES: [HeaderName; 2] = [header::PROXY_AUTHORIZATION, header::PROXY_AUTHENTICATE];
 
 /// Refuses requests that two readers could understand differently, or that ask for what is not done here.
-pub(crate) fn check(request: &Parts) -> Result<(), Failure> {
+pub(crate) fn check(request: &Parts, framing: Framing) -> Result<(), Failure> {
     let headers = &request.headers;
     if request.method == Method::CONNECT {
         return Err(Failure::NotImplemented("this is no tunnel: CONNECT is not answered"));
@@ -39,12 +45,15 @@ pub(crate) fn check(request: &Parts) -> Result<(), Failure> {
             "WebSockets are not passed on: ask for an event stream",
         ));
     }
-    // hyper reads such a request by its Transfer-Encoding, takes the length away where it sees both, and closes the
-    // connection behind it (RFC 9112 §6.3), so that nothing can be hidden; what it leaves is refused.
     let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
     let encoded = headers.contains_key(header::TRANSFER_ENCODING);
-    if lengths > 1 || (lengths == 1 && encoded) {
+    if lengths > 1 || (lengths == 1 && encoded) || framing == Framing::Double {
         return Err(Failure::Malformed("the length of the request's body is given in two ways"));
+    }
+    if encoded && framing == Framing::Unseen {
+        return Err(Failure::Malformed(
+            "a request with a coded body must wait for the answer to the one before",
+        ));
     }
     let codings = headers.get_all(header::TRANSFER_ENCODING);
     let chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
@@ -120,8 +129,9 @@ pub(crate) struct Origin {
     pub(crate) tls: bool,
 }
 
-/// Makes a client's headers those of a request to `host`.
-pub(crate) fn to_engine(headers: &mut HeaderMap, uri: &Uri, origin: Origin, host: &HeaderValue) {
+/// Makes a client's headers those of a request to an engine.
+/// Whose `Host` it has is up to the engine that is chosen.
+pub(crate) fn to_engine(headers: &mut HeaderMap, uri: &Uri, origin: Origin) {
     // Whether trailers are understood is asked hop by hop. We understand them, and pass on if the client does.
     let trailers = wants_trailers(headers);
     strip(headers);
@@ -131,7 +141,7 @@ pub(crate) fn to_engine(headers: &mut HeaderMap, uri: &Uri, origin: Origin, host
         Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
         None => headers.get(header::HOST).cloned(),
     };
-    headers.insert(header::HOST, host.clone());
+    headers.remove(header::HOST);
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
@@ -162,6 +172,31 @@ pub(crate) fn to_engine(headers: &mut HeaderMap, uri: &Uri, origin: Origin, host
             headers.append(header::FORWARDED, element);
         }
     }
+}
+
+/// Takes away the token that the gateway asks for, as OpenAI's and as Anthropic's SDKs send keys. Without it the request is refused.
+/// An engine's own key cannot go with it, and so does not meet with it either.
+pub(crate) fn take_token(headers: &mut HeaderMap, token: &Token) -> Result<(), Failure> {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let bearer = bearer.and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token)
+    });
+    let key = headers.get(&API_KEY).and_then(|value| value.to_str().ok());
+    let taken = if bearer.is_some_and(|given| token.is(given)) {
+        header::AUTHORIZATION
+    } else if key.is_some_and(|given| token.is(given)) {
+        API_KEY
+    } else {
+        return Err(Failure::Unauthorized);
+    };
+    headers.remove(taken);
+    Ok(())
+}
+
+/// Whether the client wants to be told at the end of its stream how it went. That is between it and us.
+pub(crate) fn take_report(headers: &mut HeaderMap) -> bool {
+    headers.remove(REPORT).is_some_and(|value| value == "1" || value == "true")
 }
 
 /// Makes an engine's headers those of our answer.

@@ -14,22 +14,29 @@
 //! clients and engines tell each other is never logged.
 
 #![forbid(unsafe_code)]
-#![allow(dead_code)] // until event streams are read
 
+mod admin;
 mod body;
 mod dialect;
+mod events;
 mod failure;
 mod forward;
+mod framing;
 mod headers;
+mod live;
+mod meter;
+mod metrics;
 mod passing;
 mod request_body;
 mod server;
 mod settings;
 mod socket;
+mod source;
 pub mod sse;
 mod tls;
 mod trace;
 mod upstream;
+mod valve;
 
 use std::fmt;
 use std::sync::Arc;
@@ -37,11 +44,15 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 
 pub use dialect::Dialect;
-pub use settings::{InvalidSettings, RequestLimits, Settings, default_limits};
+pub use live::StreamView;
+pub use settings::{InvalidSettings, Pace, RequestLimits, Settings, default_limits};
 pub use tls::{TlsError, acceptor};
 pub use upstream::health::HealthCheck;
 pub use upstream::{InvalidUpstream, UpstreamUrl};
 
+use live::Registry;
+use metrics::Metrics;
+use netdiag_embed::Pacing;
 use upstream::Upstreams;
 
 /// A gateway. All clones are the same one.
@@ -54,6 +65,9 @@ pub(crate) struct Shared {
     upstreams: Upstreams,
     /// For requests that are being answered.
     places: Arc<Semaphore>,
+    live: Registry,
+    metrics: Metrics,
+    pacing: Option<Pacing>,
     phase: watch::Sender<Phase>,
 }
 
@@ -63,7 +77,7 @@ pub(crate) enum Phase {
     Serving,
     /// Nobody new is let in, and what is in flight may end by itself.
     Draining,
-    /// Streams are told that this is the end.
+    /// Streams get their last event, and who waits for an answer a refusal.
     Ending,
     /// Whoever is still there is cut off.
     Ended,
@@ -87,13 +101,43 @@ impl Gateway {
         let upstreams = Upstreams::new(engines, &tls::connector(roots)?);
         let places = Arc::new(Semaphore::new(settings.requests.at_once));
         let phase = watch::Sender::new(Phase::Serving);
-        Ok(Self(Arc::new(Shared { settings, upstreams, places, phase })))
+        let pacing = settings.pace.map(|pace| {
+            let reading = pace.reading.unwrap_or(pace.range.max());
+            Pacing::try_new(netdiag_embed::Settings::new(pace.range, reading))
+        });
+        Ok(Self(Arc::new(Shared {
+            settings,
+            upstreams,
+            places,
+            live: Registry::default(),
+            metrics: Metrics::new(),
+            pacing: pacing.transpose()?,
+            phase,
+        })))
+    }
+}
+
+impl Gateway {
+    /// Whether requests can be answered: an engine is well, and the gateway does not end.
+    pub fn is_ready(&self) -> bool {
+        !self.0.is_draining() && self.0.upstreams.all().iter().any(|engine| engine.is_healthy())
+    }
+
+    /// The event streams that are being passed on, the oldest first.
+    pub fn streams(&self) -> Vec<StreamView> {
+        self.0.live.views()
     }
 }
 
 impl Shared {
     pub(crate) fn is_draining(&self) -> bool {
         *self.phase.borrow() >= Phase::Draining
+    }
+
+    /// Waits until the gateway is so far.
+    pub(crate) async fn reached(&self, phase: Phase) {
+        // An error means that the sender is gone, and it is ours.
+        let _ = self.phase.subscribe().wait_for(|now| *now >= phase).await;
     }
 }
 

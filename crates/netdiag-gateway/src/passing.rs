@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::failure::Failure;
 use crate::socket::Asking;
+use crate::source::Source;
 use crate::upstream::Seat;
 use crate::upstream::link::Answer;
 
@@ -37,9 +38,11 @@ impl Course {
     ) -> Self {
         Self { answer, seat, _place: place, _asking: asking, clock }
     }
+}
 
-    /// The next piece of the engine's answer, unless it takes too long.
-    pub(crate) fn poll_frame(
+impl Source for Course {
+    /// Unless it takes too long.
+    fn poll_frame(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
@@ -104,25 +107,39 @@ impl Clock {
 }
 
 /// An answer of which nothing is known.
-pub(crate) struct Passing(Course);
+pub(crate) struct Passing {
+    course: Course,
+    failure: Option<Failure>,
+}
 
 impl Passing {
     pub(crate) fn new(course: Course) -> Self {
-        Self(course)
+        Self { course, failure: None }
     }
 
     pub(crate) fn poll_frame(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        self.0.poll_frame(context)
+        if let Some(failure) = self.failure.take() {
+            return Poll::Ready(Some(Err(failure)));
+        }
+        match ready!(self.course.poll_frame(context)) {
+            Some(Err(failure)) => {
+                // hyper throws away what it has not written yet when it hears of this. So it may write first.
+                self.failure = Some(failure);
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            frame => Poll::Ready(frame),
+        }
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.0.answer.is_end_stream()
+        self.course.answer.is_end_stream()
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
-        self.0.answer.size_hint()
+        self.course.answer.size_hint()
     }
 }

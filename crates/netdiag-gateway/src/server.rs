@@ -14,10 +14,12 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use netdiag_http::{Limits, Place, WhenBusy, accept};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::forward::answer;
+use crate::framing::Watched;
 use crate::socket::{Client, ClientIo};
 use crate::upstream::health;
 use crate::{Gateway, Phase, Shared};
@@ -48,15 +50,22 @@ impl Gateway {
             };
             tokio::spawn(connection.serve(place));
         });
-        tokio::select! {
-            () = accepting => {}
-            // Never done.
-            () = health::watch(&shared.upstreams, &shared.settings.health) => {}
+        // Dropped with us.
+        let mut beside = JoinSet::new();
+        beside.spawn({
+            let shared = Arc::clone(shared);
+            async move { health::watch(&shared.upstreams, &shared.settings.health).await }
+        });
+        // On a task of its own, no stream finds it due and looks after all others.
+        if let Some(pacing) = shared.pacing.clone() {
+            beside.spawn(pacing.run());
         }
+        accepting.await;
         shared.phase.send_replace(Phase::Draining);
         let mut ended = std::pin::pin!(graceful.shutdown());
         if timeout(shared.settings.drain, &mut ended).await.is_err() {
             shared.phase.send_replace(Phase::Ending);
+            shared.live.drain();
             if timeout(GRACE, &mut ended).await.is_err() {
                 tracing::warn!("some clients did not take the end of their answers");
             }
@@ -119,9 +128,11 @@ impl Connection {
     async fn http<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, io: I) {
         let Self { shared, client, builder, watcher, .. } = self;
         let idle = shared.settings.limits.head_time;
+        let longest_head = shared.settings.limits.head_bytes;
         let asking = Arc::clone(&client);
         let service =
             service_fn(move |request| answer(Arc::clone(&shared), Arc::clone(&asking), request));
+        let io = Watched::new(io, Arc::clone(&client), longest_head);
         let connection = builder.serve_connection(TokioIo::new(io), service);
         tokio::select! {
             ended = watcher.watch(connection) => {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use netdiag_http::Limits;
+use netdiag_http::{Exposure, Limits};
+use netdiag_pacer::TpsRange;
+use netdiag_telemetry::Tps;
 use tokio_rustls::TlsAcceptor;
 
 use crate::upstream::UpstreamUrl;
@@ -15,14 +17,31 @@ pub struct Settings {
     pub upstreams: Vec<UpstreamUrl>,
     /// How their health is asked for.
     pub health: HealthCheck,
+    /// Who may ask.
+    pub exposure: Exposure,
     /// What clients' connections are answered with, if by TLS; see [`crate::acceptor`].
     pub tls: Option<TlsAcceptor>,
     /// What one connection may do.
     pub limits: Limits,
     /// What one request may be, and take.
     pub requests: RequestLimits,
+    /// How event streams are paced; `None`: as fast as clients take them.
+    pub pace: Option<Pace>,
+    /// Time without an event after which a stream gets a comment, so that nobody on its way takes it for dead; `None`: never.
+    pub keep_alive: Option<Duration>,
     /// Time that streams are given to end by themselves once the gateway stops. Then they get a last event.
     pub drain: Duration,
+}
+
+/// How event streams are paced, each by what the kernel says of its client's connection.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pace {
+    /// Least and greatest rate of a stream.
+    pub range: TpsRange,
+    /// How fast clients read; `None`: as fast as they are sent to.
+    pub reading: Option<Tps>,
+    /// Time that a stream is held for a client that acknowledges nothing. Then it is given up.
+    pub hold_max: Duration,
 }
 
 /// What one request may be, and how long it may take.
@@ -72,6 +91,9 @@ pub enum InvalidSettings {
     /// The same engine twice would be chosen twice as often.
     #[error("engine {0} is given twice")]
     Twice(UpstreamUrl),
+    /// The pace.
+    #[error(transparent)]
+    Pace(#[from] netdiag_embed::InvalidSettings),
     /// TLS to an engine.
     #[error(transparent)]
     Tls(#[from] crate::tls::TlsError),

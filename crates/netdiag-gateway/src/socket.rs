@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,8 +17,13 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+use crate::framing::Told;
+
 /// Time that a client is given to take the end of an answer that it did not wait for (see [`Client::linger`]).
 const LINGER: Duration = Duration::from_secs(1);
+
+/// Bytes that may wait unsent in the kernel: some ten packets of events, so that an ACK always finds something to send.
+const UNSENT: u32 = 16 * 1024;
 
 /// Bytes that are read and thrown away meanwhile: no more than one more window.
 const LINGER_BYTES: usize = 4 << 20;
@@ -31,6 +36,10 @@ pub(crate) struct Client {
     tls: bool,
     /// Requests that are being answered.
     busy: AtomicUsize,
+    /// The kernel takes no more for now.
+    clogged: AtomicBool,
+    /// Of the request that is being read.
+    pub(crate) framing: Told,
     changed: Notify,
 }
 
@@ -39,7 +48,15 @@ impl Client {
     pub(crate) fn new(socket: TcpStream, peer: SocketAddr, tls: bool) -> Arc<Self> {
         // Fails on a socket that is gone already, which its first read will tell.
         let _ = socket.set_nodelay(true);
-        Arc::new(Self { socket, peer, tls, busy: AtomicUsize::new(0), changed: Notify::new() })
+        Arc::new(Self {
+            socket,
+            peer,
+            tls,
+            busy: AtomicUsize::new(0),
+            clogged: AtomicBool::new(false),
+            framing: Told::default(),
+            changed: Notify::new(),
+        })
     }
 
     pub(crate) fn address(&self) -> IpAddr {
@@ -52,6 +69,34 @@ impl Client {
 
     pub(crate) fn is_tls(&self) -> bool {
         self.tls
+    }
+
+    /// Whether no more than one request is being answered on it.
+    pub(crate) fn has_one_stream(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) <= 1
+    }
+
+    /// Whether a request is being answered on it.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether the kernel has taken no more when it was last given something.
+    pub(crate) fn is_clogged(&self) -> bool {
+        self.clogged.load(Ordering::Relaxed)
+    }
+
+    /// Keeps in mind whether the kernel took what it was given.
+    fn took<T>(&self, written: Poll<T>) -> Poll<T> {
+        self.clogged.store(written.is_pending(), Ordering::Relaxed);
+        written
+    }
+
+    /// Lets the kernel call for more only when it has almost nothing unsent (`TCP_NOTSENT_LOWAT`): what waits there cannot be taken
+    /// back, and hides from us how the path is.
+    pub(crate) fn keep_little_unsent(&self) {
+        // Without it the kernel's usual buffer fills before anything is noticed.
+        let _ = socket2::SockRef::from(&self.socket).set_tcp_notsent_lowat(UNSENT);
     }
 
     /// Counts a request until the guard is dropped.
@@ -140,14 +185,7 @@ impl AsyncWrite for ClientIo {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let socket = &self.0.socket;
-        loop {
-            ready!(socket.poll_write_ready(context))?;
-            match socket.try_write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
+        self.0.took(write(&self.0.socket, context, |socket| socket.try_write(bytes)))
     }
 
     fn poll_write_vectored(
@@ -155,14 +193,7 @@ impl AsyncWrite for ClientIo {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let socket = &self.0.socket;
-        loop {
-            ready!(socket.poll_write_ready(context))?;
-            match socket.try_write_vectored(slices) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
+        self.0.took(write(&self.0.socket, context, |socket| socket.try_write_vectored(slices)))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -175,5 +206,19 @@ impl AsyncWrite for ClientIo {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(socket2::SockRef::from(&self.0.socket).shutdown(std::net::Shutdown::Write))
+    }
+}
+
+fn write(
+    socket: &TcpStream,
+    context: &mut Context<'_>,
+    attempt: impl Fn(&TcpStream) -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(socket.poll_write_ready(context))?;
+        match attempt(socket) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return Poll::Ready(result),
+        }
     }
 }

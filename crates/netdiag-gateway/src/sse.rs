@@ -7,12 +7,14 @@
 //! on where the stream was cut on its way. What is kept of an unfinished event is bounded.
 
 mod fields;
+mod merge;
 mod tokens;
 
 use bytes::{Bytes, BytesMut};
 use memchr::memchr2;
 
 pub use fields::{Event, fields};
+pub use merge::merge;
 pub use tokens::{Reading, Role, TokenReader};
 
 /// Longest event, bytes. Deltas have hundreds; the last event of the Responses API repeats the whole answer, with pictures.

@@ -15,7 +15,7 @@ fn request(uri: &str, headers: &[(&str, &str)]) -> Parts {
 #[test]
 fn what_two_readers_could_understand_differently_is_refused() {
     let check = |uri: &str, headers: &[(&str, &str)], expected: Option<&str>| {
-        let refused = super::check(&request(uri, headers)).err();
+        let refused = super::check(&request(uri, headers), Framing::Single).err();
         assert_eq!(refused.as_ref().map(Failure::code), expected, "{uri} {headers:?} {refused:?}");
     };
     let malformed = Some("malformed_request");
@@ -38,6 +38,16 @@ fn what_two_readers_could_understand_differently_is_refused() {
     check("/", &[host, ("transfer-encoding", "Chunked")], None);
     check("/", &[host, ("upgrade", "h2c, websocket")], Some("not_implemented"));
     check("/", &[host, ("upgrade", "h2c")], None);
+
+    let chunked = request("/", &[host, ("transfer-encoding", "chunked")]);
+    let plain = request("/", &[host]);
+    let check = |request: &Parts, framing, refused| {
+        assert_eq!(super::check(request, framing).is_err(), refused, "{framing:?} {request:?}");
+    };
+    check(&chunked, Framing::Double, true);
+    check(&chunked, Framing::Unseen, true);
+    check(&plain, Framing::Unseen, false);
+    check(&plain, Framing::Double, true);
 }
 
 #[test]
@@ -73,7 +83,7 @@ fn an_engine_is_told_who_asks() {
         let parts = request("/", given);
         let mut headers = parts.headers;
         let origin = Origin { address: address.parse().expect("an address"), tls: true };
-        to_engine(&mut headers, &parts.uri, origin, &HeaderValue::from_static("engine:8000"));
+        to_engine(&mut headers, &parts.uri, origin);
         for (name, value) in expected {
             let all: Vec<_> =
                 headers.get_all(*name).iter().map(|v| v.to_str().expect("text")).collect();
@@ -84,7 +94,7 @@ fn an_engine_is_told_who_asks() {
         &[("host", "api.example"), ("expect", "100-continue")],
         "::ffff:192.0.2.1",
         &[
-            ("host", "engine:8000"),
+            ("host", ""),
             ("x-forwarded-for", "192.0.2.1"),
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "api.example"),

@@ -44,6 +44,9 @@ pub(crate) const DASHBOARD_PORT: u16 = 8501;
 /// The gateway's usual port: HTTP's second one, beside engines on 8000.
 pub(crate) const GATEWAY_PORT: u16 = 8080;
 
+/// The usual port of `--admin-listen`.
+pub(crate) const ADMIN_PORT: u16 = 9901;
+
 /// `--interval`.
 pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     seconds(text, SHORTEST, LONGEST_INTERVAL)
@@ -289,6 +292,11 @@ pub(crate) fn dashboard_listen(text: &str) -> Result<ListenAddr, String> {
 /// `--listen` of the gateway.
 pub(crate) fn gateway_listen(text: &str) -> Result<ListenAddr, String> {
     listen_like(text, GATEWAY_PORT)
+}
+
+/// `--admin-listen`.
+pub(crate) fn admin_listen(text: &str) -> Result<ListenAddr, String> {
+    listen_like(text, ADMIN_PORT)
 }
 
 /// `--upstream`.
