@@ -7,6 +7,8 @@ mod dashboard;
 mod health;
 mod iforest;
 mod lab;
+mod pacer;
+mod prediction;
 mod probe;
 
 use std::path::PathBuf;
@@ -28,6 +30,10 @@ pub(crate) enum Name {
     Dashboard,
     /// Emulated links beside what they are asked to be, what they cost, and whether anything of them stays behind
     Lab,
+    /// What pacing costs at 10,000 flows, and how much faster than real time the simulator is
+    Pacer,
+    /// What the simulator says of an experiment beside what the experiment measures
+    Prediction,
 }
 
 /// How a bench is asked to run.
@@ -42,7 +48,7 @@ pub(crate) struct Options {
     /// For iforest: measure what is found in labelled data instead of how fast
     #[arg(long)]
     quality: bool,
-    /// For health and for --quality: the folder of labelled CSV files; for lab: of traces in Mahimahi's format
+    /// For health and for --quality: the folder of labelled CSV files; for lab and prediction: of traces in Mahimahi's format
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
 }
@@ -97,12 +103,17 @@ pub(crate) fn run(name: Name, options: &Options) -> anyhow::Result<()> {
     if options.quality && !matches!(name, Name::Iforest) {
         bail!("--quality is for the bench iforest only");
     }
-    if options.data.is_some() && !options.quality && !matches!(name, Name::Health | Name::Lab) {
-        bail!("--data is for the benches health and lab, and for iforest with --quality");
+    let takes_data = matches!(name, Name::Health | Name::Lab | Name::Prediction);
+    if options.data.is_some() && !options.quality && !takes_data {
+        bail!(
+            "--data is for the benches health, lab and prediction, and for iforest with --quality"
+        );
     }
     let report = match name {
         Name::Iforest => iforest::run(options)?,
         Name::Lab => lab::run(options)?,
+        Name::Pacer => pacer::run(options.long)?,
+        Name::Prediction => prediction::run(options)?,
         Name::Probe => probe::run(options.long)?,
         Name::Dashboard => dashboard::run(options.long)?,
         Name::Health => health::run(options.data.as_deref())?,

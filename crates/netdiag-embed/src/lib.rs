@@ -55,6 +55,11 @@
 //! One connection carries one stream at a time. Streams that HTTP/2 mixes into one connection wait for one another in ways that no
 //! kernel sees: ask for HTTP/1.1, or pace the connection as a whole.
 //!
+//! # Whose time it was
+//!
+//! From the first question until the answer is yes a server waits for the pacer (or for the path or the reader, where they are why);
+//! between a yes and the next question it waits for its engine. So ask when a token could be generated, not before.
+//!
 //! # Closing
 //!
 //! TCP ends a connection when its last descriptor is closed, so drop a [`StreamPacer`] with its response. (Libraries that shut

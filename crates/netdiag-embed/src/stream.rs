@@ -59,7 +59,8 @@ impl StreamPacer {
         Self { pacing, number, stream }
     }
 
-    /// Whether `tokens` more may be generated now. If so they count; say what became of them with [`StreamPacer::on_sent`].
+    /// Whether `tokens` more may be generated now. If so they count; say what became of them with [`StreamPacer::on_sent`]. If not, the
+    /// server is taken to wait until it asks again.
     pub fn admit(&self, tokens: u32) -> Admission {
         self.pacing.tick_if_due();
         let admission = self.stream.admit(self.pacing.now(), tokens);
@@ -82,6 +83,7 @@ impl StreamPacer {
     /// Nothing can be delivered any more.
     pub async fn admitted(&self, tokens: u32) -> Result<(), Gone> {
         let mut patience = Patience::new();
+        let _waiting = Waiting(self);
         while let Some(pause) = self.attempt(tokens, &mut patience)? {
             tokio::time::sleep(pause).await;
         }
@@ -95,6 +97,7 @@ impl StreamPacer {
     /// Nothing can be delivered any more.
     pub fn admitted_blocking(&self, tokens: u32) -> Result<(), Gone> {
         let mut patience = Patience::new();
+        let _waiting = Waiting(self);
         while let Some(pause) = self.attempt(tokens, &mut patience)? {
             std::thread::sleep(pause);
         }
@@ -134,6 +137,15 @@ impl StreamPacer {
             Some(gone) if admission != Admission::Now => Err(gone),
             _ => Ok(patience.pause(admission, self.pacing.tick_length())),
         }
+    }
+}
+
+/// Somebody waits for admission, until this is dropped: with the wait that is not wanted any more, too.
+struct Waiting<'a>(&'a StreamPacer);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.stream.inner().pacer.end_wait(self.0.pacing.now());
     }
 }
 

@@ -166,6 +166,15 @@ async fn waiting_takes_a_task_and_no_thread() {
     }
     let rate = 100.0 / began.elapsed().as_secs_f64();
     assert!((35.0..52.0).contains(&rate), "{rate} tokens/s of 50");
+    // All that time it waited for the pacer, and it waits no more once nobody does.
+    let waited = stream.report().causes.pacer;
+    assert!(waited > began.elapsed() / 2, "{:?}", stream.report());
+    // One that is admitted and not handed on, so that not all of the credit is free.
+    stream.admitted(1).await.expect("open");
+    let given_up = tokio::time::timeout(Duration::ZERO, stream.admitted(1000)).await;
+    assert!(given_up.is_err(), "1000 tokens at once");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(stream.report().causes.pacer < waited + Duration::from_millis(250));
     drop((stream, pacing));
     // With the last handle its ticking ends.
     tokio::time::timeout(Duration::from_secs(5), ticking).await.expect("in time").expect("ended");

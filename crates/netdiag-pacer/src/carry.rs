@@ -25,6 +25,7 @@
 //! [`Carry::causes`] sums up to the time observed. Evidence that cannot follow from what was seen before (a counter or a clock that
 //! jumped back, another connection on the same ports) begins the flow anew and throttles nothing.
 
+mod attribution;
 mod causes;
 mod evidence;
 mod explain;
@@ -36,7 +37,7 @@ use std::time::Duration;
 
 use crate::hint::{State, TpsRange};
 
-use recent::Recent;
+use recent::{Least, Most};
 
 pub use causes::{Cause, Causes};
 pub use evidence::Evidence;
@@ -105,7 +106,7 @@ pub struct Carry {
     /// What the path delivered over the last second or so, tokens/s.
     delivered: f64,
     /// The most of it while the path was the bottleneck.
-    carried: Recent,
+    carried: Most,
     /// Most the flow may be given, tokens/s.
     cap: f64,
     /// What it is given, tokens/s.
@@ -122,9 +123,11 @@ pub struct Carry {
     /// Bytes acknowledged, where that is known beyond the last observation.
     acknowledged: u64,
     /// The least srtt, seconds.
-    least_rtt: Recent,
+    least_rtt: Least,
     causes: Causes,
     present_cause: Option<Cause>,
+    /// For how long the server has waited for admission since the last observation, if it says so.
+    waited: Option<Duration>,
 }
 
 impl Carry {
@@ -137,7 +140,7 @@ impl Carry {
             waiting: Duration::ZERO,
             state: State::Idle,
             delivered: 0.0,
-            carried: Recent::new(CARRY_WINDOW, f64::max),
+            carried: Most::new(CARRY_WINDOW),
             cap: max,
             granted: max,
             credit: LEAST_CREDIT,
@@ -147,9 +150,10 @@ impl Carry {
             sent: 0.0,
             arrived: 0.0,
             acknowledged: 0,
-            least_rtt: Recent::new(MIN_RTT_WINDOW, f64::min),
+            least_rtt: Least::new(MIN_RTT_WINDOW),
             causes: Causes::default(),
             present_cause: None,
+            waited: None,
         }
     }
 
@@ -208,7 +212,7 @@ impl Carry {
         }
         if elapsed > LONGEST_TICK {
             // The time passed, whatever it was; only rates across the gap mean nothing.
-            self.causes.add(self.cause(elapsed), elapsed);
+            self.account(elapsed, Duration::ZERO);
             self.begin(now, seen, spare);
             return;
         }
@@ -246,10 +250,10 @@ impl Carry {
         self.arrived += acked as f64 / self.bytes_per_token;
         self.follow(now, acked, elapsed);
         self.set_credit(spare);
-        self.causes.add(Cause::Reader, rwnd_limited);
-        let cause = self.cause(elapsed);
-        self.causes.add(cause, elapsed - rwnd_limited);
-        self.present_cause = (self.state != State::Idle).then_some(cause);
+        let accounted = self.causes;
+        self.account(elapsed, rwnd_limited);
+        let news = self.causes.since(accounted);
+        self.present_cause = news.dominant().filter(|_| self.state != State::Idle);
         self.sent = 0.0;
     }
 
@@ -364,7 +368,9 @@ impl Carry {
             // What a silence did before it was one is no measure of what comes after it.
             State::Stalled => {}
             State::Clear | State::Idle | State::Stale => {
-                self.cap = (self.cap * (seconds / RAMP_SECONDS).exp()).clamp(min, max);
+                if self.cap < max {
+                    self.cap = (self.cap * (seconds / RAMP_SECONDS).exp()).clamp(min, max);
+                }
                 if self.cap >= max {
                     self.carried.forget(now);
                 }
@@ -386,20 +392,6 @@ impl Carry {
         let rtt = self.least_rtt.best().unwrap_or_default().max(UNKNOWN_RTT);
         let is_young = self.arrived < self.cap * rtt;
         self.room() < 1.0 && self.outstanding >= BACKLOG && !is_young
-    }
-
-    /// Whom a tick's time belongs to, its reader's part aside.
-    fn cause(&self, elapsed: Duration) -> Cause {
-        match self.state {
-            State::Stalled | State::Constrained => Cause::Path,
-            State::Reader => Cause::Reader,
-            State::Clear | State::Idle | State::Stale => {
-                // Whoever took all that it was given would have taken more.
-                let given = self.granted * elapsed.as_secs_f64();
-                let is_paced = self.granted < self.range.max().get();
-                if is_paced && self.sent + 1.0 >= given { Cause::Pacer } else { Cause::Engine }
-            }
-        }
     }
 }
 

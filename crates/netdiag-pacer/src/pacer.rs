@@ -24,9 +24,9 @@ use std::time::Duration;
 use netdiag_telemetry::{FlowSnapshot, Tps};
 
 use crate::bucket::TokenBucket;
-use crate::carry::{Carry, Causes, Evidence, Lead, Unread};
+use crate::carry::{Carry, Causes, Evidence, Unread};
 use crate::hint::{State, TpsRange};
-use crate::plan::Need;
+use crate::plan::{Load, Need};
 
 use ledger::Ledger;
 
@@ -50,18 +50,6 @@ pub enum Admission {
     Hold,
 }
 
-/// How much is asked of the engine that streams share.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Load {
-    /// Streams do not share it, or nobody knows.
-    #[default]
-    Unshared,
-    /// Everybody has what it needs.
-    Idle,
-    /// Somebody waits, or has less than it could read.
-    Busy,
-}
-
 /// The memory of one stream.
 #[derive(Clone, Debug)]
 pub struct Pacer {
@@ -78,6 +66,8 @@ pub struct Pacer {
     sent: u64,
     /// Admitted and not handed on.
     pending: u64,
+    /// Since when the server waits for admission, as far as it is not accounted yet.
+    waiting: Option<Duration>,
     /// Acknowledged, tokens: what was sent less what is under way.
     acked: f64,
 }
@@ -97,24 +87,28 @@ impl Pacer {
             admitted: 0,
             sent: 0,
             pending: 0,
+            waiting: None,
             acked: 0.0,
         }
     }
 
     /// Whether `tokens` more may be generated at `now`. If so they are counted: each needs its [`Pacer::on_sent`].
     pub fn admit(&mut self, now: Duration, tokens: u32) -> Admission {
-        let Ok(rate) = Tps::try_new(self.rate()) else { return Admission::Hold };
-        if !self.has_room(tokens) {
-            return Admission::Hold;
+        let admission = self.judge(now, tokens);
+        if admission == Admission::Now {
+            self.end_wait(now);
+            self.admitted += u64::from(tokens);
+            self.pending += u64::from(tokens);
+        } else {
+            self.waiting.get_or_insert(now);
         }
-        self.bucket.set_rate(now, rate);
-        match self.bucket.take(now, tokens) {
-            Ok(()) => {
-                self.admitted += u64::from(tokens);
-                self.pending += u64::from(tokens);
-                Admission::Now
-            }
-            Err(wait) => Admission::Wait(wait),
+        admission
+    }
+
+    /// The server has given up waiting, at `now`: its engine is busy with something else, or has ended.
+    pub fn end_wait(&mut self, now: Duration) {
+        if let Some(since) = self.waiting.take() {
+            self.carry.on_waited(now.saturating_sub(since));
         }
     }
 
@@ -137,6 +131,10 @@ impl Pacer {
 
     /// Takes in what the kernel says of the connection.
     pub fn observe_evidence(&mut self, now: Duration, seen: &Evidence) {
+        // Time is accounted up to now, and goes on.
+        let waited = self.waiting.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        self.carry.on_waited(waited);
+        self.waiting = self.waiting.map(|_| now);
         self.srtt = seen.srtt;
         self.ledger.compare(seen);
         let least = match self.load {
@@ -146,7 +144,7 @@ impl Pacer {
         let spare = match self.carry.state() {
             // It has not read what it has, whatever its reading rate should be.
             State::Reader => 0.0,
-            _ => self.lead().spare(&self.unread).max(least),
+            _ => self.load.lead().spare(&self.unread).max(least),
         };
         self.carry.observe(now, seen, spare);
         // Tokens that were sent and are not under way have arrived. Bytes acknowledged would be headers, too.
@@ -182,7 +180,7 @@ impl Pacer {
         // What is under way will be read, too.
         let reading = self.unread.reading();
         let lead = self.unread.lead() + self.under_way() * reading.seconds_per_token();
-        Need { cap: self.cap(), reading, lead, ahead: self.lead().ahead(&self.carry) }
+        Need { cap: self.cap(), reading, lead, ahead: self.load.lead().ahead(&self.carry) }
     }
 
     /// Tokens/s: what is granted, or what the path takes if that is less.
@@ -234,6 +232,15 @@ impl Pacer {
         self.carry.outstanding() + in_library
     }
 
+    fn judge(&mut self, now: Duration, tokens: u32) -> Admission {
+        let Ok(rate) = Tps::try_new(self.rate()) else { return Admission::Hold };
+        if !self.has_room(tokens) {
+            return Admission::Hold;
+        }
+        self.bucket.set_rate(now, rate);
+        self.bucket.take(now, tokens).map_or_else(Admission::Wait, |()| Admission::Now)
+    }
+
     fn has_room(&self, tokens: u32) -> bool {
         let tokens = f64::from(tokens);
         let room = self.room();
@@ -242,13 +249,6 @@ impl Pacer {
 
     fn cap(&self) -> f64 {
         if self.is_held() { 0.0 } else { self.carry.cap() }
-    }
-
-    fn lead(&self) -> Lead {
-        match self.load {
-            Load::Unshared | Load::Idle => Lead::IDLE,
-            Load::Busy => Lead::BUSY,
-        }
     }
 }
 

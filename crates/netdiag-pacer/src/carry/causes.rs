@@ -52,6 +52,16 @@ impl Causes {
         self.engine + self.path + self.reader + self.pacer
     }
 
+    /// The part of it that came after `before`, an earlier account of the same flow.
+    pub fn since(&self, before: Self) -> Self {
+        Self {
+            engine: self.engine.saturating_sub(before.engine),
+            path: self.path.saturating_sub(before.path),
+            reader: self.reader.saturating_sub(before.reader),
+            pacer: self.pacer.saturating_sub(before.pacer),
+        }
+    }
+
     /// The cause with the most time; of equal ones the first of path, reader, pacer, engine. `None` before any time has passed.
     pub fn dominant(&self) -> Option<Cause> {
         let mut most = (Duration::ZERO, None);

@@ -6,6 +6,7 @@ use netdiag_telemetry::{Bytes, Counters, FlowKey, Liveness, RttSamples};
 use proptest::prelude::*;
 
 use super::*;
+use crate::carry::Cause;
 
 const TICK: Duration = Duration::from_millis(100);
 const MS: Duration = Duration::from_millis(1);
@@ -159,6 +160,27 @@ fn waits_are_as_long_as_told_and_holds_end_with_an_ack() {
     // An ACK of all but a token, and no observation since.
     world.pacer.acknowledge(world.seen.bytes_acked + world.seen.queued - TEXT);
     assert_eq!(world.pacer.admit(world.now, 1), Admission::Now, "{:?}", world.pacer);
+}
+
+#[test]
+fn time_is_the_pacers_while_the_server_waits_and_the_engines_while_it_does_not() {
+    // Always ready, at the highest rate: it waits for the pacer.
+    let mut world = World::new(20);
+    world.run(100);
+    assert_eq!(world.pacer.report().cause, Some(Cause::Pacer), "{:?}", world.pacer.causes());
+    // It stops asking for three times as long, in the midst of a tick.
+    let before = world.pacer.causes();
+    let at = world.now + TICK / 4;
+    world.pacer.end_wait(at);
+    for _ in 0..300 {
+        world.now += TICK;
+        world.pacer.observe_evidence(world.now, &world.seen);
+    }
+    let causes = world.pacer.causes();
+    let (pacer, engine) = (causes.pacer - before.pacer, causes.engine - before.engine);
+    assert!(pacer <= TICK / 4, "{pacer:?}");
+    assert_eq!(pacer + engine, TICK * 300);
+    assert_eq!(causes.dominant(), Some(Cause::Engine));
 }
 
 #[test]
