@@ -21,4 +21,4 @@ pub use client::{HttpConnection, HttpError};
 pub use gate::Gate;
 pub use lines::{LineTooLong, Lines};
 pub use problem::Problem;
-pub use server::{GivenUp, Limits, serve};
+pub use server::{GivenUp, Limits, Place, WhenBusy, accept, serve};

@@ -1,11 +1,13 @@
 //! Serving a router with limits on everything a client can send or hold.
 //!
 //! hyper's own server has the limits on headers; connections are counted here. A client over the limit is told so in one
-//! fixed response and never reaches the router.
+//! fixed response and never reaches the router. [`accept`] is the half that every server needs, whatever it does with its
+//! connections; [`serve`] gives them to a router.
 
 use std::error::Error as _;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +20,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A complaint that stays true is repeated this often.
 const REPEAT: Duration = Duration::from_secs(60);
@@ -38,8 +40,8 @@ pub struct Limits {
     /// read would keep its place for ever.
     pub send_time: Duration,
     /// Bytes that may wait in the kernel for a client that does not read. It doubles them for its own bookkeeping (socket(7)),
-    /// and would otherwise keep megabytes for each.
-    pub send_buffer: usize,
+    /// and would otherwise keep megabytes for each. `None` leaves it to the kernel, for servers that pass on large answers.
+    pub send_buffer: Option<usize>,
     /// Time for requests in flight to end once the server stops.
     pub drain_time: Duration,
 }
@@ -54,7 +56,7 @@ impl Default for Limits {
             head_time: Duration::from_secs(10),
             send_time: Duration::from_secs(20),
             // Over a path of 100 ms that is two megabytes a second, and 1024 stuck clients hold 256 MiB at most.
-            send_buffer: 128 * 1024,
+            send_buffer: Some(128 * 1024),
             drain_time: Duration::from_secs(1),
         }
     }
@@ -76,6 +78,53 @@ impl GivenUp {
     }
 }
 
+/// What a connection too many is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenBusy {
+    /// That the server is busy, as an HTTP/1.1 response.
+    Answer,
+    /// Nothing: it does not speak plain HTTP.
+    Close,
+}
+
+/// A connection's place among those that may be open. Dropped, it is another's.
+#[derive(Debug)]
+pub struct Place(#[allow(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
+
+/// Gives every connection that comes to `take`, within the limits, until `shutdown` completes.
+pub async fn accept(
+    listener: TcpListener,
+    limits: Limits,
+    when_busy: WhenBusy,
+    shutdown: impl Future<Output = ()>,
+    mut take: impl FnMut(TcpStream, SocketAddr, Place),
+) {
+    let permits = Arc::new(Semaphore::new(limits.connections));
+    let mut shutdown = pin!(shutdown);
+    let mut complained = None;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut shutdown => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                pause_after(&error, &mut complained).await;
+                continue;
+            }
+        };
+        match (Arc::clone(&permits).try_acquire_owned(), when_busy) {
+            (Ok(permit), _) => {
+                bound(&stream, &limits);
+                take(stream, peer, Place(permit));
+            }
+            (Err(_), WhenBusy::Answer) => drop(tokio::spawn(refuse(stream, limits.head_time))),
+            (Err(_), WhenBusy::Close) => {}
+        }
+    }
+}
+
 /// Serves `router` until `shutdown` completes, then lets requests in flight end for a moment.
 pub async fn serve(
     listener: TcpListener,
@@ -84,7 +133,6 @@ pub async fn serve(
     given_up: GivenUp,
     shutdown: impl Future<Output = ()>,
 ) {
-    let permits = Arc::new(Semaphore::new(limits.connections));
     let graceful = GracefulShutdown::new();
     let mut builder = http1::Builder::new();
     builder
@@ -92,25 +140,7 @@ pub async fn serve(
         .header_read_timeout(limits.head_time)
         .max_buf_size(limits.head_bytes)
         .max_headers(limits.headers);
-    let mut shutdown = pin!(shutdown);
-    let mut complained = None;
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = &mut shutdown => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                pause_after(&error, &mut complained).await;
-                continue;
-            }
-        };
-        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-            tokio::spawn(refuse(stream, limits.head_time));
-            continue;
-        };
-        bound(&stream, &limits);
+    accept(listener, limits, WhenBusy::Answer, shutdown, |stream, _, place| {
         let service = TowerToHyperService::new(router.clone());
         let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
         let given_up = given_up.clone();
@@ -121,9 +151,10 @@ pub async fn serve(
                 }
                 tracing::debug!(%error, "connection ended");
             }
-            drop(permit);
+            drop(place);
         });
-    }
+    })
+    .await;
     // Event streams never end by themselves; they are cut with the runtime.
     let _ = tokio::time::timeout(limits.drain_time, graceful.shutdown()).await;
 }
@@ -150,7 +181,9 @@ fn bound(stream: &TcpStream, limits: &Limits) {
     let millis = u32::try_from(limits.send_time.as_millis()).unwrap_or(u32::MAX);
     // Every kernel since 2.6.37 has them; without, a stuck client keeps its place.
     let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, millis);
-    let _ = rustix::net::sockopt::set_socket_send_buffer_size(stream, limits.send_buffer);
+    if let Some(bytes) = limits.send_buffer {
+        let _ = rustix::net::sockopt::set_socket_send_buffer_size(stream, bytes);
+    }
 }
 
 /// Whether the kernel has given the connection up.

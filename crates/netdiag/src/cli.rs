@@ -53,7 +53,7 @@ struct Common {
 
     /// How much to log on stderr: error, warn, info, debug or trace.
     ///
-    /// Default: info for the servers (up, serve, dashboard), warn for the others, so that their output stays readable.
+    /// Default: info for the servers (up, serve, dashboard, gateway), warn for the others, so that their output stays readable.
     #[arg(
         long,
         global = true,
@@ -70,6 +70,7 @@ enum Cmd {
     Agent(cmd::agent::Args),
     Serve(cmd::serve::Args),
     Dashboard(cmd::dashboard::Args),
+    Gateway(cmd::gateway::Args),
     Pace(cmd::pace::Args),
     Plot(cmd::plot::Args),
     Train(cmd::train::Args),
@@ -82,7 +83,7 @@ enum Cmd {
 impl Cmd {
     fn default_log_level(&self) -> LogLevel {
         match self {
-            Cmd::Up(_) | Cmd::Serve(_) | Cmd::Dashboard(_) => LogLevel::Info,
+            Cmd::Up(_) | Cmd::Serve(_) | Cmd::Dashboard(_) | Cmd::Gateway(_) => LogLevel::Info,
             Cmd::Agent(_)
             | Cmd::Pace(_)
             | Cmd::Plot(_)
@@ -99,6 +100,7 @@ impl Cmd {
             Cmd::Up(args) => cmd::up::run(args, places),
             Cmd::Serve(args) => cmd::serve::run(args, places),
             Cmd::Dashboard(args) => cmd::dashboard::run(args, places),
+            Cmd::Gateway(args) => cmd::gateway::run(args, places),
             Cmd::Pace(args) => cmd::pace::run(args, places),
             Cmd::Agent(args) => cmd::agent::run(args, places),
             Cmd::Plot(args) => cmd::plot::run(&args, places),

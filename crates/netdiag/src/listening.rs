@@ -76,6 +76,11 @@ impl Listening {
         &self.exposure
     }
 
+    /// The listener itself, for a server that is no router, and who may ask.
+    pub(crate) fn into_parts(self) -> (TcpListener, Exposure) {
+        (self.listener, self.exposure)
+    }
+
     /// Where a client on this host finds the server, and who else can ask.
     pub(crate) fn place(&self) -> String {
         let url = self.url();

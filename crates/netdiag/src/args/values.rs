@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, StringValueParser, TypedValueParser};
 use ipnet::IpNet;
+use netdiag_gateway::UpstreamUrl;
 use netdiag_iforest::Contamination;
 use netdiag_pacer::WhenStale;
 use netdiag_probe::SourceChoice;
@@ -39,6 +40,12 @@ pub(crate) const HINT_PORT: u16 = 9000;
 
 /// The dashboard's usual port, the original project's.
 pub(crate) const DASHBOARD_PORT: u16 = 8501;
+
+/// The gateway's usual port: HTTP's second one, beside engines on 8000.
+pub(crate) const GATEWAY_PORT: u16 = 8080;
+
+/// The usual port of `--admin-listen`.
+pub(crate) const ADMIN_PORT: u16 = 9901;
 
 /// `--interval`.
 pub(crate) fn interval(text: &str) -> Result<Duration, String> {
@@ -280,6 +287,49 @@ pub(crate) fn listen(text: &str) -> Result<ListenAddr, String> {
 /// `--dashboard-listen`.
 pub(crate) fn dashboard_listen(text: &str) -> Result<ListenAddr, String> {
     listen_like(text, DASHBOARD_PORT)
+}
+
+/// `--listen` of the gateway.
+pub(crate) fn gateway_listen(text: &str) -> Result<ListenAddr, String> {
+    listen_like(text, GATEWAY_PORT)
+}
+
+/// `--admin-listen`.
+pub(crate) fn admin_listen(text: &str) -> Result<ListenAddr, String> {
+    listen_like(text, ADMIN_PORT)
+}
+
+/// `--upstream`.
+pub(crate) fn upstream(text: &str) -> Result<UpstreamUrl, String> {
+    text.parse().map_err(|error: netdiag_gateway::InvalidUpstream| error.to_string())
+}
+
+/// `--max-streams`.
+pub(crate) fn at_once(text: &str) -> Result<usize, String> {
+    let number = text.trim().parse().ok().filter(|number| (1..=1_000_000).contains(number));
+    number.ok_or_else(|| "must be a whole number from 1 to 1000000".to_owned())
+}
+
+/// `--max-body`.
+pub(crate) fn megabytes(text: &str) -> Result<u64, String> {
+    let number = text.trim().parse().ok().filter(|number| (1..=4096).contains(number));
+    number.ok_or_else(|| "must be a whole number of megabytes from 1 to 4096".to_owned())
+}
+
+/// `--drain`.
+pub(crate) fn drain(text: &str) -> Result<Duration, String> {
+    seconds(text, 0.0, LONGEST_WINDOW)
+}
+
+/// A path to ask for, as `--health-path`.
+pub(crate) fn path(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let is_path = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_path && !text.contains('#') {
+        Ok(text.to_owned())
+    } else {
+        Err("must be a path, such as /health".to_owned())
+    }
 }
 
 fn listen_like(text: &str, usual: u16) -> Result<ListenAddr, String> {

@@ -249,3 +249,28 @@ fn simulations_that_cannot_be() {
     check(&["simulate", "--traces", "/nowhere"], &["--traces /nowhere", "cannot be read"]);
     check(&["simulate", "--out", "x", "--plot", "x"], &["--out", "--plot"]);
 }
+
+#[test]
+fn a_gateway_that_cannot_be() {
+    check(&["gateway"], &["--upstream"]);
+    for bad in ["127.0.0.1:8000", "unix:/run/x", ""] {
+        let flag = format!("--upstream={bad}");
+        check(&["gateway", &flag], &["--upstream", "must be http://HOST"]);
+    }
+    check(&["gateway", "--upstream", "http://me:secret@x"], &["--upstream", "no user name"]);
+    let engine = ["gateway", "--upstream", "http://127.0.0.1:1"];
+    let check = |more: &[&str], told: &[&str]| check(&[&engine[..], more].concat(), told);
+    check(&["--upstream", "http://127.0.0.1:1"], &["http://127.0.0.1:1 is given twice"]);
+    check(&["--tls-cert", "/no/such"], &["--tls-cert /no/such needs its key: give --tls-key"]);
+    check(&["--tls-key", "/no/such"], &["--tls-key /no/such", "give --tls-cert"]);
+    check(
+        &["--listen", "127.0.0.1:0", "--tls-cert", "/no/such", "--tls-key", "/no/such"],
+        &["TLS is not possible", "/no/such"],
+    );
+    check(&["--listen", "0.0.0.0:0"], &["lets everyone", "--auth-token-file"]);
+    check(&["--health-path", "health"], &["--health-path health: must be a path"]);
+    check(&["--max-streams", "0"], &["--max-streams 0", "from 1 to 1000000"]);
+    check(&["--max-body", "5000"], &["--max-body 5000", "from 1 to 4096"]);
+    check(&["--drain", "-1"], &["--drain -1", "number of seconds from 0 to 86400"]);
+    check(&["--hold-max", "0"], &["--hold-max 0", "number of seconds from 0.01"]);
+}

@@ -12,6 +12,7 @@ mod dashboard_page;
 mod doctor;
 mod engine;
 mod experiment;
+mod gateway;
 mod model;
 mod pace;
 mod plot;

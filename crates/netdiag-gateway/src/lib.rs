@@ -1,0 +1,156 @@
+//! An OpenAI-compatible streaming reverse proxy that paces, holds and diagnoses.
+//!
+//! ```text
+//! client ⇄ socket ⇄ hyper's server ⇄ forward ─► engines (health, choice)
+//!             │                         │
+//!             │ TCP_INFO                └► body: polled from the client's side, reads the engine's connection itself
+//! ```
+//!
+//! A request's way is [`forward`]; its answer is a body that the client's connection polls, and the engine's connection is
+//! polled by that body ([`upstream::link`]). There is no task and no queue in between. So an engine is read exactly as fast
+//! as its client takes it, and in the moment the client is gone the engine knows.
+//!
+//! Invariants: a request is sent a second time only if nobody can tell. An event stream ends with a whole event. What
+//! clients and engines tell each other is never logged.
+
+#![forbid(unsafe_code)]
+
+mod admin;
+mod body;
+mod dialect;
+mod events;
+mod failure;
+mod forward;
+mod framing;
+mod headers;
+mod live;
+mod meter;
+mod metrics;
+mod passing;
+mod request_body;
+mod server;
+mod settings;
+mod socket;
+mod source;
+pub mod sse;
+mod tls;
+mod trace;
+mod upstream;
+mod valve;
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, watch};
+
+pub use dialect::Dialect;
+pub use live::StreamView;
+pub use settings::{InvalidSettings, Pace, RequestLimits, Settings, default_limits};
+pub use tls::{TlsError, acceptor};
+pub use upstream::health::HealthCheck;
+pub use upstream::{InvalidUpstream, UpstreamUrl};
+
+use live::Registry;
+use metrics::Metrics;
+use netdiag_embed::Pacing;
+use netdiag_telemetry::Tps;
+use upstream::Upstreams;
+
+/// How fast clients read if nobody says, tokens/s: the fastest readers that the simulator has. It is no limit of a stream's rate;
+/// it says how much text may be under way beyond what the path needs.
+const READING_TPS: f64 = 16.0;
+
+/// A gateway. All clones are the same one.
+#[derive(Clone)]
+pub struct Gateway(Arc<Shared>);
+
+/// What every request has.
+pub(crate) struct Shared {
+    settings: Settings,
+    upstreams: Upstreams,
+    /// For requests that are being answered.
+    places: Arc<Semaphore>,
+    live: Registry,
+    metrics: Metrics,
+    pacing: Option<Pacing>,
+    phase: watch::Sender<Phase>,
+}
+
+/// How far a gateway is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Serving,
+    /// Nobody new is let in, and what is in flight may end by itself.
+    Draining,
+    /// Streams get their last event, and who waits for an answer a refusal.
+    Ending,
+    /// Whoever is still there is cut off.
+    Ended,
+}
+
+impl Gateway {
+    /// A gateway that [`Gateway::serve`] runs.
+    pub fn try_new(settings: Settings) -> Result<Self, InvalidSettings> {
+        let engines = &settings.upstreams;
+        if engines.is_empty() {
+            return Err(InvalidSettings::NoUpstream);
+        }
+        if let Some(at) = (1..engines.len()).find(|&at| engines[..at].contains(&engines[at])) {
+            return Err(InvalidSettings::Twice(engines[at].clone()));
+        }
+        // The system's authorities are a file to read, which plain engines do not need.
+        let roots = match engines.iter().any(UpstreamUrl::is_tls) {
+            true => tls::system_roots()?,
+            false => rustls::RootCertStore::empty(),
+        };
+        let upstreams = Upstreams::new(engines, &tls::connector(roots)?);
+        let places = Arc::new(Semaphore::new(settings.requests.at_once));
+        let phase = watch::Sender::new(Phase::Serving);
+        let pacing = settings.pace.map(|pace| {
+            let reading =
+                pace.reading.or(Tps::try_new(READING_TPS).ok()).unwrap_or(pace.range.max());
+            Pacing::try_new(netdiag_embed::Settings::new(pace.range, reading))
+        });
+        Ok(Self(Arc::new(Shared {
+            settings,
+            upstreams,
+            places,
+            live: Registry::default(),
+            metrics: Metrics::new(),
+            pacing: pacing.transpose()?,
+            phase,
+        })))
+    }
+}
+
+impl Gateway {
+    /// Whether requests can be answered: an engine is well, and the gateway does not end.
+    pub fn is_ready(&self) -> bool {
+        !self.0.is_draining() && self.0.upstreams.all().iter().any(|engine| engine.is_healthy())
+    }
+
+    /// The event streams that are being passed on, the oldest first.
+    pub fn streams(&self) -> Vec<StreamView> {
+        self.0.live.views()
+    }
+}
+
+impl Shared {
+    pub(crate) fn is_draining(&self) -> bool {
+        *self.phase.borrow() >= Phase::Draining
+    }
+
+    /// Waits until the gateway is so far.
+    pub(crate) async fn reached(&self, phase: Phase) {
+        // An error means that the sender is gone, and it is ours.
+        let _ = self.phase.subscribe().wait_for(|now| *now >= phase).await;
+    }
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway")
+            .field("engines", &self.0.settings.upstreams)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,145 @@
+//! An answer on its way from an engine to a client, as bytes.
+//!
+//! A body that hyper polls when the client's socket takes more: what the client does not take is not read from the engine.
+//! If it breaks off, so does the client's: a truncated answer must not look like a whole one.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::failure::Failure;
+use crate::socket::Asking;
+use crate::source::Source;
+use crate::upstream::Seat;
+use crate::upstream::link::Answer;
+
+/// What a request holds while it is being answered. Dropped, it is over: the engine's connection is closed with it, or kept
+/// for another request if the answer was read to its end.
+pub(crate) struct Course {
+    answer: Answer,
+    seat: Seat,
+    _place: OwnedSemaphorePermit,
+    _asking: Asking,
+    clock: Clock,
+}
+
+impl Course {
+    pub(crate) fn new(
+        answer: Answer,
+        seat: Seat,
+        place: OwnedSemaphorePermit,
+        asking: Asking,
+        clock: Clock,
+    ) -> Self {
+        Self { answer, seat, _place: place, _asking: asking, clock }
+    }
+}
+
+impl Source for Course {
+    /// Unless it takes too long.
+    fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        match self.answer.poll_frame(context) {
+            Poll::Pending => self.clock.poll(context).map(|failure| Some(Err(failure))),
+            Poll::Ready(frame) => {
+                self.clock.waiting = false;
+                Poll::Ready(frame.map(|frame| {
+                    frame.map_err(|error| {
+                        tracing::debug!(%error, engine = %self.seat.engine().url(), "answer broke off");
+                        Failure::BrokenOff
+                    })
+                }))
+            }
+        }
+    }
+}
+
+impl Drop for Course {
+    fn drop(&mut self) {
+        if let Some(link) = self.answer.take_link() {
+            self.seat.engine().rest(link);
+        }
+    }
+}
+
+/// How long an answer may take: between two pieces of it, and altogether.
+pub(crate) struct Clock {
+    silent_time: Duration,
+    end: Instant,
+    waiting: bool,
+    since: Instant,
+    /// Never later than the first limit, and moved only when it fires: nothing is done for each event.
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Clock {
+    pub(crate) fn new(silent_time: Duration, end: Instant) -> Self {
+        let now = Instant::now();
+        let timer = Box::pin(sleep_until(end.min(now + silent_time)));
+        Self { silent_time, end, waiting: false, since: now, timer }
+    }
+
+    /// Whether a limit has passed, while the engine is waited for.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Failure> {
+        if !self.waiting {
+            self.waiting = true;
+            self.since = Instant::now();
+        }
+        loop {
+            ready!(self.timer.as_mut().poll(context));
+            let now = Instant::now();
+            if now >= self.end {
+                return Poll::Ready(Failure::TooLong);
+            }
+            if now >= self.since + self.silent_time {
+                return Poll::Ready(Failure::Silent);
+            }
+            self.timer.as_mut().reset(self.end.min(self.since + self.silent_time));
+        }
+    }
+}
+
+/// An answer of which nothing is known.
+pub(crate) struct Passing {
+    course: Course,
+    failure: Option<Failure>,
+}
+
+impl Passing {
+    pub(crate) fn new(course: Course) -> Self {
+        Self { course, failure: None }
+    }
+
+    pub(crate) fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        if let Some(failure) = self.failure.take() {
+            return Poll::Ready(Some(Err(failure)));
+        }
+        match ready!(self.course.poll_frame(context)) {
+            Some(Err(failure)) => {
+                // hyper throws away what it has not written yet when it hears of this. So it may write first.
+                self.failure = Some(failure);
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            frame => Poll::Ready(frame),
+        }
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.course.answer.is_end_stream()
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.course.answer.size_hint()
+    }
+}

@@ -1,0 +1,146 @@
+//! Connections of clients: accepted, served in HTTP/1.1 or HTTP/2, with TLS or without, and drained at the end.
+//!
+//! Invariant: an event stream that is in flight when the gateway stops ends by itself or by an event of ours, if its client
+//! takes it.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use netdiag_http::{Limits, Place, WhenBusy, accept};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use crate::forward::answer;
+use crate::framing::Watched;
+use crate::socket::{Client, ClientIo};
+use crate::upstream::health;
+use crate::{Gateway, Phase, Shared};
+
+/// Streams of one HTTP/2 connection at once: what browsers and SDKs expect to be given (RFC 9113 §6.5.2).
+const MOST_STREAMS: u32 = 100;
+
+/// Time to take a last event, and then the end of the connection.
+const GRACE: Duration = Duration::from_secs(1);
+
+impl Gateway {
+    /// Serves until `shutdown` completes, then lets what is in flight end.
+    pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        let shared = &self.0;
+        let limits = shared.settings.limits;
+        let tls = shared.settings.tls.clone();
+        let when_busy = if tls.is_some() { WhenBusy::Close } else { WhenBusy::Answer };
+        let graceful = GracefulShutdown::new();
+        let builder = Arc::new(builder(limits));
+        let accepting = accept(listener, limits, when_busy, shutdown, |stream, peer, place| {
+            let client = Client::new(stream, peer, tls.is_some());
+            let connection = Connection {
+                shared: Arc::clone(shared),
+                client,
+                builder: Arc::clone(&builder),
+                watcher: graceful.watcher(),
+                tls: tls.clone(),
+            };
+            tokio::spawn(connection.serve(place));
+        });
+        // Dropped with us.
+        let mut beside = JoinSet::new();
+        beside.spawn({
+            let shared = Arc::clone(shared);
+            async move { health::watch(&shared.upstreams, &shared.settings.health).await }
+        });
+        // On a task of its own, no stream finds it due and looks after all others.
+        if let Some(pacing) = shared.pacing.clone() {
+            beside.spawn(pacing.run());
+        }
+        accepting.await;
+        shared.phase.send_replace(Phase::Draining);
+        let mut ended = std::pin::pin!(graceful.shutdown());
+        if timeout(shared.settings.drain, &mut ended).await.is_err() {
+            shared.phase.send_replace(Phase::Ending);
+            shared.live.drain();
+            if timeout(GRACE, &mut ended).await.is_err() {
+                tracing::warn!("some clients did not take the end of their answers");
+            }
+        }
+        shared.phase.send_replace(Phase::Ended);
+    }
+}
+
+fn builder(limits: Limits) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_time)
+        .max_buf_size(limits.head_bytes)
+        .max_headers(limits.headers);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MOST_STREAMS)
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX));
+    builder
+}
+
+/// One connection.
+struct Connection {
+    shared: Arc<Shared>,
+    client: Arc<Client>,
+    builder: Arc<Builder<TokioExecutor>>,
+    watcher: Watcher,
+    tls: Option<TlsAcceptor>,
+}
+
+impl Connection {
+    async fn serve(self, place: Place) {
+        let client = Arc::clone(&self.client);
+        let mut phase = self.shared.phase.subscribe();
+        let served = async {
+            self.run().await;
+            client.linger().await;
+        };
+        tokio::select! {
+            () = served => {}
+            // Those who still hold on are cut off.
+            _ = phase.wait_for(|phase| *phase == Phase::Ended) => {}
+        }
+        drop(place);
+    }
+
+    async fn run(self) {
+        let io = ClientIo(Arc::clone(&self.client));
+        let Some(tls) = self.tls.clone() else { return self.http(io).await };
+        match timeout(self.shared.settings.limits.head_time, tls.accept(io)).await {
+            Ok(Ok(stream)) => self.http(stream).await,
+            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+            Err(_) => tracing::debug!("TLS handshake took too long"),
+        }
+    }
+
+    async fn http<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, io: I) {
+        let Self { shared, client, builder, watcher, .. } = self;
+        let idle = shared.settings.limits.head_time;
+        let longest_head = shared.settings.limits.head_bytes;
+        let asking = Arc::clone(&client);
+        let service =
+            service_fn(move |request| answer(Arc::clone(&shared), Arc::clone(&asking), request));
+        let io = Watched::new(io, Arc::clone(&client), longest_head);
+        let connection = builder.serve_connection(TokioIo::new(io), service);
+        tokio::select! {
+            ended = watcher.watch(connection) => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, peer = %client.peer(), "connection ended");
+                }
+            }
+            () = client.idle(idle) => {}
+        }
+    }
+}

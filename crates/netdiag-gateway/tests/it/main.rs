@@ -1,0 +1,15 @@
+//! The gateway over real sockets: what passes, what is refused, what engines and clients do wrong, and how it ends.
+//!
+//! Engines are the lab's demo engine, which counts, or scripts of bytes, which do what no engine should.
+
+mod clients;
+mod drain;
+mod engines;
+mod faults;
+mod gone;
+mod links;
+mod paced;
+mod refused;
+mod streams;
+mod support;
+mod transparent;
