@@ -227,7 +227,7 @@ fn the_next_client_on_the_same_ports_inherits_nothing() {
     assert_eq!(rate(&flows, &others[0]), 5.0);
     let next = FlowSnapshot { opened: Some(9), ..Other::new(1).snapshot(Duration::ZERO) };
     for look in 30..32 {
-        flows.observe(&[next.clone()], TICK * look);
+        flows.observe(std::slice::from_ref(&next), TICK * look);
     }
     let (_, carried) = flows.hint(&others[0].key(), &judged()).expect("known");
     assert!(carried.causes.total() <= TICK, "{carried:?}");
