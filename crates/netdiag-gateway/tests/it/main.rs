@@ -7,6 +7,7 @@ mod drain;
 mod engines;
 mod faults;
 mod gone;
+mod held;
 mod paced;
 mod refused;
 mod streams;
