@@ -64,6 +64,9 @@ pub(crate) enum Failure {
     /// The client has acknowledged nothing for too long.
     #[error("the client took nothing for longer than the limit")]
     ClientSilent,
+    /// The engine was told to pause, and cannot be told to go on.
+    #[error("the engine cannot be told to go on")]
+    NotResumed,
     /// Somebody asked for the stream to end.
     #[error("the stream was ended on request")]
     Stopped,
@@ -81,9 +84,11 @@ impl Failure {
             Self::Body(BodyFault::TooLong) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Body(BodyFault::TooSlow) => StatusCode::REQUEST_TIMEOUT,
             Self::Busy | Self::Draining | Self::Stopped => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Unreachable | Self::NoAnswer | Self::Garbage | Self::BrokenOff => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::Unreachable
+            | Self::NoAnswer
+            | Self::Garbage
+            | Self::BrokenOff
+            | Self::NotResumed => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::Silent | Self::TooLong | Self::ClientSilent => {
                 StatusCode::GATEWAY_TIMEOUT
             }
@@ -111,6 +116,7 @@ impl Failure {
             Self::BrokenOff => "engine_broke_off",
             Self::TooLong => "total_time_exceeded",
             Self::ClientSilent => "client_silent",
+            Self::NotResumed => "engine_not_resumed",
             Self::Stopped => "stopped",
         }
     }

@@ -14,6 +14,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout};
 
+use crate::adapter;
 use crate::body::Outgoing;
 use crate::dialect::{Dialect, is_event_stream};
 use crate::events::{self, Events, Manner};
@@ -133,7 +134,8 @@ async fn forward(
     let live = gateway.live.add(about);
     let valve = events::valve(gateway, client, &live);
     let manner = Manner { keep_alive: gateway.settings.keep_alive, report };
-    let events = Events::new(Arc::clone(gateway), live, manner, Box::new(course), valve);
+    let source = adapter::source(gateway, course, &ask.parts.headers, &head.headers);
+    let events = Events::new(Arc::clone(gateway), live, manner, source, valve);
     Ok(Response::from_parts(head, Outgoing::Events(Box::new(events))))
 }
 

@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+mod adapter;
 mod admin;
 mod body;
 mod dialect;
@@ -43,6 +44,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
 
+pub use adapter::Adapter;
 pub use dialect::Dialect;
 pub use live::StreamView;
 pub use settings::{InvalidSettings, Pace, RequestLimits, Settings, default_limits};
@@ -70,6 +72,8 @@ pub(crate) struct Shared {
     upstreams: Upstreams,
     /// For requests that are being answered.
     places: Arc<Semaphore>,
+    /// For calls that tell engines what to do.
+    calls: Semaphore,
     live: Registry,
     metrics: Metrics,
     pacing: Option<Pacing>,
@@ -115,6 +119,7 @@ impl Gateway {
             settings,
             upstreams,
             places,
+            calls: Semaphore::new(adapter::told::CALLS),
             live: Registry::default(),
             metrics: Metrics::new(),
             pacing: pacing.transpose()?,

@@ -18,6 +18,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::adapter::told;
 use crate::dialect::Dialect;
 use crate::failure::Failure;
 use crate::live::About;
@@ -70,6 +71,12 @@ struct Ended {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Ordered {
+    order: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Engine {
     engine: String,
 }
@@ -85,6 +92,7 @@ pub(crate) struct Metrics {
     duration: OfOutcome,
     requests: Family<Answered, Counter>,
     retries: Counter,
+    orders: Family<Ordered, Counter>,
     streams: Gauge,
     ended: Family<Ended, Counter>,
     tokens: Family<Fate, Counter>,
@@ -126,6 +134,7 @@ impl Metrics {
             duration,
             requests: Family::default(),
             retries: Counter::default(),
+            orders: Family::default(),
             streams: Gauge::default(),
             ended: Family::default(),
             tokens: Family::default(),
@@ -140,6 +149,11 @@ impl Metrics {
         ours.register("build", "Version of netdiag", version);
         ours.register("requests", "Requests answered, by API and status", metrics.requests.clone());
         ours.register("retries", "Requests sent to another engine", metrics.retries.clone());
+        ours.register(
+            "engine_calls",
+            "Calls that told an engine what to do with a request, by what came of them",
+            metrics.orders.clone(),
+        );
         ours.register("streams", "Event streams that are being passed on", metrics.streams.clone());
         ours.register("streams_ended", "Event streams, by how they ended", metrics.ended.clone());
         ours.register(
@@ -174,6 +188,12 @@ impl Metrics {
     /// A request goes to another engine.
     pub(crate) fn retried(&self) {
         self.retries.inc();
+    }
+
+    /// An engine was told what to do with a request.
+    pub(crate) fn ordered(&self, order: told::Order, outcome: told::Outcome) {
+        let label = Ordered { order: order.as_str(), outcome: outcome.as_str() };
+        self.orders.get_or_create(&label).inc();
     }
 
     /// A stream is over.

@@ -4,6 +4,7 @@
 //! If it breaks off, so does the client's: a truncated answer must not look like a whole one.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::failure::Failure;
 use crate::socket::Asking;
 use crate::source::Source;
-use crate::upstream::Seat;
 use crate::upstream::link::Answer;
+use crate::upstream::{Seat, Upstream};
 
 /// What a request holds while it is being answered. Dropped, it is over: the engine's connection is closed with it, or kept
 /// for another request if the answer was read to its end.
@@ -37,6 +38,16 @@ impl Course {
         clock: Clock,
     ) -> Self {
         Self { answer, seat, _place: place, _asking: asking, clock }
+    }
+
+    /// The engine that answers.
+    pub(crate) fn engine(&self) -> Arc<Upstream> {
+        self.seat.shared()
+    }
+
+    /// Starts the wait for the engine again: it has a reason to be silent.
+    pub(crate) fn wait_anew(&mut self) {
+        self.clock.waiting = false;
     }
 }
 

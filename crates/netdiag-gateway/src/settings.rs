@@ -7,6 +7,7 @@ use netdiag_pacer::TpsRange;
 use netdiag_telemetry::Tps;
 use tokio_rustls::TlsAcceptor;
 
+use crate::adapter::Adapter;
 use crate::upstream::UpstreamUrl;
 use crate::upstream::health::HealthCheck;
 
@@ -15,6 +16,8 @@ use crate::upstream::health::HealthCheck;
 pub struct Settings {
     /// The engines, at least one.
     pub upstreams: Vec<UpstreamUrl>,
+    /// How they are held for clients that take nothing.
+    pub adapter: Adapter,
     /// How their health is asked for.
     pub health: HealthCheck,
     /// Who may ask.

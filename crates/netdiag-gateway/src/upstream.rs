@@ -163,6 +163,11 @@ impl Seat {
     pub(crate) fn engine(&self) -> &Upstream {
         &self.0
     }
+
+    /// The engine, for longer than the request.
+    pub(crate) fn shared(&self) -> Arc<Upstream> {
+        Arc::clone(&self.0)
+    }
 }
 
 impl Drop for Seat {

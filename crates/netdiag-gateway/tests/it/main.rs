@@ -7,6 +7,7 @@ mod drain;
 mod engines;
 mod faults;
 mod gone;
+mod held;
 mod links;
 mod paced;
 mod refused;

@@ -127,7 +127,7 @@ async fn who_asks_is_told_how_it_went() {
     assert_eq!(admin(&gateway.gateway, "/v1/netdiag/streams").await, r#"{"streams":[],"total":0}"#);
 }
 
-async fn admin(gateway: &Gateway, path: &str) -> String {
+pub(crate) async fn admin(gateway: &Gateway, path: &str) -> String {
     let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     let router = gateway.admin(Exposure::try_new(listen, None, false).expect("loopback"));
     let request = axum::http::Request::get(path).body(axum::body::Body::empty()).expect("valid");

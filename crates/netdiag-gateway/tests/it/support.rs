@@ -4,7 +4,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use netdiag_gateway::{Gateway, HealthCheck, RequestLimits, Settings, default_limits};
+use netdiag_gateway::{Adapter, Gateway, HealthCheck, RequestLimits, Settings, default_limits};
 use netdiag_http::Exposure;
 use netdiag_lab::engine::{self, Engine};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -39,6 +39,7 @@ pub(crate) fn settings(engines: &[SocketAddr]) -> Settings {
             .iter()
             .map(|engine| format!("http://{engine}").parse().expect("valid"))
             .collect(),
+        adapter: Adapter::Generic,
         // Scripts answer what they are scripted to; nobody asks them how they are.
         health: HealthCheck { every: Duration::from_secs(3600), ..HealthCheck::default() },
         exposure: Exposure::try_new(listen, None, false).expect("loopback"),
@@ -53,8 +54,12 @@ pub(crate) fn settings(engines: &[SocketAddr]) -> Settings {
 
 /// Starts a gateway.
 pub(crate) async fn start(settings: Settings) -> Running {
+    start_on(settings, TcpListener::bind("127.0.0.1:0").await.expect("bind")).await
+}
+
+/// Starts a gateway that listens there.
+pub(crate) async fn start_on(settings: Settings, listener: TcpListener) -> Running {
     let gateway = Gateway::try_new(settings).expect("valid");
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let address = listener.local_addr().expect("bound");
     let (stop, stopped) = oneshot::channel();
     let serving = gateway.clone();
@@ -150,7 +155,8 @@ pub(crate) async fn exchange(address: SocketAddr, request: &[u8]) -> String {
     });
     let ended = exchanged.await.is_ok();
     let answer = String::from_utf8_lossy(&answer).into_owned();
-    assert!(ended, "no end in time for {told:?}: {answer:?}");
+    let last = answer.len() - answer.len().min(500);
+    assert!(ended, "no end in time for {told:?}: …{:?}", answer.get(last..));
     answer
 }
 

@@ -1,5 +1,8 @@
 //! What a client asks for: OpenAI's parameters, checked one by one so that an error can name the one that is wrong.
 //!
+//! An answer can be continued, by its text at the end of the prompt or of the messages (`continue_final_message`): it goes on where that
+//! ends, and is as long as it would have been.
+//!
 //! What cannot matter to a text that is fixed (`temperature`, `tools`, `logit_bias` and the like) is let pass unread, as
 //! engines do with parameters they do not know.
 
@@ -9,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::account::Finish;
-use super::corpus::{Answer, pieces};
+use super::corpus::{Answer, Place, pieces};
 use super::error::ApiError;
 
 /// Stop sequences at most, as with OpenAI.
@@ -65,10 +68,23 @@ impl Asked {
         {
             return Err(ApiError::no_model(&model, offer.model));
         }
-        let prompt_tokens = match kind {
-            Kind::Chat => messages_tokens(fields.required("messages")?)?,
-            Kind::Text => prompt_tokens(fields.required("prompt")?)?,
+        let seed = fields.optional::<i64>("seed")?.map(i64::cast_unsigned);
+        let begin = Place::of_seed(seed.unwrap_or(number));
+        let (prompt_tokens, place) = match kind {
+            Kind::Chat => {
+                let messages: Vec<Value> = fields.required("messages")?;
+                let said = continued(&fields, &messages)?;
+                let place = said.and_then(|said| begin.behind(&said, seed.is_none()));
+                (messages_tokens(messages)?, place)
+            }
+            Kind::Text => {
+                let prompt: Value = fields.required("prompt")?;
+                let text = prompt.as_str().or_else(|| prompt[0].as_str());
+                let place = text.and_then(|text| begin.at_end_of(text, seed.is_none()));
+                (prompt_tokens(prompt)?, place)
+            }
         };
+        let place = place.unwrap_or(begin);
         if fields.optional("n")?.unwrap_or(1) != 1 {
             return Err(ApiError::invalid("n", "this engine gives one answer; leave it at 1"));
         }
@@ -76,12 +92,14 @@ impl Asked {
         let include_usage = include_usage(&fields, stream)?;
         let wanted = length(&fields, kind, offer.longest)?;
         let ignore_eos = fields.optional("ignore_eos")?.unwrap_or(false);
-        let (tokens, mut finish) = match wanted {
-            Some(wanted) if ignore_eos || wanted < offer.answer_tokens => (wanted, Finish::Length),
-            _ => (offer.answer_tokens, Finish::Stop),
+        let left = NonZeroU32::new(offer.answer_tokens.get().saturating_sub(place.said().tokens));
+        let (mut answer, mut finish) = match (wanted, left) {
+            (Some(wanted), left) if ignore_eos || left.is_some_and(|left| wanted < left) => {
+                (Answer::new(place, wanted), Finish::Length)
+            }
+            (_, Some(left)) => (Answer::new(place, left), Finish::Stop),
+            (_, None) => (Answer::nothing(place), Finish::Stop),
         };
-        let seed = fields.optional::<i64>("seed")?.map_or(number, i64::cast_unsigned);
-        let mut answer = Answer::new(seed, tokens);
         if let Some(stopped) = answer.stopped_at(&stops(&fields)?) {
             (answer, finish) = (stopped, Finish::Stop);
         }
@@ -118,6 +136,23 @@ impl Fields {
 
 fn count(text: &str) -> u32 {
     u32::try_from(pieces(text).count()).unwrap_or(u32::MAX)
+}
+
+/// The text that a chat's answer is to go on with, if it is: with `continue_final_message`, as with vLLM and SGLang, that of the last
+/// message.
+fn continued(fields: &Fields, messages: &[Value]) -> Result<Option<String>, ApiError> {
+    let name = "continue_final_message";
+    if !fields.optional(name)?.unwrap_or(false) {
+        return Ok(None);
+    }
+    if fields.optional("add_generation_prompt")?.unwrap_or(false) {
+        return Err(ApiError::invalid(name, "is not for `add_generation_prompt`: true"));
+    }
+    let last = messages.last().filter(|message| message["role"] == "assistant");
+    match last.and_then(|message| message["content"].as_str()) {
+        Some(text) => Ok(Some(text.to_owned())),
+        None => Err(ApiError::invalid(name, "the last message must be the assistant's, a text")),
+    }
 }
 
 /// The tokens of a chat's messages.

@@ -3,6 +3,8 @@
 //! A token's text follows from the answer's seed and the token's number, so an answer of any length takes no memory and
 //! nothing that was generated needs to be kept.
 //!
+//! A text that is given back to it is recognised, and goes on where it has ended: a continuation is exact.
+//!
 //! Invariant: the pieces of a text, put together again, are the text.
 
 use std::num::NonZeroU32;
@@ -39,18 +41,93 @@ pub(crate) fn pieces(text: &str) -> impl Iterator<Item = &str> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     start: usize,
+    said: Said,
     tokens: NonZeroU32,
     /// Bytes of the last piece that are part of the text; the rest belongs to a stop sequence.
     last_bytes: Option<usize>,
 }
 
-impl Answer {
-    /// The answer of `tokens` tokens that belongs to `seed`.
-    pub(crate) fn new(seed: u64, tokens: NonZeroU32) -> Self {
+/// What of a text has been said before: whole tokens, and bytes of the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) tokens: u32,
+    bytes: usize,
+}
+
+/// Where in the story an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    start: usize,
+    said: Said,
+}
+
+impl Place {
+    /// The beginning that belongs to `seed`.
+    pub(crate) fn of_seed(seed: u64) -> Self {
         // Neighbouring seeds start at different paragraphs: an odd multiplier, and the high bits of the product.
         let mixed = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        let start = PARAGRAPHS[mixed as usize % PARAGRAPHS.len()];
-        Self { start, tokens, last_bytes: None }
+        Self { start: PARAGRAPHS[mixed as usize % PARAGRAPHS.len()], said: Said::default() }
+    }
+
+    /// Where a text is that begins here, or wherever one may begin if `anywhere`.
+    pub(crate) fn behind(self, text: &str, anywhere: bool) -> Option<Self> {
+        self.starts(anywhere).find_map(|start| {
+            Some(Self { start, said: said(start, text).filter(|said| *said != Said::default())? })
+        })
+    }
+
+    /// The same for a text at the end of a prompt: the longest, and one token at least.
+    pub(crate) fn at_end_of(self, prompt: &str, anywhere: bool) -> Option<Self> {
+        let ends = self.starts(anywhere).flat_map(|start| {
+            let begins = prompt.match_indices(piece(start, 0));
+            begins.filter_map(move |(at, _)| Some((at, start, said(start, &prompt[at..])?)))
+        });
+        let (_, start, said) = ends.filter(|(.., said)| said.tokens > 0).min_by_key(|end| end.0)?;
+        Some(Self { start, said })
+    }
+
+    /// What has been said.
+    pub(crate) fn said(self) -> Said {
+        self.said
+    }
+
+    fn starts(self, anywhere: bool) -> impl Iterator<Item = usize> {
+        let all = PARAGRAPHS.iter().copied().filter(move |_| anywhere);
+        std::iter::once(self.start).filter(move |_| !anywhere).chain(all)
+    }
+}
+
+/// The piece with this number of a text that starts there.
+fn piece(start: usize, index: usize) -> &'static str {
+    let piece = STORY[(start + index) % STORY.len()];
+    if index == 0 { piece.trim_start() } else { piece }
+}
+
+/// How much of a text that starts there `text` is, if it is a beginning of it.
+fn said(start: usize, text: &str) -> Option<Said> {
+    let mut rest = text;
+    for index in 0.. {
+        let piece = piece(start, index as usize);
+        match rest.strip_prefix(piece) {
+            Some(after) => rest = after,
+            None if piece.starts_with(rest) => {
+                return Some(Said { tokens: index, bytes: rest.len() });
+            }
+            None => return None,
+        }
+    }
+    None
+}
+
+impl Answer {
+    /// `tokens` tokens from there on.
+    pub(crate) fn new(place: Place, tokens: NonZeroU32) -> Self {
+        Self { start: place.start, said: place.said, tokens, last_bytes: None }
+    }
+
+    /// What comes behind the end: one token, for there is none that has none, without a text.
+    pub(crate) fn nothing(place: Place) -> Self {
+        Self { last_bytes: Some(0), ..Self::new(place, NonZeroU32::MIN) }
     }
 
     /// The answer up to the first of the `stops` in it, if there is one. The token in which that begins is its last.
@@ -80,8 +157,8 @@ impl Answer {
 
     /// The text of one token, counted from 0.
     pub(crate) fn piece(&self, index: u32) -> &'static str {
-        let piece = STORY[(self.start + index as usize) % STORY.len()];
-        let piece = if index == 0 { piece.trim_start() } else { piece };
+        let piece = piece(self.start, self.said.tokens as usize + index as usize);
+        let piece = if index == 0 { &piece[self.said.bytes..] } else { piece };
         match self.last_bytes {
             Some(bytes) if index + 1 == self.tokens.get() => &piece[..bytes.min(piece.len())],
             _ => piece,
@@ -101,7 +178,7 @@ mod tests {
     use super::*;
 
     fn answer(seed: u64, tokens: u32) -> Answer {
-        Answer::new(seed, NonZeroU32::new(tokens).expect("not zero"))
+        Answer::new(Place::of_seed(seed), NonZeroU32::new(tokens).expect("not zero"))
     }
 
     #[test]
@@ -170,5 +247,42 @@ mod tests {
             let expected = text.split(&stop).next().expect("something before");
             prop_assert_eq!(stopped.text(stopped.tokens().get()), expected);
         }
+
+        #[test]
+        fn a_text_goes_on_where_it_has_ended(
+            seed: u64,
+            tokens in 2u32..2000,
+            cut in 0usize..8000,
+            is_prompt: bool,
+        ) {
+            let whole = answer(seed, tokens).text(tokens);
+            // A prompt needs a whole token to be recognised.
+            let first = answer(seed, tokens).piece(0).len();
+            let cut = whole.floor_char_boundary(cut.clamp(first, whole.len()));
+            let (said, rest) = whole.split_at(cut);
+            let place = Place::of_seed(seed);
+            let place = match is_prompt {
+                true => place.at_end_of(&format!("Tell me a story: {said}"), false),
+                false => place.behind(said, false),
+            };
+            let place = place.expect("its own text");
+            let goes_on = Answer::new(place, NonZeroU32::new(tokens).expect("not zero"));
+            prop_assert!(goes_on.text(tokens).starts_with(rest), "{said:?}");
+            let left = tokens - place.said().tokens;
+            prop_assert_eq!(goes_on.text(left), rest);
+        }
+    }
+
+    #[test]
+    fn texts_without_a_seed_are_found_by_their_words() {
+        let anywhere = Place::of_seed(0);
+        for seed in 0..50 {
+            let whole = answer(seed, 60).text(60);
+            let place = anywhere.behind(&whole[..100], true).expect("long enough");
+            assert!(whole[100..].starts_with(Answer::new(place, NonZeroU32::MIN).piece(0)));
+        }
+        assert_eq!(anywhere.behind("Something else", true), None);
+        assert_eq!(anywhere.behind("", true), None);
+        assert_eq!(anywhere.at_end_of("Something else", true), None);
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, StringValueParser, TypedValueParser};
 use ipnet::IpNet;
-use netdiag_gateway::UpstreamUrl;
+use netdiag_gateway::{Adapter, UpstreamUrl};
 use netdiag_iforest::Contamination;
 use netdiag_pacer::WhenStale;
 use netdiag_probe::SourceChoice;
@@ -222,6 +222,14 @@ pub(crate) fn when_stale() -> impl TypedValueParser<Value = WhenStale> {
         "min" => WhenStale::Min,
         "hold" => WhenStale::Hold,
         _ => WhenStale::Max,
+    })
+}
+
+/// `--engine`.
+pub(crate) fn adapter() -> impl TypedValueParser<Value = Adapter> {
+    PossibleValuesParser::new(["generic", "netdiag"]).map(|name| match name.as_str() {
+        "netdiag" => Adapter::Netdiag,
+        _ => Adapter::Generic,
     })
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use netdiag_gateway::{
-    Gateway, HealthCheck, Pace, RequestLimits, Settings, UpstreamUrl, acceptor, default_limits,
+    Adapter, Gateway, HealthCheck, Pace, RequestLimits, Settings, UpstreamUrl, acceptor,
+    default_limits,
 };
 use netdiag_http::{Exposure, GivenUp, Limits};
 use netdiag_pacer::TpsRange;
@@ -63,6 +64,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH", env = "NETDIAG_HEALTH_PATH", default_value = "/health",
           help_heading = "Engines", value_parser = values::path)]
     health_path: String,
+
+    /// Hold engines for clients that take nothing in this way: generic or netdiag.
+    ///
+    /// generic: do not read them, which works with every engine, but they go on until the buffers between are full. netdiag:
+    /// tell them to pause and to go on, for engines with the calls of docs/engines.md, such as `netdiag engine`.
+    #[arg(long, value_name = "KIND", env = "NETDIAG_ENGINE", default_value = "generic", hide_possible_values = true,
+          help_heading = "Engines", value_parser = values::adapter())]
+    engine: Adapter,
 
     /// Listen for clients on this address: ADDR or ADDR:PORT.
     ///
@@ -269,6 +278,7 @@ impl Args {
         };
         Ok(Settings {
             upstreams: self.upstream.clone(),
+            adapter: self.engine,
             health: HealthCheck { path: self.health_path.clone(), ..HealthCheck::default() },
             tls,
             exposure,

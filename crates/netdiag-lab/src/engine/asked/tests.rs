@@ -151,3 +151,43 @@ proptest! {
         let _ = parse(Kind::Chat, &body);
     }
 }
+
+#[test]
+fn an_answer_goes_on_behind_its_own_text() {
+    let whole = parse(Kind::Chat, &chat(json!({"seed": 5}))).expect("valid").answer.text(100);
+    let begin = parse(Kind::Chat, &chat(json!({"seed": 5, "max_tokens": 40}))).expect("valid");
+    let said = begin.answer.text(40);
+    let check = |kind: Kind, said: &str, more: Value, tokens: u32, finish: Finish| {
+        let mut body = match kind {
+            Kind::Chat => chat(json!({
+                "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": said}],
+                "continue_final_message": true,
+            })),
+            Kind::Text => json!({"prompt": format!("Hi. {said}")}),
+        };
+        for (name, value) in more.as_object().expect("an object") {
+            body[name] = value.clone();
+        }
+        let asked = parse(kind, &body).expect("valid");
+        assert_eq!((asked.answer.tokens().get(), asked.finish), (tokens, finish), "{more}");
+        said.to_owned() + &asked.answer.text(1000)
+    };
+    for kind in [Kind::Chat, Kind::Text] {
+        assert_eq!(check(kind, &said, json!({"seed": 5}), 60, Finish::Stop), whole);
+        // It was left out, and is found by what was said.
+        assert_eq!(check(kind, &said, json!({}), 60, Finish::Stop), whole);
+        let some = check(kind, &said, json!({"seed": 5, "max_tokens": 9}), 9, Finish::Length);
+        assert!(whole.starts_with(&some));
+        assert_eq!(check(kind, &whole, json!({"seed": 5}), 1, Finish::Stop), whole);
+    }
+    let refused = |members: Value| {
+        let mut body = chat(json!({"continue_final_message": true}));
+        for (name, value) in members.as_object().expect("an object") {
+            body[name] = value.clone();
+        }
+        parse(Kind::Chat, &body).expect_err("not to be continued")
+    };
+    refused(json!({}));
+    let own = json!([{"role": "assistant", "content": "a"}]);
+    refused(json!({"messages": own, "add_generation_prompt": true}));
+}
