@@ -389,6 +389,8 @@ impl Tcp {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::super::events::{Event, Events, What};
