@@ -176,7 +176,7 @@ mod tests {
             policy: Policy::Carry,
             qoe: estimate(0.9, 0.4),
             qoe_gain: None,
-            waste_ratio: estimate(0.01, 0.05),
+            waste_ratio: estimate(0.25, 0.5),
             unread_tokens: estimate(0.0, 0.0),
             effective_tps: estimate(0.0, 0.0),
             delivered_tps: estimate(0.0, 0.0),
@@ -184,6 +184,6 @@ mod tests {
             ttft_seconds: estimate(0.0, 0.0),
         };
         assert_eq!(Figure { of: |row| row.qoe, most: 1.0 }.range(&row), [0.5, 1.0]);
-        assert_eq!(Figure { of: |row| row.waste_ratio, most: 1.0 }.range(&row), [0.0, 0.06]);
+        assert_eq!(Figure { of: |row| row.waste_ratio, most: 1.0 }.range(&row), [0.0, 0.75]);
     }
 }

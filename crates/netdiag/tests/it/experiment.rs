@@ -45,7 +45,7 @@ fn arms_are_compared_and_every_token_is_accounted_for() {
     }
     let folder = tempfile::tempdir().expect("folder");
     let mut command = netdiag(["experiment", "--duration", "15s", "--streams", "3", "--out"]);
-    command.arg(folder.path());
+    command.arg(folder.path()).args(["--arms", "none,classic"]);
     let output = output(command);
     assert_eq!(output.status.code(), Some(0), "{}", complaint(&output));
     let summary = summary(folder.path());

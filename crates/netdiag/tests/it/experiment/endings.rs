@@ -19,7 +19,7 @@ fn results_are_there_whoever_reads_what_is_told() {
     let scenario = short_scenario(folder.path(), "");
     // Of an earlier run, whose last arm was another.
     std::fs::create_dir(&out).expect("made");
-    std::fs::write(out.join("classic.net_data.csv"), "old").expect("written");
+    std::fs::write(out.join("carry.net_data.csv"), "old").expect("written");
     let mut command = netdiag(short_run(&scenario, &out));
     let full = File::options().write(true).open("/dev/full").expect("there");
     command.stdout(full);
@@ -30,9 +30,9 @@ fn results_are_there_whoever_reads_what_is_told() {
     for file in ["summary.json", "net_data.csv", "none.net_data.csv", "report.html"] {
         assert!(out.join(file).exists(), "{file}");
     }
-    assert!(!out.join("classic.net_data.csv").exists());
+    assert!(!out.join("carry.net_data.csv").exists());
     // A scenario without a description has no colon before nothing, and each phase its own figures.
-    assert!(complaint.contains("netdiag: short (2 arms, 2 streams each"), "{complaint}");
+    assert!(complaint.contains("netdiag: short (3 arms, 2 streams each"), "{complaint}");
     assert!(complaint.contains("1 s end of calm │ none"), "{complaint}");
     assert!(complaint.contains("2 s end of blackout │ none"), "{complaint}");
 }
