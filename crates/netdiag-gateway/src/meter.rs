@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use netdiag_embed::Report;
+use netdiag_pacer::Causes;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -71,14 +72,6 @@ pub(crate) struct Path {
     pub(crate) cause: Option<&'static str>,
     pub(crate) cause_seconds: Causes,
     pub(crate) srtt_seconds: Option<f64>,
-}
-
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Causes {
-    pub(crate) engine: f64,
-    pub(crate) path: f64,
-    pub(crate) reader: f64,
-    pub(crate) pacer: f64,
 }
 
 impl End {
@@ -178,15 +171,9 @@ fn bucket(gap: f64) -> usize {
 
 impl Path {
     fn of(report: &Report) -> Self {
-        let causes = report.causes;
         Self {
             cause: report.cause.map(|cause| cause.as_str()),
-            cause_seconds: Causes {
-                engine: causes.engine.as_secs_f64(),
-                path: causes.path.as_secs_f64(),
-                reader: causes.reader.as_secs_f64(),
-                pacer: causes.pacer.as_secs_f64(),
-            },
+            cause_seconds: report.causes,
             srtt_seconds: report.srtt_seconds,
         }
     }

@@ -233,13 +233,8 @@ impl Metrics {
             self.tokens.get_or_create(&Fate { fate }).inc_by(count);
         }
         if let Some(path) = &summary.path {
-            let causes = &path.cause_seconds;
-            for (cause, time) in [
-                ("engine", causes.engine),
-                ("path", causes.path),
-                ("reader", causes.reader),
-                ("pacer", causes.pacer),
-            ] {
+            for (cause, time) in path.cause_seconds.each() {
+                let (cause, time) = (cause.as_str(), time.as_secs_f64());
                 self.seconds.get_or_create(&CauseLabel { cause }).inc_by(time);
             }
         }

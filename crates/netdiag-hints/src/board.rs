@@ -139,28 +139,8 @@ pub(crate) struct StreamView<'a> {
     outstanding_tokens: Option<f64>,
     bytes_per_token: Option<f64>,
     /// `null` where the `classic` policy paces.
-    seconds_by_cause: Option<SecondsByCause>,
+    seconds_by_cause: Option<Causes>,
     hint: &'a Hint,
-}
-
-/// Whose time it was, in seconds.
-#[derive(Serialize)]
-struct SecondsByCause {
-    engine: f64,
-    path: f64,
-    reader: f64,
-    pacer: f64,
-}
-
-impl From<Causes> for SecondsByCause {
-    fn from(causes: Causes) -> Self {
-        Self {
-            engine: causes.engine.as_secs_f64(),
-            path: causes.path.as_secs_f64(),
-            reader: causes.reader.as_secs_f64(),
-            pacer: causes.pacer.as_secs_f64(),
-        }
-    }
 }
 
 impl<'a> StreamView<'a> {
@@ -185,7 +165,7 @@ impl<'a> StreamView<'a> {
             credit_tokens: stream.carried.map(|carried| carried.credit),
             outstanding_tokens: stream.carried.map(|carried| carried.outstanding),
             bytes_per_token: stream.carried.map(|carried| carried.bytes_per_token),
-            seconds_by_cause: stream.carried.map(|carried| carried.causes.into()),
+            seconds_by_cause: stream.carried.map(|carried| carried.causes),
             hint,
         }
     }

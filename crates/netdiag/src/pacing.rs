@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use crate::models::Models;
 use crate::paced_link::{PacedLink, Waiting};
+use crate::sampler::Interval;
 use carried::Flows;
 
 pub(crate) use carried::{Sharing, TICK};
@@ -62,8 +63,9 @@ struct Paced {
 }
 
 impl Pacers {
-    /// Pacers that recommend rates within `range`, for links judged by `models`.
-    pub(crate) fn new(range: TpsRange, models: Models) -> Self {
+    /// Pacers that recommend rates within `range`, for links judged by `models`: by the `carry` policy if it is told what connections
+    /// share, and else by `classic`.
+    pub(crate) fn new(range: TpsRange, models: Models, sharing: Option<Sharing>) -> Self {
         let host = PacedLink::new(models.host(), range);
         Self {
             range,
@@ -72,15 +74,24 @@ impl Pacers {
             streams: HashMap::new(),
             tick: 0,
             judged: Board::new(host.hint(&Scope::Host), BTreeMap::new(), Vec::new(), None),
-            flows: None,
+            flows: sharing.map(Flows::new),
             fresh: Vec::new(),
             host,
         }
     }
 
-    /// The same, by the `carry` policy.
-    pub(crate) fn carrying(self, sharing: Sharing) -> Self {
-        Self { flows: Some(Flows::new(sharing)), ..self }
+    /// Takes in every flow as it is at `now`, and the interval that ends with it if one does; gives the hints for every scope.
+    pub(crate) fn take(
+        &mut self,
+        flows: &[FlowSnapshot],
+        now: Duration,
+        interval: Option<&Interval<'_>>,
+    ) -> Board {
+        self.pace(flows, now);
+        if let Some(interval) = interval {
+            self.observe(interval.tick, interval.elapsed);
+        }
+        self.board()
     }
 
     /// The hints for every scope of the last interval. Their age is for the server to tell.
@@ -104,7 +115,7 @@ impl Pacers {
     }
 
     /// Takes in every flow as it is at `now`, which is asked for every [`TICK`] or so.
-    pub(crate) fn pace(&mut self, flows: &[FlowSnapshot], now: Duration) {
+    fn pace(&mut self, flows: &[FlowSnapshot], now: Duration) {
         if let Some(paced) = &mut self.flows {
             let new = paced.observe(flows, now);
             self.judged.sampled_at = self.judged.sampled_at.map(|_| Instant::now());
@@ -117,7 +128,7 @@ impl Pacers {
     }
 
     /// Takes in an interval that lasted `elapsed`.
-    pub(crate) fn observe(&mut self, tick: &Tick, elapsed: Duration) {
+    fn observe(&mut self, tick: &Tick, elapsed: Duration) {
         self.tick += 1;
         if let Some(model) = self.models.keep_up(&mut self.host) {
             let scopes = self.peers.values_mut().chain(self.streams.values_mut());

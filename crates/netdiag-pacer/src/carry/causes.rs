@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// What a stream waits for. At any moment it waits for something: if for nobody else, then for the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -21,16 +21,20 @@ pub enum Cause {
     Pacer,
 }
 
-/// Time by cause.
+/// Time by cause; seconds in JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Causes {
     /// Waiting for the engine.
+    #[serde(serialize_with = "seconds")]
     pub engine: Duration,
     /// Waiting for the path.
+    #[serde(serialize_with = "seconds")]
     pub path: Duration,
     /// Waiting for the reader.
+    #[serde(serialize_with = "seconds")]
     pub reader: Duration,
     /// Kept back by the pacer.
+    #[serde(serialize_with = "seconds")]
     pub pacer: Duration,
 }
 
@@ -50,6 +54,16 @@ impl Causes {
     /// All time accounted.
     pub fn total(&self) -> Duration {
         self.engine + self.path + self.reader + self.pacer
+    }
+
+    /// Each cause and its time.
+    pub fn each(&self) -> [(Cause, Duration); 4] {
+        [
+            (Cause::Engine, self.engine),
+            (Cause::Path, self.path),
+            (Cause::Reader, self.reader),
+            (Cause::Pacer, self.pacer),
+        ]
     }
 
     /// The part of it that came after `before`, an earlier account of the same flow.
@@ -87,4 +101,8 @@ impl Causes {
         };
         *sum = sum.saturating_add(time);
     }
+}
+
+fn seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(time.as_secs_f64())
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: `sent = acked + under way`, up to rounding, and the causes sum up to the time observed.
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::Pacer;
 use crate::carry::{Cause, Causes};
@@ -17,8 +17,8 @@ pub struct Report {
     pub hold: bool,
     /// What it has waited for most, so far.
     pub cause: Option<Cause>,
-    /// Time by cause; seconds in JSON.
-    #[serde(rename = "cause_seconds", serialize_with = "in_seconds")]
+    /// Time by cause.
+    #[serde(rename = "cause_seconds")]
     pub causes: Causes,
     /// Tokens that were let through.
     pub admitted: u64,
@@ -66,21 +66,4 @@ impl Report {
             srtt_seconds: pacer.srtt.map(|srtt| srtt.as_secs_f64()),
         }
     }
-}
-
-fn in_seconds<S: Serializer>(causes: &Causes, serializer: S) -> Result<S::Ok, S::Error> {
-    #[derive(Serialize)]
-    struct Seconds {
-        engine: f64,
-        path: f64,
-        reader: f64,
-        pacer: f64,
-    }
-    let seconds = Seconds {
-        engine: causes.engine.as_secs_f64(),
-        path: causes.path.as_secs_f64(),
-        reader: causes.reader.as_secs_f64(),
-        pacer: causes.pacer.as_secs_f64(),
-    };
-    seconds.serialize(serializer)
 }

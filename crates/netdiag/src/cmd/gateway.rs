@@ -147,7 +147,7 @@ pub(crate) struct Args {
 
     /// Answer at most this many requests at once.
     ///
-    /// From 1 to 1000000; beyond that clients get a 503. Each takes some 20 KB and two open files.
+    /// From 1 to 1000000; beyond that clients get a 503. Each takes three open files.
     #[arg(long, value_name = "N", env = "NETDIAG_MAX_STREAMS", default_value = "10000", help_heading = "Limits",
           value_parser = values::at_once)]
     max_streams: usize,

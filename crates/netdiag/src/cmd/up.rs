@@ -110,11 +110,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let staleness = Staleness { after: stale_after, policy: args.stale.when_stale };
     let models = Models::new(args.model.load(places)?);
     let mut csv = Csv::open(&args, &stop)?;
-    let pacers = Pacers::new(range, models);
-    let pacers = match sharing {
-        Some(sharing) => pacers.carrying(sharing),
-        None => pacers,
-    };
+    let pacers = Pacers::new(range, models, sharing);
     let (boards, newest) = watch::channel(Arc::new(pacers.board()));
     let feed = dashboard.as_ref().map(|_| feed(staleness, pacers.board().host));
     let status = StatusLine::start_beside(args.csv.as_deref());
@@ -169,11 +165,7 @@ struct Hints {
 
 impl Watcher for Hints {
     fn take(&mut self, flows: &[FlowSnapshot], now: Duration, interval: Option<&Interval<'_>>) {
-        self.pacers.pace(flows, now);
-        if let Some(interval) = interval {
-            self.pacers.observe(interval.tick, interval.elapsed);
-        }
-        let mut board = self.pacers.board();
+        let mut board = self.pacers.take(flows, now, interval);
         board.lost = match interval {
             Some(interval) => lost(interval.losses),
             None => self.boards.borrow().lost.clone(),

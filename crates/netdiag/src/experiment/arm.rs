@@ -90,11 +90,9 @@ impl Arm {
         let links = conditions.schedules.iter().map(|schedule| schedule.first().clone());
         let lab = Lab::start_links(links, ServerSide::Namespace, conditions.seed)?;
         let range = conditions.range;
-        let pacers = Pacers::new(range, Models::new(None));
-        let pacers = match policy {
-            Policy::None | Policy::Classic => pacers,
-            Policy::Carry => pacers.carrying(Sharing { range, capacity: None, reading: None }),
-        };
+        let sharing = Sharing { range, capacity: None, reading: None };
+        let carries = policy == Policy::Carry;
+        let pacers = Pacers::new(range, Models::new(None), carries.then_some(sharing));
         let _inside = runtime.enter();
         let engine = Engine::try_new(engine())?;
         let (boards, newest) = watch::channel(Arc::new(pacers.board()));
@@ -133,7 +131,7 @@ impl Arm {
                 ..ProbeConfig::default()
             },
             interval: conditions.interval,
-            look_every: (policy == Policy::Carry).then_some(TICK),
+            look_every: carries.then_some(TICK),
             window: Duration::from_secs(60),
         };
         let sampler = Sampler::start(settings, stop.clone(), watcher)?;
@@ -293,11 +291,7 @@ struct Watching {
 
 impl Watcher for Watching {
     fn take(&mut self, flows: &[FlowSnapshot], now: Duration, interval: Option<&Interval<'_>>) {
-        self.pacers.pace(flows, now);
-        if let Some(interval) = interval {
-            self.pacers.observe(interval.tick, interval.elapsed);
-        }
-        let board = Arc::new(self.pacers.board());
+        let board = Arc::new(self.pacers.take(flows, now, interval));
         self.boards.send_replace(Arc::clone(&board));
         let Some(interval) = interval else { return };
         let now = self.engine.tokens();
