@@ -10,6 +10,7 @@ mod gone;
 mod held;
 mod paced;
 mod refused;
+mod segments;
 mod streams;
 mod support;
 mod transparent;
