@@ -10,10 +10,12 @@ mod csv_rows;
 mod judge;
 mod model_judge;
 mod model_load;
+mod sse_split;
 
 pub use csv_rows::csv_rows;
 pub use model_judge::model_judge;
 pub use model_load::model_load;
+pub use sse_split::sse_split;
 
 /// Panics unless a message can be shown to anyone: one line that a terminal shows as it is, and no longer than a paragraph,
 /// whatever the file says.

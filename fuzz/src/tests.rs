@@ -42,6 +42,14 @@ fn csv_seeds_pass_and_are_what_they_are_called() {
 }
 
 #[test]
+fn event_stream_seeds_pass_and_are_what_they_are_called() {
+    for (name, input) in seeds("sse_split") {
+        sse_split(&input);
+        assert_eq!(sse_split::count(&input) > 0, name.starts_with("events"), "{name}");
+    }
+}
+
+#[test]
 fn recipes_pass_and_are_models() {
     for (_, input) in seeds("model_judge") {
         model_judge(&input);

@@ -26,6 +26,8 @@ pub(crate) enum Target {
     ModelJudge,
     /// Any bytes as a telemetry file, in pieces
     CsvRows,
+    /// Any bytes as an event stream, cut anywhere
+    SseSplit,
 }
 
 /// Where the targets are built: outside the workspace, for the reason given there.

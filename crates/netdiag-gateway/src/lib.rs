@@ -56,7 +56,12 @@ pub use upstream::{InvalidUpstream, UpstreamUrl};
 use live::Registry;
 use metrics::Metrics;
 use netdiag_embed::Pacing;
+use netdiag_telemetry::Tps;
 use upstream::Upstreams;
+
+/// How fast clients read if nobody says, tokens/s: the fastest readers that the simulator has. It is no limit of a stream's rate;
+/// it says how much text may be under way beyond what the path needs.
+const READING_TPS: f64 = 16.0;
 
 /// A gateway. All clones are the same one.
 #[derive(Clone)]
@@ -107,7 +112,8 @@ impl Gateway {
         let places = Arc::new(Semaphore::new(settings.requests.at_once));
         let phase = watch::Sender::new(Phase::Serving);
         let pacing = settings.pace.map(|pace| {
-            let reading = pace.reading.unwrap_or(pace.range.max());
+            let reading =
+                pace.reading.or(Tps::try_new(READING_TPS).ok()).unwrap_or(pace.range.max());
             Pacing::try_new(netdiag_embed::Settings::new(pace.range, reading))
         });
         Ok(Self(Arc::new(Shared {

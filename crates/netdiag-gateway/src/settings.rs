@@ -41,7 +41,7 @@ pub struct Settings {
 pub struct Pace {
     /// Least and greatest rate of a stream.
     pub range: TpsRange,
-    /// How fast clients read; `None`: as fast as they are sent to.
+    /// How fast clients read; `None`: as people do. Who reads slower than the engine generates is sent no less, only less on trust.
     pub reading: Option<Tps>,
     /// Time that a stream is held for a client that acknowledges nothing. Then it is given up.
     pub hold_max: Duration,

@@ -28,6 +28,9 @@ const MOMENT: Duration = Duration::from_millis(100);
 /// Tokens in one event where the path is the bottleneck, at most: half a second of fast reading.
 const GROUP: usize = 8;
 
+/// How long a path that has held a stream is taken for narrow: some round trips through full queues.
+const NARROW: Duration = Duration::from_secs(5);
+
 /// How long a token waits for others to go with, there. No longer than the pauses that readers do not notice.
 const GATHER: Duration = Duration::from_millis(250);
 
@@ -55,6 +58,8 @@ pub(crate) struct Valve {
     dialect: Dialect,
     hold_max: Duration,
     held_since: Option<Instant>,
+    /// When a hold was last longer than a moment.
+    held_last: Option<Instant>,
     look: Duration,
     alarm: Alarm,
 }
@@ -67,7 +72,16 @@ impl Valve {
         hold_max: Duration,
     ) -> Self {
         let alarm = Alarm::default();
-        Self { pacer, client, dialect, hold_max, held_since: None, look: LOOK[0], alarm }
+        Self {
+            pacer,
+            client,
+            dialect,
+            hold_max,
+            held_since: None,
+            held_last: None,
+            look: LOOK[0],
+            alarm,
+        }
     }
 
     /// Whether nothing goes through because the client takes nothing. A moment of that is no hold: every path has some.
@@ -108,7 +122,7 @@ impl Valve {
         if first.tokens == 0 {
             return Poll::Ready(Ok(self.take(queue, 1)));
         }
-        let is_narrow = pacer.report().state == State::Constrained;
+        let is_narrow = self.is_narrow_still() || pacer.report().state == State::Constrained;
         let group = if is_narrow { texts(queue) } else { 1 };
         let tokens = queue.iter().take(group).map(|waiting| waiting.tokens).sum();
         if is_narrow && more && group < GROUP && group == queue.len() {
@@ -131,6 +145,12 @@ impl Valve {
         }
     }
 
+    /// Whether the path has held the stream of late. Where a network's own queue takes what the path does not carry, the kernel sees
+    /// nothing wait, and this is all that shows it.
+    fn is_narrow_still(&self) -> bool {
+        self.held_last.is_some_and(|held| held.elapsed() < NARROW)
+    }
+
     /// Something goes through, or could.
     fn flows(&mut self) {
         self.held_since = None;
@@ -139,9 +159,14 @@ impl Valve {
 
     /// Nothing goes through, for now.
     fn hold<T>(&mut self, context: &mut Context<'_>) -> Poll<Result<T, Failure>> {
-        let since = *self.held_since.get_or_insert_with(Instant::now);
-        if since.elapsed() >= self.hold_max {
+        let now = Instant::now();
+        let since = *self.held_since.get_or_insert(now);
+        let held = now.duration_since(since);
+        if held >= self.hold_max {
             return Poll::Ready(Err(Failure::ClientSilent));
+        }
+        if held >= MOMENT {
+            self.held_last = Some(now);
         }
         let wait = self.look;
         self.look = (wait * 2).min(LOOK[1]);

@@ -94,6 +94,16 @@ impl Board {
         &self.streams
     }
 
+    /// Adds flows that it does not have.
+    pub fn add(&mut self, streams: impl IntoIterator<Item = StreamEntry>) {
+        let before = self.streams.len();
+        self.streams.extend(streams);
+        if self.streams.len() > before {
+            self.streams.sort_by_key(|stream| (stream.key.peer, stream.key));
+            self.streams.dedup_by_key(|stream| stream.key);
+        }
+    }
+
     /// Changes every flow's entry. Keys stay as they are.
     pub fn each_stream(&mut self, change: impl FnMut(&mut StreamEntry)) {
         self.streams.iter_mut().for_each(change);

@@ -9,7 +9,7 @@
 //! ```text
 //! stalled      data is out, and no ACK for longer than the path explains: max(srtt + 4·rttvar, 200 ms), or a backed-off timer
 //! reader       its receive window was full for most of the tick, or data waits and nothing is out
-//! constrained  something waited for the path through the whole tick
+//! constrained  something waited for the path through the whole tick: unsent data, or all that the credit allows
 //! clear        otherwise
 //! credit       basis · least srtt + spare, basis = what is granted, or the cap if that is less; at first 2 tokens, and one more for
 //!              each that is acknowledged
@@ -30,6 +30,7 @@ mod causes;
 mod evidence;
 mod explain;
 mod lead;
+mod limits;
 mod recent;
 mod unread;
 
@@ -68,6 +69,9 @@ const PROBING: f64 = 1.25;
 /// shrink.
 const BACKLOG: f64 = 8.0;
 
+/// Round trips of so many times the least are a queue, on a path whose sender may have more under way than it should.
+const QUEUEING: f64 = 2.0;
+
 /// Time in which a path that is clear again is granted e times as much: slow enough that a bottleneck shows before its queue is
 /// full, quick enough to be at the maximum within seconds.
 const RAMP_SECONDS: f64 = 1.0;
@@ -99,6 +103,8 @@ const LEAST_CREDIT: f64 = 2.0;
 #[derive(Clone, Debug)]
 pub struct Carry {
     range: TpsRange,
+    /// Who sends asks for room first, so that a credit that is spent says something of the path.
+    asks: bool,
     last: Option<(Duration, Evidence)>,
     /// How long data has waited for an ACK.
     waiting: Duration,
@@ -136,6 +142,7 @@ impl Carry {
         let max = range.max().get();
         Self {
             range,
+            asks: true,
             last: None,
             waiting: Duration::ZERO,
             state: State::Idle,
@@ -155,6 +162,11 @@ impl Carry {
             present_cause: None,
             waited: None,
         }
+    }
+
+    /// The same of a flow whose sender is only watched: it may send more than its credit over a path that carries everything.
+    pub fn watching(range: TpsRange) -> Self {
+        Self { asks: false, ..Self::new(range) }
     }
 
     /// Tokens were handed to the kernel as so many bytes.
@@ -228,10 +240,12 @@ impl Carry {
         };
         // Whether all that may be under way was, before the kernel told what has arrived.
         // A silence that ends is no measure of the path after it.
-        let was_limited = self.state != State::Stalled && (before.notsent > 0 || self.room() < 1.0);
+        let was_spent = self.room() < 1.0 && (self.asks || self.is_queueing(&before));
+        let was_limited = self.state != State::Stalled && (before.notsent > 0 || was_spent);
         self.outstanding = seen.queued as f64 / self.bytes_per_token;
         self.remember_rtt(now, seen);
-        let is_limited = seen.notsent > 0 || self.is_spent();
+        let is_spent = self.is_spent() && (self.asks || self.is_queueing(seen));
+        let is_limited = seen.notsent > 0 || is_spent;
         let shut = seen.notsent > 0 && !seen.is_outstanding() && acked == 0;
         let reader = shut
             || seen.queued > 0
@@ -255,6 +269,11 @@ impl Carry {
         let news = self.causes.since(accounted);
         self.present_cause = news.dominant().filter(|_| self.state != State::Idle);
         self.sent = 0.0;
+    }
+
+    /// The least and the greatest rate.
+    pub fn range(&self) -> TpsRange {
+        self.range
     }
 
     /// What limits the flow.
@@ -347,51 +366,6 @@ impl Carry {
         if let Some(srtt) = seen.srtt {
             self.least_rtt.note(now, srtt.as_secs_f64());
         }
-    }
-
-    /// Moves the cap to where the state says.
-    fn follow(&mut self, now: Duration, acked: u64, elapsed: Duration) {
-        let (min, max) = (self.range.min().get(), self.range.max().get());
-        let seconds = elapsed.as_secs_f64();
-        let delivered = acked as f64 / self.bytes_per_token / seconds;
-        self.delivered += (delivered - self.delivered) * (1.0 - (-seconds / CARRY_SMOOTHING).exp());
-        match self.state {
-            State::Constrained | State::Reader => {
-                self.carried.note(now, self.delivered);
-                let is_queued = self.last.is_some_and(|(_, seen)| seen.notsent > 0);
-                let gain = if is_queued { DRAINING } else { PROBING };
-                let target = gain * self.carried.best().unwrap_or(self.delivered);
-                let least = self.cap * (-seconds / BRAKING_SECONDS).exp();
-                let most = self.cap * (seconds / RAMP_SECONDS).exp();
-                self.cap = target.clamp(least, most).clamp(min, max);
-            }
-            // What a silence did before it was one is no measure of what comes after it.
-            State::Stalled => {}
-            State::Clear | State::Idle | State::Stale => {
-                if self.cap < max {
-                    self.cap = (self.cap * (seconds / RAMP_SECONDS).exp()).clamp(min, max);
-                }
-                if self.cap >= max {
-                    self.carried.forget(now);
-                }
-            }
-        }
-    }
-
-    fn set_credit(&mut self, spare: f64) {
-        let basis = self.cap.min(self.granted.max(self.range.min().get()));
-        let rtt = self.least_rtt.best().unwrap_or(UNKNOWN_RTT);
-        // `max` of no number and a number is the number.
-        let spare = if self.state == State::Stalled { 0.0 } else { spare.max(0.0) };
-        self.credit =
-            (basis * rtt + spare).min(LEAST_CREDIT + spare + self.arrived).max(LEAST_CREDIT);
-    }
-
-    /// All that may be under way is, and that is enough to say something of the path.
-    fn is_spent(&self) -> bool {
-        let rtt = self.least_rtt.best().unwrap_or_default().max(UNKNOWN_RTT);
-        let is_young = self.arrived < self.cap * rtt;
-        self.room() < 1.0 && self.outstanding >= BACKLOG && !is_young
     }
 }
 

@@ -67,6 +67,8 @@ pub struct TcpInfo {
     pub notsent_bytes: Option<u32>,
     /// Minimal RTT over the kernel's window of five minutes (4.6).
     pub min_rtt: Option<Duration>,
+    /// Segments sent with data in them, retransmissions included, cumulative (4.6).
+    pub data_segs_out: Option<u32>,
     /// Recent rate of delivery, bytes/s (4.9).
     pub delivery_rate: Option<u64>,
     /// Time with data outstanding, cumulative (4.10).
@@ -116,6 +118,7 @@ impl TcpInfo {
             min_rtt: at(148)
                 .filter(|&us| us != u32::MAX)
                 .map(|us| Duration::from_micros(us.into())),
+            data_segs_out: at(156),
             delivery_rate: long(160),
             busy_time: long(168).map(Duration::from_micros),
             rwnd_limited: long(176).map(Duration::from_micros),
@@ -142,6 +145,7 @@ impl TcpInfo {
             unacked_segs: self.unacked,
             notsent: Bytes(self.notsent_bytes.unwrap_or_default().into()),
             queued: None,
+            data_segs: self.data_segs_out,
             backoff: self.backoff,
             last_ack_age: self.last_ack_recv,
             busy: self.busy_time.unwrap_or_default(),
@@ -188,6 +192,7 @@ mod tests {
         assert_eq!(info.total_retrans, 100);
         assert_eq!(info.segs_out, Some(136));
         assert_eq!(info.notsent_bytes, Some(144));
+        assert_eq!(info.data_segs_out, Some(156));
         assert_eq!(info.delivered, Some(192));
         assert_eq!(info.snd_wnd, Some(228));
         let bytes_acked = u64::from_ne_bytes(numbered(248)[120..128].try_into().expect("8 bytes"));

@@ -137,6 +137,8 @@ pub struct Liveness {
     /// Bytes written by the application and not yet acknowledged (`SIOCOUTQ`, `idiag_wqueue`); `None` where the source knows
     /// no more than segments.
     pub queued: Option<Bytes>,
+    /// Segments sent with data in them, retransmissions included, cumulative (`tcpi_data_segs_out`, Linux 4.6). The 32 bits wrap.
+    pub data_segs: Option<u32>,
     /// Exponential backoffs of the retransmission timer since the last ACK (`tcpi_backoff`).
     pub backoff: u8,
     /// Time since the last ACK arrived (`tcpi_last_ack_recv`); large on a flow that was merely idle.

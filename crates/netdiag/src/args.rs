@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::{StringValueParser, TypedValueParser};
 use ipnet::IpNet;
 use netdiag_health::Model;
 use netdiag_pacer::{TpsRange, WhenStale};
@@ -195,13 +196,13 @@ pub(crate) struct PolicyArgs {
     /// not slowed down, a link that is too narrow is given what it carries, and a silent one nothing. `classic` goes by the link's
     /// health, once per --interval: by its round trips and losses, as with a CSV file.
     #[arg(long, value_name = "POLICY", env = "NETDIAG_POLICY", default_value = "carry", hide_possible_values = true,
-          value_parser = values::up_policy())]
+          value_parser = PolicyName::parser())]
     pub(crate) policy: PolicyName,
 
     /// Share out this many tokens/s among all streams.
     ///
     /// What the engine generates with all seats taken. Where streams can use more, those whose clients run dry come first, and
-    /// what one cannot use is the others'. From 0.000001 to 1000000; for --policy carry. Default: every stream is given what its
+    /// what one cannot use is the others'. No hint is below --min-tps, so the capacity should be more than that for every stream. From 0.000001 to 1000000; for --policy carry. Default: every stream is given what its
     /// path carries.
     #[arg(long, value_name = "TPS", env = "NETDIAG_CAPACITY_TPS", value_parser = values::rate)]
     pub(crate) capacity_tps: Option<Tps>,
@@ -220,6 +221,16 @@ pub(crate) struct PolicyArgs {
 pub(crate) enum PolicyName {
     Classic,
     Carry,
+}
+
+impl PolicyName {
+    fn parser() -> impl TypedValueParser<Value = Self> {
+        StringValueParser::new().try_map(|text| match text.trim() {
+            "carry" => Ok(Self::Carry),
+            "classic" => Ok(Self::Classic),
+            _ => Err("must be carry or classic"),
+        })
+    }
 }
 
 impl PolicyArgs {

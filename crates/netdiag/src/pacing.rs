@@ -11,13 +11,13 @@
 
 mod carried;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use netdiag_hints::{Board, StreamEntry};
-use netdiag_pacer::TpsRange;
+use netdiag_pacer::{Hint, TpsRange};
 use netdiag_telemetry::{
     Bytes, FlowKey, FlowSnapshot, LinkSample, Liveness, Scope, StreamSample, Tick,
 };
@@ -51,6 +51,8 @@ pub(crate) struct Pacers {
     judged: Board,
     /// Where the `carry` policy paces.
     flows: Option<Flows>,
+    /// Connections that came after it.
+    fresh: Vec<StreamEntry>,
 }
 
 #[derive(Clone, Debug)]
@@ -71,6 +73,7 @@ impl Pacers {
             tick: 0,
             judged: Board::new(host.hint(&Scope::Host), BTreeMap::new(), Vec::new(), None),
             flows: None,
+            fresh: Vec::new(),
             host,
         }
     }
@@ -84,6 +87,7 @@ impl Pacers {
     pub(crate) fn board(&self) -> Board {
         let mut board = self.judged.clone();
         let Some(flows) = &self.flows else { return board };
+        board.add(self.fresh.iter().cloned());
         let (host, peers) = flows.totals();
         board.host = flows.hint_of(&host, &board.host);
         for (peer, hint) in &mut board.peers {
@@ -102,8 +106,13 @@ impl Pacers {
     /// Takes in every flow as it is at `now`, which is asked for every [`TICK`] or so.
     pub(crate) fn pace(&mut self, flows: &[FlowSnapshot], now: Duration) {
         if let Some(paced) = &mut self.flows {
-            paced.observe(flows, now);
+            let new = paced.observe(flows, now);
             self.judged.sampled_at = self.judged.sampled_at.map(|_| Instant::now());
+            if !new.is_empty() {
+                let new: HashSet<FlowKey> = new.into_iter().collect();
+                let came = flows.iter().filter(|flow| !flow.closed && new.contains(&flow.key));
+                self.fresh.extend(came.map(|flow| fresh(flow, self.range, &self.judged)));
+            }
         }
     }
 
@@ -169,7 +178,32 @@ impl Pacers {
         self.streams.retain(|_, paced| paced.seen_in == now);
         let host = self.host.hint(&Scope::Host);
         self.judged = Board::new(host, hints, streams, Some(Instant::now()));
+        self.fresh.clear();
         self.judged.row = Some(tick.host);
+    }
+}
+
+/// A connection of which no interval is known yet.
+fn fresh(flow: &FlowSnapshot, range: TpsRange, judged: &Board) -> StreamEntry {
+    let hint = Hint::unknown(range, &Scope::Stream(flow.key), "nothing observed yet");
+    StreamEntry {
+        key: flow.key,
+        hint: Hint { source: judged.host.source, ..hint },
+        sample: LinkSample {
+            timestamp: judged.row.map_or(Duration::ZERO, |row| row.sample.timestamp),
+            rtt: None,
+            srtt: flow.srtt,
+            retrans_segs: 0,
+            segs_out: None,
+            avg_cwnd: None,
+            throughput_bps: None,
+            flows: Some(1),
+            stalled_flows: Some(0),
+            source: judged.host.source,
+        },
+        liveness: flow.liveness,
+        waiting: Duration::ZERO,
+        carried: None,
     }
 }
 

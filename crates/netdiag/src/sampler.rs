@@ -11,7 +11,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -135,7 +134,7 @@ struct Sampling {
     last: Duration,
     /// What was seen since then.
     seen: Seen,
-    /// What the last look took.
+    /// What the last look took that ended no interval.
     looked_for: Duration,
     failures: u32,
     complained: Option<Instant>,
@@ -169,37 +168,45 @@ impl Sampling {
     fn run(mut self, stop: &Stop, mut watcher: impl Watcher) {
         loop {
             let elapsed = self.started.elapsed();
-            let until_tick = until_next(elapsed, self.settings.interval);
-            let until_look = self.look_every().map(|every| until_next(elapsed, every));
-            let is_tick = until_look.is_none_or(|until_look| until_tick <= until_look);
-            let stopped = stop.wait(until_look.map_or(until_tick, |look| look.min(until_tick)));
-            let began = Instant::now();
-            if let Some(flows) = self.poll() {
-                let now = self.started.elapsed();
-                if is_tick || stopped {
-                    let all = self.seen.take(&flows);
-                    let (tick, elapsed) = self.tick(&all);
-                    let losses = self.probe.losses();
-                    watcher.take(&flows, now, Some(&Interval { tick: &tick, elapsed, losses }));
-                    self.tell(losses);
-                } else {
-                    watcher.take(&flows, now, None);
-                    self.seen.add(flows);
+            let next = next_deadline(elapsed, self.settings.interval, self.looks());
+            let stopped = stop.wait(next.at.saturating_sub(elapsed));
+            let began = self.started.elapsed();
+            // Who wakes late may have missed more than what was waited for.
+            let is_tick = stopped || next.is_tick || began >= next.tick;
+            let Some(flows) = self.poll() else {
+                if stopped {
+                    return;
                 }
+                continue;
+            };
+            let now = self.started.elapsed();
+            if is_tick {
+                let all = self.seen.take(&flows);
+                let (tick, elapsed) = self.tick(&all);
+                let losses = self.probe.losses();
+                watcher.take(&flows, now, Some(&Interval { tick: &tick, elapsed, losses }));
+                self.tell(losses);
+                if self.looks() == 1 {
+                    self.looked_for /= 2;
+                }
+            } else {
+                watcher.take(&flows, now, None);
+                self.seen.add(flows);
+                self.looked_for = self.started.elapsed().saturating_sub(began);
             }
-            self.looked_for = began.elapsed();
             if stopped {
                 return;
             }
         }
     }
 
-    /// The time between two looks, a divisor of the interval; `None` if there is none within one.
-    fn look_every(&self) -> Option<Duration> {
-        let least = self.settings.look_every?.max(self.looked_for * LOOKING);
+    /// Looks per interval, the one that ends it included. Where that leaves none between two
+    /// ends, one is tried again after a while.
+    fn looks(&self) -> u32 {
+        let Some(look_every) = self.settings.look_every else { return 1 };
+        let least = look_every.max(self.looked_for * LOOKING);
         let looks = self.settings.interval.as_nanos() / least.as_nanos().max(1);
-        let looks = u32::try_from(looks).ok().filter(|&looks| looks > 1)?;
-        Some(self.settings.interval / looks)
+        u32::try_from(looks).unwrap_or(u32::MAX).max(1)
     }
 
     fn tick(&mut self, flows: &[FlowSnapshot]) -> (Tick, Duration) {
@@ -267,24 +274,22 @@ impl Sampling {
 #[derive(Debug, Default)]
 struct Seen {
     flows: Vec<FlowSnapshot>,
-    /// Where each connection stands among them.
-    at: HashMap<(FlowKey, Option<u64>), usize>,
+    /// Where the newest connection of each key stands among them.
+    at: HashMap<FlowKey, usize>,
 }
 
 impl Seen {
     fn add(&mut self, flows: Vec<FlowSnapshot>) {
         for flow in flows {
-            match self.at.entry((flow.key, flow.opened)) {
-                Entry::Vacant(place) => {
-                    place.insert(self.flows.len());
-                    self.flows.push(flow);
-                }
-                Entry::Occupied(place) => {
-                    let before = &mut self.flows[*place.get()];
-                    let mut rtt = std::mem::take(&mut before.rtt);
-                    rtt.merge(&flow.rtt);
-                    *before = FlowSnapshot { rtt, ..flow };
-                }
+            let before = self.at.get(&flow.key).map(|&at| &mut self.flows[at]);
+            if let Some(before) = before.filter(|before| continues(before, &flow)) {
+                let mut rtt = std::mem::take(&mut before.rtt);
+                rtt.merge(&flow.rtt);
+                let opened = flow.opened.or(before.opened);
+                *before = FlowSnapshot { rtt, opened, ..flow };
+            } else {
+                self.at.insert(flow.key, self.flows.len());
+                self.flows.push(flow);
             }
         }
     }
@@ -300,6 +305,15 @@ impl Seen {
     }
 }
 
+/// Whether `now` is the connection of `before`, whose key it has. That it was seen being opened may be learned late.
+fn continues(before: &FlowSnapshot, now: &FlowSnapshot) -> bool {
+    let is_same = match (before.opened, now.opened) {
+        (Some(before), Some(now)) => before == now,
+        _ => true,
+    };
+    is_same && !before.closed && now.counters.bytes_acked >= before.counters.bytes_acked
+}
+
 /// Opens the probe and says, once, if it is not the one that was hoped for.
 fn open_probe(config: &ProbeConfig) -> anyhow::Result<Probe> {
     let probe = Probe::open(config).map_err(|error| match error {
@@ -312,23 +326,111 @@ fn open_probe(config: &ProbeConfig) -> anyhow::Result<Probe> {
     Ok(probe)
 }
 
-/// The time from `elapsed` to the next multiple of `interval`.
-fn until_next(elapsed: Duration, interval: Duration) -> Duration {
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Deadline {
+    at: Duration,
+    /// It ends an interval.
+    is_tick: bool,
+    /// When the interval ends.
+    tick: Duration,
+}
+
+/// The next of `looks` looks at an interval after `elapsed`. Each is counted from the interval's start, so that the last is its end
+/// whatever the interval can be divided by.
+fn next_deadline(elapsed: Duration, interval: Duration, looks: u32) -> Deadline {
     let (elapsed, interval) = (elapsed.as_nanos(), interval.as_nanos().max(1));
-    let rest = interval - elapsed % interval;
-    Duration::from_nanos(u64::try_from(rest).unwrap_or(u64::MAX))
+    let looks = u128::from(looks.max(1));
+    let start = elapsed - elapsed % interval;
+    // The first of them that is not over.
+    let number = (elapsed - start) * looks / interval + 1;
+    let number = if start + interval * number / looks <= elapsed { number + 1 } else { number };
+    let nanos = |nanos: u128| Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+    let tick = nanos(start + interval);
+    Deadline {
+        at: nanos(start + interval * number / looks).min(tick),
+        is_tick: number >= looks,
+        tick,
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use netdiag_telemetry::{Counters, RttSamples};
+
     use super::*;
 
     #[test]
     fn deadlines_neither_drift_nor_pile_up() {
         let ms = Duration::from_millis;
-        assert_eq!(until_next(ms(0), ms(500)), ms(500));
-        assert_eq!(until_next(ms(510), ms(500)), ms(490));
+        let next = |elapsed| next_deadline(elapsed, ms(500), 1).at;
+        assert_eq!(next(ms(0)), ms(500));
+        assert_eq!(next(ms(510)), ms(1000));
         // A poll that took three intervals: those are skipped, the next one is on time.
-        assert_eq!(until_next(ms(1730), ms(500)), ms(270));
+        assert_eq!(next(ms(1730)), ms(2000));
+    }
+
+    #[test]
+    fn every_interval_ends_in_time_however_many_looks_it_has() {
+        for interval in [350, 500, 650, 750, 1000] {
+            for looks in [1, 2, 3, 6, 7, 9, 10] {
+                let interval = Duration::from_millis(interval);
+                let (mut now, mut ticks, mut seen) = (Duration::ZERO, 0, 0);
+                while now < interval * 20 {
+                    let next = next_deadline(now, interval, looks);
+                    assert!(next.at > now && next.at <= next.tick, "{next:?} after {now:?}");
+                    assert_eq!(next.is_tick, next.at == next.tick, "{next:?}");
+                    // It is a little late now and then.
+                    now = next.at + Duration::from_micros(seen % 3);
+                    seen += 1;
+                    ticks += u32::from(next.is_tick);
+                }
+                assert_eq!((ticks, seen), (20, 20 * u64::from(looks)), "{interval:?}, {looks}");
+            }
+        }
+    }
+
+    fn flow(port: u16, opened: Option<u64>, bytes_acked: u64) -> FlowSnapshot {
+        let address = |port| std::net::SocketAddr::from(([192, 0, 2, 1], port));
+        FlowSnapshot {
+            key: FlowKey::new(1, address(80), address(port)),
+            opened,
+            closed: false,
+            counters: Counters { bytes_acked, ..Counters::default() },
+            rtt: RttSamples::one(Duration::from_millis(20)),
+            srtt: None,
+            rttvar: None,
+            cwnd: 10,
+            liveness: None,
+        }
+    }
+
+    #[test]
+    fn looks_of_a_connection_are_one_and_of_two_are_two() {
+        let check = |looks: &[&[FlowSnapshot]], expected: &[(u64, u32)]| {
+            let mut seen = Seen::default();
+            let (last, before) = looks.split_last().expect("looks");
+            before.iter().for_each(|look| seen.add(look.to_vec()));
+            let all = seen.take(last);
+            let found: Vec<(u64, u32)> = all
+                .iter()
+                .map(|flow| {
+                    let samples = flow.rtt.summary().map_or(0, |rtt| rtt.samples);
+                    (flow.counters.bytes_acked, u32::try_from(samples).expect("few"))
+                })
+                .collect();
+            assert_eq!(found, expected);
+            assert!(seen.flows.is_empty() && seen.at.is_empty());
+        };
+        let one = |bytes| flow(1, Some(7), bytes);
+        check(&[&[one(1)], &[one(2)], &[one(3)]], &[(3, 3)]);
+        check(&[&[one(1), flow(2, None, 5)], &[one(2)]], &[(2, 2), (5, 1)]);
+        // It is learned later that it was seen being opened.
+        check(&[&[flow(1, None, 1)], &[one(2)]], &[(2, 2)]);
+        // Its ports are another's.
+        check(&[&[one(9)], &[flow(1, Some(8), 10)]], &[(9, 1), (10, 1)]);
+        check(&[&[flow(1, None, 9)], &[flow(1, Some(8), 2)]], &[(9, 1), (2, 1)]);
+        let closed = FlowSnapshot { closed: true, ..one(9) };
+        check(&[&[one(8)], &[closed], &[one(9)]], &[(9, 2), (9, 1)]);
     }
 }

@@ -8,6 +8,7 @@ mod engines;
 mod faults;
 mod gone;
 mod held;
+mod links;
 mod paced;
 mod refused;
 mod segments;

@@ -44,6 +44,27 @@ async fn a_stream_is_spaced_at_the_greatest_rate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_fast_engine_is_not_slowed_on_a_clean_path() {
+    let model = engine::Model {
+        step: Duration::from_millis(1),
+        step_per_seat: Duration::ZERO,
+        ..engine::Model::default()
+    };
+    let (_, engine) = demo(engine::Settings { model, ..engine::Settings::default() }).await;
+    let gateway = start(Settings { pace: Some(free()), ..settings(&[engine]) }).await;
+    let request = long(2000);
+    let took = async |address| {
+        let began = Instant::now();
+        let (_, body) = unchunked(&exchange(address, &request).await);
+        assert!(body.ends_with("data: [DONE]\n\n"));
+        began.elapsed()
+    };
+    let (direct, passed) = (took(engine).await, took(gateway.address).await);
+    println!("2000 tokens in {direct:?}, and in {passed:?} through the gateway");
+    assert!(passed < direct * 3 / 2, "{passed:?}, {direct:?} without it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_read_is_held_and_then_given_up() {
     // As fast as it gets, so that buffers fill within seconds.
     let model = engine::Model {

@@ -44,7 +44,9 @@ impl Evidence {
     pub fn of_snapshot(snapshot: &FlowSnapshot) -> Option<Self> {
         let live = snapshot.liveness?;
         let counters = snapshot.counters;
-        let acked_segs = u64::from(counters.segs_out.saturating_sub(live.unacked_segs));
+        // ACKs without data are no tokens, and many where clients send long prompts.
+        let segs = live.data_segs.unwrap_or(counters.segs_out);
+        let acked_segs = u64::from(segs.saturating_sub(live.unacked_segs));
         let segment = counters.bytes_acked.checked_div(acked_segs).filter(|&bytes| bytes > 0);
         let outstanding = u64::from(live.unacked_segs) * segment.unwrap_or(UNKNOWN_SEGMENT);
         let guessed = outstanding.saturating_add(live.notsent.0);

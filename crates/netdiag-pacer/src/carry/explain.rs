@@ -37,10 +37,14 @@ impl Carry {
                 format!("path: {outstanding:.0} tokens are out and no ACK for {waiting:.1} s")
             }
             State::Reader => format!("reader: receive window full, {outstanding:.0} tokens wait"),
-            State::Constrained => match self.carried() {
-                Some(carried) => format!("path: unsent data waits, carry {carried:.1} tok/s"),
-                None => "path: unsent data waits".to_owned(),
-            },
+            State::Constrained => {
+                let unsent = self.last.is_some_and(|(_, seen)| seen.notsent > 0);
+                let what = if unsent { "unsent data waits" } else { "its queue grows" };
+                match self.carried() {
+                    Some(carried) => format!("path: {what}, carry {carried:.1} tok/s"),
+                    None => format!("path: {what}"),
+                }
+            }
             State::Idle => "nothing is under way".to_owned(),
             State::Clear | State::Stale if self.granted < self.cap => {
                 format!("pacer: {:.1} tok/s are this stream's share", self.granted)

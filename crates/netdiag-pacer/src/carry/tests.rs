@@ -109,6 +109,22 @@ fn a_long_clean_path_carries_everything() {
 }
 
 #[test]
+fn who_sends_more_than_its_credit_over_a_clean_path_is_not_slowed_down() {
+    let (mut path, mut carry) = (Path::new(ms(150), 1e9), Carry::watching(range()));
+    for _ in 0..600 {
+        // A hundred tokens a second, whatever is allowed.
+        for _ in 0..10 {
+            carry.on_sent(1, 200);
+            path.seen.queued += 200;
+            path.flying.push_back((path.now + path.rtt, 200));
+        }
+        path.tick(&mut carry, 0.0);
+        assert_eq!(carry.cap(), 80.0, "{carry:?}");
+    }
+    assert_eq!(carry.causes().path, Duration::ZERO, "{carry:?}");
+}
+
+#[test]
 fn a_narrow_path_is_followed_without_swinging() {
     // 20 tokens/s of 200 bytes.
     let (mut path, mut carry) = (Path::new(ms(80), 4000.0), Carry::new(range()));

@@ -20,7 +20,6 @@ use netdiag_pacer::WhenStale;
 use netdiag_probe::SourceChoice;
 use netdiag_telemetry::Tps;
 
-use super::PolicyName;
 use crate::experiment::Policy;
 
 /// The shortest interval or window. A round trip to the kernel for ten thousand flows takes longer.
@@ -110,15 +109,6 @@ pub(crate) fn policy(text: &str) -> Result<netdiag_lab::sim::Policy, String> {
     policy.ok_or_else(|| {
         let names: Vec<_> = all.iter().map(|policy| policy.as_str()).collect();
         format!("must be one of {}, or several with commas between them", names.join(", "))
-    })
-}
-
-/// `--policy` of `up`.
-pub(crate) fn up_policy() -> impl TypedValueParser<Value = PolicyName> {
-    StringValueParser::new().try_map(|text| match text.trim() {
-        "carry" => Ok(PolicyName::Carry),
-        "classic" => Ok(PolicyName::Classic),
-        _ => Err("must be carry or classic"),
     })
 }
 

@@ -137,8 +137,8 @@ pub(crate) struct Args {
 
     /// Expect clients to read this many tokens/s.
     ///
-    /// A stream is then not sent further ahead of its reader than its path calls for. From 0.000001 to 1000000. Default:
-    /// clients take whatever comes.
+    /// No limit of a rate: it says how much text may be on its way to a client beyond what its path needs, half a second of
+    /// it at least. From 0.000001 to 1000000. Default: 16, a fast reader.
     #[arg(long, value_name = "TPS", env = "NETDIAG_READING_TPS", help_heading = "Pacing", value_parser = values::rate)]
     reading_tps: Option<Tps>,
 

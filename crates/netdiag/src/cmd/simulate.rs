@@ -98,7 +98,7 @@ pub(crate) struct Args {
 
     /// With --scenario, let it take this long, in seconds.
     ///
-    /// In seconds or with a unit (60s, 5m); see `netdiag experiment --help`.
+    /// From 10 milliseconds to a day, in seconds or with a unit (60s, 5m); see `netdiag experiment --help`.
     #[arg(long, value_name = "SECONDS", env = "NETDIAG_EXPERIMENT_DURATION", default_value = "60", value_parser = run_time, help_heading = "Simulation")]
     duration: Duration,
 

@@ -11,7 +11,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use netdiag_hints::Carried;
-use netdiag_pacer::{Carry, Evidence, Hint, Lead, Load, Need, State, TpsRange, Unread, plan};
+use netdiag_pacer::{
+    Carry, Cause, Evidence, Hint, Lead, Load, Need, State, TpsRange, Unread, plan,
+};
 use netdiag_telemetry::{FlowKey, FlowSnapshot, Scope, Tps};
 
 /// How often flows are looked at: DESIGN §8's tick.
@@ -20,6 +22,9 @@ pub(crate) const TICK: Duration = Duration::from_millis(100);
 /// A flow that has done nothing for this long is between two answers, and needs no share: twice the gap between tokens of the
 /// slowest stream worth reading.
 const ASLEEP_AFTER: Duration = Duration::from_secs(2);
+
+/// Looks that a flow may be missing from before it is forgotten.
+const FORGIVEN: u64 = 3;
 
 /// What flows share.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +43,7 @@ pub(super) struct Flows {
     sharing: Sharing,
     flows: HashMap<FlowKey, Flow>,
     load: Load,
+    now: Duration,
     round: u64,
 }
 
@@ -59,43 +65,67 @@ struct Seen {
     /// Bytes written by the application since the connection began.
     written: u64,
     is_waiting: bool,
-    /// Segments sent once.
+    /// Segments sent once, with data where that is known.
     segs: u32,
 }
 
 impl Seen {
     fn of(flow: &FlowSnapshot, evidence: &Evidence) -> Self {
+        // ACKs of what the client sends are no tokens.
+        let data_segs = flow.liveness.and_then(|live| live.data_segs);
+        let segs = data_segs.unwrap_or(flow.counters.segs_out);
         Self {
             opened: flow.opened,
             bytes_acked: evidence.bytes_acked,
             written: evidence.bytes_acked.saturating_add(evidence.queued),
             is_waiting: evidence.notsent > 0,
-            segs: flow.counters.segs_out.wrapping_sub(flow.counters.retrans_segs),
+            segs: segs.wrapping_sub(flow.counters.retrans_segs),
         }
     }
 }
 
 impl Flows {
     pub(super) fn new(sharing: Sharing) -> Self {
-        Self { sharing, flows: HashMap::new(), load: Load::default(), round: 0 }
+        Self {
+            sharing,
+            flows: HashMap::new(),
+            load: Load::default(),
+            now: Duration::ZERO,
+            round: 0,
+        }
     }
 
-    /// Takes in every flow as it is at `now`, and shares out the engine anew. Those that are missing are forgotten.
-    pub(super) fn observe(&mut self, snapshots: &[FlowSnapshot], now: Duration) {
+    /// Takes in every flow as it is at `now`, and shares out the engine anew. Tells which are new. Those that are missing are soon
+    /// forgotten: a look may fail to see some.
+    pub(super) fn observe(&mut self, snapshots: &[FlowSnapshot], now: Duration) -> Vec<FlowKey> {
         self.round += 1;
-        let round = self.round;
+        self.now = now;
+        let (round, sharing) = (self.round, self.sharing);
         let lead = self.load.lead();
-        for snapshot in snapshots.iter().filter(|snapshot| !snapshot.closed) {
-            let Some(evidence) = Evidence::of_snapshot(snapshot) else { continue };
+        let mut new = Vec::new();
+        for snapshot in snapshots {
+            if snapshot.closed {
+                self.flows.remove(&snapshot.key);
+                continue;
+            }
+            let Some(evidence) = Evidence::of_snapshot(snapshot) else {
+                // What is known of it stays, until it is seen again.
+                if let Some(flow) = self.flows.get_mut(&snapshot.key) {
+                    flow.round = round;
+                }
+                continue;
+            };
             let seen = Seen::of(snapshot, &evidence);
-            let sharing = self.sharing;
-            let flow =
-                self.flows.entry(snapshot.key).or_insert_with(|| Flow::new(sharing, seen, now));
+            let flow = self.flows.entry(snapshot.key).or_insert_with(|| {
+                new.push(snapshot.key);
+                Flow::new(sharing, seen, now)
+            });
             flow.round = round;
             flow.observe(&evidence, seen, now, lead);
         }
-        self.flows.retain(|_, flow| flow.round == round);
+        self.flows.retain(|_, flow| flow.round + FORGIVEN >= round);
         self.share(now);
+        new
     }
 
     /// Gives each flow its rate.
@@ -119,10 +149,13 @@ impl Flows {
 
     /// The hint for a flow, its cause and figures, with `judged` for its health; `None` for one that is not known.
     pub(super) fn hint(&self, key: &FlowKey, judged: &Hint) -> Option<(Hint, Carried)> {
-        let carry = &self.flows.get(key)?.carry;
+        let flow = self.flows.get(key)?;
+        let carry = &flow.carry;
+        // A pause within an answer is the engine's; between two answers nobody waits.
+        let pausing = (!flow.is_asleep(self.now)).then_some(Cause::Engine);
         let hint = carry.hint(&Scope::Stream(*key), Duration::ZERO, judged.source);
         let carried = Carried {
-            cause: carry.present_cause(),
+            cause: carry.present_cause().or(pausing),
             carry_tps: carry.carried(),
             credit: carry.credit(),
             outstanding: carry.outstanding(),
@@ -136,18 +169,19 @@ impl Flows {
     pub(super) fn totals(&self) -> (Total, HashMap<IpAddr, Total>) {
         let mut host = Total::default();
         let mut peers: HashMap<IpAddr, Total> = HashMap::new();
-        for (key, flow) in &self.flows {
+        for (key, flow) in self.flows.iter().filter(|(_, flow)| flow.round == self.round) {
             host.add(key, &flow.carry);
             peers.entry(key.peer.ip()).or_default().add(key, &flow.carry);
         }
         (host, peers)
     }
 
-    /// The hint for a scope whose flows these are, with `judged` for its health. A single one that is awake speaks for itself.
+    /// The hint for a scope whose flows these are, with `judged` for its health. A single one speaks for itself; of none the
+    /// classic policy knows more.
     pub(super) fn hint_of(&self, total: &Total, judged: &Hint) -> Hint {
-        let only = total.awake.filter(|_| total.awake_flows() == 1);
-        match only.and_then(|key| self.hint(&key, judged)) {
+        match total.only().and_then(|key| self.hint(&key, judged)) {
             Some((hint, _)) => Hint { scope: judged.scope.clone(), ..hint },
+            None if total.flows == 0 => judged.clone(),
             None => total.hint(self.sharing.range, judged),
         }
     }
@@ -157,7 +191,7 @@ impl Flow {
     fn new(sharing: Sharing, seen: Seen, now: Duration) -> Self {
         let reading = sharing.reading.unwrap_or(sharing.range.max());
         Self {
-            carry: Carry::new(sharing.range),
+            carry: Carry::watching(sharing.range),
             unread: Unread::new(reading, now),
             seen,
             awake: now,
@@ -167,8 +201,11 @@ impl Flow {
 
     fn observe(&mut self, evidence: &Evidence, seen: Seen, now: Duration, lead: Lead) {
         let before = std::mem::replace(&mut self.seen, seen);
-        let continues = before.opened == seen.opened && seen.bytes_acked >= before.bytes_acked;
-        if continues {
+        if before.opened != seen.opened || seen.bytes_acked < before.bytes_acked {
+            // Another connection on the same ports, with another reader.
+            self.carry = Carry::watching(self.carry.range());
+            self.unread = Unread::new(self.unread.reading(), now);
+        } else {
             let bytes = seen.written.saturating_sub(before.written);
             self.carry.on_sent(self.tokens(bytes, before), bytes);
             let acked = seen.bytes_acked - before.bytes_acked;
@@ -211,26 +248,31 @@ impl Flow {
     }
 }
 
-/// Several flows as one: whoever knows no more than their common hint gives each of them what they have on average.
+/// Several flows as one: whoever knows no more than their common hint gives each of them what they have on average. Flows whose
+/// clients are gone have no say, unless all are.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Total {
     flows: u32,
     /// By state, in the order of [`State::ALL`].
     states: [u32; State::ALL.len()],
     held: u32,
-    /// Rates and caps of those that are not held, tokens/s.
+    lost: u32,
+    /// Rates and caps of those that are neither held nor idle, tokens/s.
     rates: f64,
     caps: f64,
-    /// One of those that are not idle.
-    awake: Option<FlowKey>,
+    /// One of those that are not lost, or any.
+    one: Option<FlowKey>,
 }
 
 impl Total {
     fn add(&mut self, key: &FlowKey, carry: &Carry) {
         self.flows += 1;
-        if carry.state() != State::Idle {
-            self.awake = Some(*key);
+        if carry.is_lost() {
+            self.lost += 1;
+            self.one = self.one.or(Some(*key));
+            return;
         }
+        self.one = Some(*key);
         let at = State::ALL.iter().position(|state| *state == carry.state());
         self.states[at.unwrap_or_default()] += 1;
         if carry.is_held() {
@@ -241,8 +283,9 @@ impl Total {
         }
     }
 
-    fn awake_flows(&self) -> u32 {
-        self.flows - self.of(State::Idle)
+    /// The flow that all of it is about, if it is about a single one.
+    fn only(&self) -> Option<FlowKey> {
+        self.one.filter(|_| self.flows - self.lost == 1 || self.flows == 1)
     }
 
     fn of(&self, state: State) -> u32 {
@@ -251,23 +294,25 @@ impl Total {
 
     /// The hint for all of them, with `judged` for their health.
     fn hint(&self, range: TpsRange, judged: &Hint) -> Hint {
-        let awake = self.awake_flows();
-        let moving = awake - self.held;
-        let each = |sum: f64| if moving > 0 { sum / f64::from(moving) } else { 0.0 };
-        let hold = awake > 0 && moving == 0;
+        let (present, idle) = (self.flows - self.lost, self.of(State::Idle));
+        let (awake, moving) = (present - idle, present - idle - self.held);
+        // What those that sleep may yet want is nobody's to hold.
+        let hold = self.flows > 0 && self.held == present;
         let state = match awake {
+            0 if hold => State::Stalled,
             0 => State::Idle,
-            // What more than half of them have is the scope's; of equals the worse.
+            // What half of them or more have is the scope's; of two the worse.
             _ => [State::Stalled, State::Reader, State::Constrained]
                 .into_iter()
                 .find(|state| 2 * self.of(*state) >= awake)
                 .unwrap_or(State::Clear),
         };
-        let rate = |tps: f64| match awake {
+        let rate = |sum: f64| match moving {
+            0 if hold => range.min(),
             0 => range.max(),
-            _ => range.clamp(tps),
+            _ => range.clamp(sum / f64::from(moving)),
         };
-        let (current_tps, target_tps) = (rate(each(self.rates)), rate(each(self.caps)));
+        let (current_tps, target_tps) = (rate(self.rates), rate(self.caps));
         let hint = Hint {
             current_tps,
             sleep_seconds: current_tps.seconds_per_token(),
@@ -281,16 +326,19 @@ impl Total {
     }
 
     fn reason(&self, awake: u32) -> String {
-        if awake == 0 {
+        if awake == 0 && self.lost == 0 {
             return "nothing is under way".to_owned();
         }
         let states = [State::Stalled, State::Reader, State::Constrained, State::Clear];
-        let counts: Vec<String> = states
+        let mut counts: Vec<String> = states
             .into_iter()
             .map(|state| (state, self.of(state)))
             .filter(|(_, count)| *count > 0)
             .map(|(state, count)| format!("{count} {}", state.as_str()))
             .collect();
+        if self.lost > 0 {
+            counts.push(format!("{} gone without a word", self.lost));
+        }
         let streams = if awake == 1 { "stream" } else { "streams" };
         format!("{awake} {streams}: {}; {:.1} tok/s in all", counts.join(", "), self.rates)
     }

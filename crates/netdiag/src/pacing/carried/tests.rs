@@ -162,6 +162,79 @@ fn a_silent_flow_is_held_and_the_host_with_it_if_it_is_the_only_one() {
 }
 
 #[test]
+fn a_client_that_is_gone_holds_nobody_who_sleeps() {
+    let mut flows = Flows::new(sharing(None, None));
+    let mut others: Vec<Other> = (1..=4).map(Other::new).collect();
+    look(&mut flows, &mut others[..1], 0..30, 3);
+    let mut hosts = Vec::new();
+    for look in 30..400 {
+        others[0].written += u64::from(look < 33);
+        let silent = others[0].snapshot(TICK * (look - 29));
+        let asleep = others[1..].iter().map(|other| other.snapshot(Duration::ZERO));
+        flows.observe(&std::iter::once(silent).chain(asleep).collect::<Vec<_>>(), TICK * look);
+        let (host, _) = flows.totals();
+        hosts.push(flows.hint_of(&host, &judged()));
+    }
+    assert!(hosts.iter().all(|host| !host.hold && host.current_tps.get() == 80.0));
+    assert_eq!(hosts[50].state, State::Stalled, "{:?}", hosts[50]);
+    let last = hosts.last().expect("looks");
+    assert_eq!(last.state, State::Idle, "{last:?}");
+    assert!(last.reason.contains("1 gone without a word"), "{last:?}");
+    // Its own hint stays what it is.
+    assert!(flows.hint(&others[0].key(), &judged()).expect("known").0.hold);
+}
+
+#[test]
+fn a_look_that_misses_a_flow_forgets_nothing() {
+    let mut flows = Flows::new(sharing(None, None));
+    let mut others = [Other::new(1)];
+    look(&mut flows, &mut others, 0..30, 3);
+    for look in 30..32 {
+        flows.observe(&[], TICK * look);
+    }
+    let unknown = FlowSnapshot { liveness: None, ..others[0].snapshot(Duration::ZERO) };
+    flows.observe(&[unknown], TICK * 32);
+    let (_, carried) = flows.hint(&others[0].key(), &judged()).expect("known");
+    assert_eq!(carried.bytes_per_token, 200.0);
+    for look in 33..40 {
+        flows.observe(&[], TICK * look);
+    }
+    assert_eq!(flows.hint(&others[0].key(), &judged()), None);
+}
+
+#[test]
+fn acknowledgements_of_a_long_prompt_are_no_tokens() {
+    let mut flows = Flows::new(sharing(None, None));
+    let mut other = Other::new(1);
+    for look in 0..40 {
+        // Twenty ACKs for each token, before and beside them.
+        other.send(u64::from(look >= 10));
+        let mut flow = other.snapshot(Duration::ZERO);
+        flow.counters.segs_out += look * 20;
+        let data_segs = Some(u32::try_from(other.written).expect("few"));
+        flow.liveness = flow.liveness.map(|live| Liveness { data_segs, ..live });
+        flows.observe(&[flow], TICK * look);
+    }
+    let (_, carried) = flows.hint(&other.key(), &judged()).expect("known");
+    assert_eq!(carried.bytes_per_token, 200.0);
+}
+
+#[test]
+fn the_next_client_on_the_same_ports_inherits_nothing() {
+    let mut flows = Flows::new(sharing(None, Some(10.0)));
+    let mut others = [Other::new(1)];
+    look(&mut flows, &mut others, 0..30, 5);
+    assert_eq!(rate(&flows, &others[0]), 5.0);
+    let next = FlowSnapshot { opened: Some(9), ..Other::new(1).snapshot(Duration::ZERO) };
+    for look in 30..32 {
+        flows.observe(std::slice::from_ref(&next), TICK * look);
+    }
+    let (_, carried) = flows.hint(&others[0].key(), &judged()).expect("known");
+    assert!(carried.causes.total() <= TICK, "{carried:?}");
+    assert!(rate(&flows, &others[0]) > 10.0, "{}", rate(&flows, &others[0]));
+}
+
+#[test]
 fn what_health_finds_is_told_with_it() {
     let mut flows = Flows::new(sharing(None, None));
     let mut others = [Other::new(1)];
