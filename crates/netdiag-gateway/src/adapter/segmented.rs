@@ -41,7 +41,7 @@ pub(crate) struct Segmented {
     state: State,
     /// Written, and not yet handed on.
     out: Vec<u8>,
-    held: bool,
+    /// Not all of the last segment was handed on. So it is whenever the client is held.
     behind: bool,
 }
 
@@ -86,7 +86,6 @@ impl Segmented {
             splitter: Splitter::new(LONGEST_EVENT),
             state: State::Reading(Box::new(first)),
             out: Vec::new(),
-            held: false,
             behind: false,
         }
     }
@@ -152,7 +151,7 @@ impl Source for Segmented {
                         return Poll::Pending;
                     }
                 },
-                State::Between(stay) if self.held || self.behind => {
+                State::Between(stay) if self.behind => {
                     self.state = State::Between(stay);
                     return Poll::Pending;
                 }
@@ -187,10 +186,6 @@ impl Source for Segmented {
                 State::Over => return Poll::Ready(None),
             };
         }
-    }
-
-    fn hold(&mut self, held: bool) {
-        self.held = held;
     }
 
     fn behind(&mut self, behind: bool) {
