@@ -140,6 +140,7 @@ impl Events {
     /// Reads from the engine. Whether there was something.
     fn read(&mut self, context: &mut Context<'_>) -> bool {
         let Some(source) = &mut self.source else { return false };
+        source.behind(!self.queue.is_empty());
         match source.poll_frame(context) {
             Poll::Pending => return false,
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {

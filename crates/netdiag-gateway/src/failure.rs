@@ -67,6 +67,9 @@ pub(crate) enum Failure {
     /// The engine was told to pause, and cannot be told to go on.
     #[error("the engine cannot be told to go on")]
     NotResumed,
+    /// The engine does not go on with a text of its own.
+    #[error("the engine does not continue its answer")]
+    NotContinued,
     /// Somebody asked for the stream to end.
     #[error("the stream was ended on request")]
     Stopped,
@@ -88,7 +91,8 @@ impl Failure {
             | Self::NoAnswer
             | Self::Garbage
             | Self::BrokenOff
-            | Self::NotResumed => StatusCode::BAD_GATEWAY,
+            | Self::NotResumed
+            | Self::NotContinued => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::Silent | Self::TooLong | Self::ClientSilent => {
                 StatusCode::GATEWAY_TIMEOUT
             }
@@ -117,6 +121,7 @@ impl Failure {
             Self::TooLong => "total_time_exceeded",
             Self::ClientSilent => "client_silent",
             Self::NotResumed => "engine_not_resumed",
+            Self::NotContinued => "engine_not_continued",
             Self::Stopped => "stopped",
         }
     }

@@ -22,8 +22,9 @@ use crate::failure::Failure;
 use crate::framing::Framing;
 use crate::headers::{self, Origin};
 use crate::live::About;
-use crate::passing::{Clock, Course, Passing};
+use crate::passing::{Clock, Course, Passing, Stay};
 use crate::request_body::{BodyLimits, Complaint, RequestBody};
+use crate::segment::plan::Progress;
 use crate::socket::{Asking, Client};
 use crate::trace::{self, REQUEST_ID, STREAM_ID};
 use crate::upstream::Seat;
@@ -109,8 +110,16 @@ async fn forward(
     let origin = Origin { address: client.address(), tls: client.is_tls() };
     let target = parts.uri.clone();
     headers::to_engine(&mut parts.headers, &target, origin);
+    let plan = adapter::plan(gateway, dialect, &parts, &body);
+    let body = match &plan {
+        None => body,
+        Some(plan) => {
+            parts.headers.remove(header::CONTENT_LENGTH);
+            RequestBody::whole(plan.next(Progress::default()))
+        }
+    };
     let mut ask = Ask { gateway, parts, dialect, complaint };
-    let (mut response, link, seat) = ask.until_answered(body).await?;
+    let (mut response, link, seat) = ask.until_answered(body, None).await?;
     headers::to_client(response.headers_mut());
     if chunked {
         // Clients that send such bodies are few, and whatever is behind one that was not read is not looked at.
@@ -119,7 +128,8 @@ async fn forward(
     let clock = Clock::new(limits.silent_time, end);
     let engine = seat.engine().url().to_string();
     let (mut head, incoming) = response.into_parts();
-    let course = Course::new(Answer::new(incoming, link), seat, place, asking, clock);
+    let stay = Stay { seat, place, asking, clock };
+    let course = Course::new(Answer::new(incoming, link), stay);
     let is_stream =
         dialect.has_events() && is_event_stream(&head.headers) && head.status.is_success();
     if !is_stream {
@@ -134,7 +144,7 @@ async fn forward(
     let live = gateway.live.add(about);
     let valve = events::valve(gateway, client, &live);
     let manner = Manner { keep_alive: gateway.settings.keep_alive, report };
-    let source = adapter::source(gateway, course, &ask.parts.headers, &head.headers);
+    let source = adapter::source(gateway, course, ask.parts, plan, &head.headers);
     let events = Events::new(Arc::clone(gateway), live, manner, source, valve);
     Ok(Response::from_parts(head, Outgoing::Events(Box::new(events))))
 }
@@ -164,25 +174,26 @@ fn model(body: &[u8]) -> Option<String> {
 }
 
 /// A request that looks for an engine.
-struct Ask<'a> {
-    gateway: &'a Shared,
-    parts: Parts,
-    dialect: Dialect,
-    complaint: Complaint,
+pub(crate) struct Ask<'a> {
+    pub(crate) gateway: &'a Shared,
+    pub(crate) parts: Parts,
+    pub(crate) dialect: Dialect,
+    pub(crate) complaint: Complaint,
 }
 
 impl Ask<'_> {
-    /// Tries engines until one answers.
-    async fn until_answered(
+    /// Tries engines until one answers, `first` before all others.
+    pub(crate) async fn until_answered(
         &mut self,
         body: RequestBody,
+        mut first: Option<Seat>,
     ) -> Result<(Response<Incoming>, Link, Seat), Failure> {
         let mut body = Some(body);
         let mut tried: Vec<Seat> = Vec::new();
         let mut failure = Failure::Unreachable;
         // What cannot be sent again takes nobody's turn.
         while let Some(sent) = body.take()
-            && let Some(seat) = self.gateway.upstreams.choose(&tried)
+            && let Some(seat) = first.take().or_else(|| self.gateway.upstreams.choose(&tried))
         {
             match self.ask(&seat, sent).await {
                 Ok((response, link)) => {

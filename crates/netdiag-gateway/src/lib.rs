@@ -29,6 +29,7 @@ mod meter;
 mod metrics;
 mod passing;
 mod request_body;
+mod segment;
 mod server;
 mod settings;
 mod socket;

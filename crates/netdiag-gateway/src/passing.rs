@@ -19,35 +19,48 @@ use crate::source::Source;
 use crate::upstream::link::Answer;
 use crate::upstream::{Seat, Upstream};
 
-/// What a request holds while it is being answered. Dropped, it is over: the engine's connection is closed with it, or kept
-/// for another request if the answer was read to its end.
+/// An answer of an engine's. Dropped, it is over: the engine's connection is closed with it, or kept for another request if the
+/// answer was read to its end.
 pub(crate) struct Course {
+    line: Line,
+    stay: Stay,
+}
+
+/// What a request holds while it is being answered.
+pub(crate) struct Stay {
+    pub(crate) seat: Seat,
+    pub(crate) place: OwnedSemaphorePermit,
+    pub(crate) asking: Asking,
+    pub(crate) clock: Clock,
+}
+
+/// A connection with an answer on it.
+struct Line {
     answer: Answer,
-    seat: Seat,
-    _place: OwnedSemaphorePermit,
-    _asking: Asking,
-    clock: Clock,
+    engine: Arc<Upstream>,
 }
 
 impl Course {
-    pub(crate) fn new(
-        answer: Answer,
-        seat: Seat,
-        place: OwnedSemaphorePermit,
-        asking: Asking,
-        clock: Clock,
-    ) -> Self {
-        Self { answer, seat, _place: place, _asking: asking, clock }
+    pub(crate) fn new(answer: Answer, stay: Stay) -> Self {
+        Self { line: Line { answer, engine: stay.seat.shared() }, stay }
     }
 
     /// The engine that answers.
     pub(crate) fn engine(&self) -> Arc<Upstream> {
-        self.seat.shared()
+        self.stay.seat.shared()
     }
 
     /// Starts the wait for the engine again: it has a reason to be silent.
     pub(crate) fn wait_anew(&mut self) {
-        self.clock.waiting = false;
+        self.stay.clock.waiting = false;
+    }
+
+    /// Ends the answer and keeps the rest for another.
+    pub(crate) fn leave(self) -> Stay {
+        let Self { line, mut stay } = self;
+        drop(line);
+        stay.clock.waiting = false;
+        stay
     }
 }
 
@@ -57,13 +70,14 @@ impl Source for Course {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        match self.answer.poll_frame(context) {
-            Poll::Pending => self.clock.poll(context).map(|failure| Some(Err(failure))),
+        let clock = &mut self.stay.clock;
+        match self.line.answer.poll_frame(context) {
+            Poll::Pending => clock.poll(context).map(|failure| Some(Err(failure))),
             Poll::Ready(frame) => {
-                self.clock.waiting = false;
+                clock.waiting = false;
                 Poll::Ready(frame.map(|frame| {
                     frame.map_err(|error| {
-                        tracing::debug!(%error, engine = %self.seat.engine().url(), "answer broke off");
+                        tracing::debug!(%error, engine = %self.line.engine.url(), "answer broke off");
                         Failure::BrokenOff
                     })
                 }))
@@ -72,10 +86,10 @@ impl Source for Course {
     }
 }
 
-impl Drop for Course {
+impl Drop for Line {
     fn drop(&mut self) {
         if let Some(link) = self.answer.take_link() {
-            self.seat.engine().rest(link);
+            self.engine.rest(link);
         }
     }
 }
@@ -147,10 +161,10 @@ impl Passing {
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.course.answer.is_end_stream()
+        self.course.line.answer.is_end_stream()
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
-        self.course.answer.size_hint()
+        self.course.line.answer.size_hint()
     }
 }

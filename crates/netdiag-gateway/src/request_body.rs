@@ -67,6 +67,11 @@ impl RequestBody {
         Self::Whole(Whole::default())
     }
 
+    /// One of ours.
+    pub(crate) fn whole(data: Bytes) -> Self {
+        Self::Whole(Whole { data, trailers: None })
+    }
+
     /// Takes a client's body, reading it if it is short enough.
     pub(crate) async fn take(
         body: Incoming,
@@ -101,11 +106,11 @@ impl RequestBody {
         }
     }
 
-    /// What it says, if it has been read.
+    /// What it says, if it has been read and that is all there is to it.
     pub(crate) fn bytes(&self) -> Option<Bytes> {
         match self {
-            Self::Whole(whole) => Some(whole.data.clone()),
-            Self::Passing(_) => None,
+            Self::Whole(Whole { data, trailers: None }) => Some(data.clone()),
+            Self::Whole(_) | Self::Passing(_) => None,
         }
     }
 }

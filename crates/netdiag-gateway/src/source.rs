@@ -20,4 +20,7 @@ pub(crate) trait Source: Send + Sync {
 
     /// The client takes nothing, or takes something again. Called when that changes; meanwhile the source is hardly polled.
     fn hold(&mut self, _held: bool) {}
+
+    /// Not all that came was handed on yet. Called before each poll.
+    fn behind(&mut self, _behind: bool) {}
 }

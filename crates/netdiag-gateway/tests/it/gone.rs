@@ -1,15 +1,17 @@
 //! A client that leaves: its engine learns of it at once, whatever was going on.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
+use netdiag_gateway::Adapter;
 use netdiag_lab::engine::{Engine, Settings};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::support::{PATIENCE, before, demo, post, script};
+use crate::support::{PATIENCE, before, demo, post, script, settings, start};
 
 /// Clients that leave, in each way.
 const CLIENTS: usize = 50;
@@ -71,9 +73,8 @@ fn long_chat() -> Vec<u8> {
     post("/v1/chat/completions", "", body)
 }
 
-/// Time until the engine has aborted, of one client that leaves in the middle of its stream.
+/// Time until the engine has nothing to do, of one client that leaves in the middle of its stream.
 async fn while_streaming(gateway: SocketAddr, engine: &Engine, how: How) -> Duration {
-    let before = engine.aborted().requests;
     let mut stream = TcpStream::connect(gateway).await.expect("connects");
     stream.write_all(&long_chat()).await.expect("sends");
     let mut bytes = [0; 1024];
@@ -85,7 +86,7 @@ async fn while_streaming(gateway: SocketAddr, engine: &Engine, how: How) -> Dura
     let left = Instant::now();
     let _half = leave(stream, how).await;
     timeout(PATIENCE, async {
-        while engine.aborted().requests == before {
+        while !engine.requests().is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     })
@@ -104,6 +105,22 @@ async fn in_the_middle_of_a_stream() {
     assert!(gateway.gateway.streams().is_empty(), "{:?}", gateway.gateway.streams());
     // The connection to the engine went with each of them.
     assert_eq!(engine.occupancy().admitted, 0);
+}
+
+/// The same for engines that are held in other ways.
+#[tokio::test(flavor = "multi_thread")]
+async fn in_the_middle_of_a_segment_or_of_a_stream_that_may_pause() {
+    let (engine, address) = demo(Settings::default()).await;
+    for adapter in [Adapter::Segment(NonZeroU32::MIN.saturating_add(7)), Adapter::Netdiag] {
+        let gateway = start(netdiag_gateway::Settings { adapter, ..settings(&[address]) }).await;
+        for how in [How::Fin, How::Rst] {
+            best_of(how, async || while_streaming(gateway.address, &engine, how).await).await;
+        }
+        assert!(gateway.gateway.streams().is_empty(), "{:?}", gateway.gateway.streams());
+        let generated = engine.tokens().generated;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(engine.tokens().generated, generated, "{adapter:?}: nobody asks for more");
+    }
 }
 
 /// The same before the engine has answered: it sees its connection end.

@@ -49,7 +49,7 @@ async fn idle_client(gateway: SocketAddr, request: &[u8]) -> TcpStream {
     stream
 }
 
-async fn until(what: &str, is_so: impl Fn() -> bool) -> Instant {
+pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) -> Instant {
     let waited = timeout(PATIENCE, async {
         while !is_so() {
             sleep(Duration::from_millis(1)).await;
@@ -184,6 +184,8 @@ pub(crate) fn client(
         .on_client(|| std::net::TcpStream::connect(gateway).expect("connects"))
         .expect("a namespace");
     stream.write_all(request).expect("sends");
+    // Nobody tells one whose link is gone that there will be no more.
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     std::thread::spawn(move || {
         let mut answer = Vec::new();
         // A connection that is given up ends in an error.

@@ -11,6 +11,7 @@ mod held;
 mod links;
 mod paced;
 mod refused;
+mod segments;
 mod streams;
 mod support;
 mod transparent;

@@ -6,7 +6,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::str::FromStr as _;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, StringValueParser, TypedValueParser};
 use ipnet::IpNet;
-use netdiag_gateway::{Adapter, UpstreamUrl};
+use netdiag_gateway::UpstreamUrl;
 use netdiag_iforest::Contamination;
 use netdiag_pacer::WhenStale;
 use netdiag_probe::SourceChoice;
@@ -34,6 +34,8 @@ const LONGEST_RUN: f64 = 3.2e9;
 const MOST_FLOWS: u32 = 1 << 20;
 /// The most trees of a forest: fifty times what scores need to settle, and a third of the largest model file.
 const MOST_TREES: usize = 10_000;
+/// The longest segment: longer than any model's context.
+const MOST_SEGMENT_TOKENS: NonZeroU32 = NonZeroU32::new(1_000_000).expect("not zero");
 /// Where hints are served unless told otherwise; the original's port.
 pub(crate) const HINT_PORT: u16 = 9000;
 
@@ -215,12 +217,29 @@ pub(crate) fn when_stale() -> impl TypedValueParser<Value = WhenStale> {
     })
 }
 
+/// How `netdiag gateway` holds engines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EngineKind {
+    Generic,
+    Segment,
+    Netdiag,
+}
+
 /// `--engine`.
-pub(crate) fn adapter() -> impl TypedValueParser<Value = Adapter> {
-    PossibleValuesParser::new(["generic", "netdiag"]).map(|name| match name.as_str() {
-        "netdiag" => Adapter::Netdiag,
-        _ => Adapter::Generic,
+pub(crate) fn engine_kind() -> impl TypedValueParser<Value = EngineKind> {
+    PossibleValuesParser::new(["generic", "segment", "netdiag"]).map(|name| match name.as_str() {
+        "segment" => EngineKind::Segment,
+        "netdiag" => EngineKind::Netdiag,
+        _ => EngineKind::Generic,
     })
+}
+
+/// `--segment-tokens`.
+pub(crate) fn segment_tokens(text: &str) -> Result<NonZeroU32, String> {
+    match text.trim().parse() {
+        Ok(tokens) if tokens <= MOST_SEGMENT_TOKENS => Ok(tokens),
+        _ => Err(format!("must be a number of tokens from 1 to {MOST_SEGMENT_TOKENS}")),
+    }
 }
 
 /// `--max-flows`.

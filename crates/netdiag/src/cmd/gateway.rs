@@ -3,6 +3,7 @@
 //! Flags in, a [`Gateway`] out; what it does is `netdiag-gateway`'s. Invariant: a port in use, a certificate that cannot be
 //! read and an engine that is no address are told before anything is served.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use netdiag_pacer::TpsRange;
 use netdiag_telemetry::Tps;
 
 use crate::args::AccessArgs;
-use crate::args::values::{self, ADMIN_PORT, GATEWAY_PORT, ListenAddr};
+use crate::args::values::{self, ADMIN_PORT, EngineKind, GATEWAY_PORT, ListenAddr};
 use crate::failure::UsageError;
 use crate::listening::Listening;
 use crate::open_files::raise_limit;
@@ -65,13 +66,23 @@ pub(crate) struct Args {
           help_heading = "Engines", value_parser = values::path)]
     health_path: String,
 
-    /// Hold engines for clients that take nothing in this way: generic or netdiag.
+    /// Hold engines for clients that take nothing in this way: generic, segment or netdiag.
     ///
-    /// generic: do not read them, which works with every engine, but they go on until the buffers between are full. netdiag:
-    /// tell them to pause and to go on, for engines with the calls of docs/engines.md, such as `netdiag engine`.
+    /// generic: do not read them, which works with every engine, but they go on until the buffers between are full. segment:
+    /// ask for --segment-tokens tokens at a time, for engines that continue a text and keep prefixes cached; a request that
+    /// cannot be continued is held as with generic. netdiag: tell them to pause and to go on, for engines with the calls of
+    /// docs/engines.md, such as `netdiag engine`.
     #[arg(long, value_name = "KIND", env = "NETDIAG_ENGINE", default_value = "generic", hide_possible_values = true,
-          help_heading = "Engines", value_parser = values::adapter())]
-    engine: Adapter,
+          help_heading = "Engines", value_parser = values::engine_kind())]
+    engine: EngineKind,
+
+    /// With --engine segment, ask for this many tokens at a time.
+    ///
+    /// From 1 to 1000000. What a client that vanishes costs at most, besides what is under way to it; each segment costs the
+    /// engine a step for its prefix. Without --engine segment it has no effect.
+    #[arg(long, value_name = "N", env = "NETDIAG_SEGMENT_TOKENS", default_value = "64", help_heading = "Engines",
+          value_parser = values::segment_tokens)]
+    segment_tokens: NonZeroU32,
 
     /// Listen for clients on this address: ADDR or ADDR:PORT.
     ///
@@ -278,7 +289,11 @@ impl Args {
         };
         Ok(Settings {
             upstreams: self.upstream.clone(),
-            adapter: self.engine,
+            adapter: match self.engine {
+                EngineKind::Generic => Adapter::Generic,
+                EngineKind::Segment => Adapter::Segment(self.segment_tokens),
+                EngineKind::Netdiag => Adapter::Netdiag,
+            },
             health: HealthCheck { path: self.health_path.clone(), ..HealthCheck::default() },
             tls,
             exposure,

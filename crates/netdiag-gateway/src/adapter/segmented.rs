@@ -1,0 +1,240 @@
+//! An engine that is asked for its answer in segments ([`crate::segment`]).
+//!
+//! The next segment is asked for when all of the last was handed on, so when the path has taken it as far as its credit goes, and not
+//! while the client takes nothing. So a client that vanishes costs what its credit and one segment are.
+//!
+//! Invariants: at any time there is no more than one request of a stream at an engine. A continuation goes to the engine that has the
+//! prefix in its cache, and to another only if that one cannot be reached.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::future::poll_fn;
+use hyper::StatusCode;
+use hyper::body::Frame;
+use hyper::http::request::Parts;
+
+use crate::Shared;
+use crate::dialect::{Dialect, is_event_stream};
+use crate::failure::Failure;
+use crate::forward::Ask;
+use crate::passing::{Course, Stay};
+use crate::request_body::{Complaint, RequestBody};
+use crate::segment::plan::Plan;
+use crate::segment::stitch::{Ended, Step, Stitcher};
+use crate::source::Source;
+use crate::sse::{LONGEST_EVENT, Splitter};
+use crate::upstream::link::Answer;
+
+/// Most bytes that are read of why an engine does not continue.
+const REFUSAL: usize = 16 * 1024;
+
+/// A stream in segments.
+pub(crate) struct Segmented {
+    again: Again,
+    plan: Plan,
+    stitcher: Stitcher,
+    splitter: Splitter,
+    state: State,
+    /// Written, and not yet handed on.
+    out: Vec<u8>,
+    /// Not all of the last segment was handed on. So it is whenever the client is held.
+    behind: bool,
+}
+
+/// How the engine is asked once more.
+struct Again {
+    gateway: Arc<Shared>,
+    parts: Parts,
+    dialect: Dialect,
+}
+
+enum State {
+    /// A segment comes.
+    Reading(Box<Course>),
+    /// It has ended, and the next is not asked for yet.
+    Between(Box<Stay>),
+    /// The next is asked for.
+    Asking(Mutex<Asking>),
+    /// The answer was asked for as a whole, and is passed on as it comes.
+    Whole(Box<Course>),
+    Failed(Failure),
+    Over,
+}
+
+/// What an engine says to a continuation.
+enum Answered {
+    Segment(Course),
+    /// All of it, because segments do not do.
+    Whole(Course),
+    /// The text is as long as the model can take.
+    Full,
+}
+
+type Asking = Pin<Box<dyn Future<Output = Result<Answered, Failure>> + Send>>;
+
+impl Segmented {
+    /// Behind the first segment's answer.
+    pub(crate) fn new(gateway: Arc<Shared>, parts: Parts, plan: Plan, first: Course) -> Self {
+        Self {
+            again: Again { gateway, parts, dialect: plan.dialect() },
+            stitcher: Stitcher::new(&plan),
+            plan,
+            splitter: Splitter::new(LONGEST_EVENT),
+            state: State::Reading(Box::new(first)),
+            out: Vec::new(),
+            behind: false,
+        }
+    }
+
+    /// Takes what has come of a segment.
+    fn take(&mut self, data: Bytes) -> Result<Step, Failure> {
+        let (stitcher, out) = (&mut self.stitcher, &mut self.out);
+        let mut step = Step::On;
+        self.splitter
+            .push(data, |piece| {
+                if step == Step::On {
+                    step = stitcher.take(&piece, out);
+                }
+            })
+            .map_err(|_| Failure::Garbage)?;
+        Ok(step)
+    }
+
+    /// What is to be done after a frame of a segment.
+    fn after(&mut self, frame: Option<Result<Frame<Bytes>, Failure>>, course: Course) -> State {
+        let step = match frame {
+            Some(Err(failure)) => return State::Failed(failure),
+            // Trailers of one segment are not those of the stream.
+            Some(Ok(frame)) => frame.into_data().map_or(Ok(Step::On), |data| self.take(data)),
+            None => {
+                // What is left of an event that is not whole is none.
+                self.splitter.take_rest();
+                Ok(Step::Over)
+            }
+        };
+        match step {
+            Err(failure) => State::Failed(failure),
+            Ok(Step::On) => State::Reading(Box::new(course)),
+            // If the engine would say more, its connection is closed here, which stops it.
+            Ok(Step::Over) => match self.stitcher.segment_ended(&mut self.out) {
+                Ended::Continue => State::Between(Box::new(course.leave())),
+                Ended::Over => State::Over,
+                Ended::Stuck => State::Failed(Failure::NotContinued),
+            },
+            Ok(Step::Unfit) => {
+                self.out.clear();
+                self.again.ask(course.leave(), self.plan.whole(), Answered::Whole)
+            }
+        }
+    }
+}
+
+impl Source for Segmented {
+    fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        loop {
+            if !self.out.is_empty() {
+                let data = std::mem::take(&mut self.out).into();
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+            self.state = match std::mem::replace(&mut self.state, State::Over) {
+                State::Reading(mut course) => match course.poll_frame(context) {
+                    Poll::Ready(frame) => self.after(frame, *course),
+                    Poll::Pending => {
+                        self.state = State::Reading(course);
+                        return Poll::Pending;
+                    }
+                },
+                State::Between(stay) if self.behind => {
+                    self.state = State::Between(stay);
+                    return Poll::Pending;
+                }
+                State::Between(stay) => {
+                    let next = self.plan.next(self.stitcher.progress());
+                    self.again.ask(*stay, next, Answered::Segment)
+                }
+                State::Asking(mut asking) => {
+                    let future = asking.get_mut().unwrap_or_else(PoisonError::into_inner);
+                    match future.as_mut().poll(context) {
+                        Poll::Pending => {
+                            self.state = State::Asking(asking);
+                            return Poll::Pending;
+                        }
+                        Poll::Ready(Ok(Answered::Segment(course))) => {
+                            State::Reading(Box::new(course))
+                        }
+                        Poll::Ready(Ok(Answered::Whole(course))) => State::Whole(Box::new(course)),
+                        Poll::Ready(Ok(Answered::Full)) => {
+                            self.stitcher.full(&mut self.out);
+                            State::Over
+                        }
+                        Poll::Ready(Err(failure)) => State::Failed(failure),
+                    }
+                }
+                State::Whole(mut course) => {
+                    let frame = course.poll_frame(context);
+                    self.state = State::Whole(course);
+                    return frame;
+                }
+                State::Failed(failure) => return Poll::Ready(Some(Err(failure))),
+                State::Over => return Poll::Ready(None),
+            };
+        }
+    }
+
+    fn behind(&mut self, behind: bool) {
+        self.behind = behind;
+    }
+}
+
+impl Again {
+    /// Asks the engine of the segment before.
+    fn ask(&self, stay: Stay, body: Bytes, answered: fn(Course) -> Answered) -> State {
+        let (gateway, parts, dialect) =
+            (Arc::clone(&self.gateway), self.parts.clone(), self.dialect);
+        let asking = async move {
+            let Stay { seat, place, asking, clock } = stay;
+            let complaint = Complaint::default();
+            let mut ask = Ask { gateway: &gateway, parts, dialect, complaint };
+            let body = RequestBody::whole(body);
+            let (response, link, seat) = ask.until_answered(body, Some(seat)).await?;
+            let (head, incoming) = response.into_parts();
+            let stay = Stay { seat, place, asking, clock };
+            let course = Course::new(Answer::new(incoming, link), stay);
+            if head.status.is_success() && is_event_stream(&head.headers) {
+                return Ok(answered(course));
+            }
+            let why = text(course).await;
+            tracing::warn!(status = head.status.as_u16(), "an engine does not continue its text",);
+            if head.status == StatusCode::BAD_REQUEST && is_about_length(&why) {
+                return Ok(Answered::Full);
+            }
+            Err(Failure::NotContinued)
+        };
+        State::Asking(Mutex::new(Box::pin(asking)))
+    }
+}
+
+/// The beginning of an answer.
+async fn text(mut course: Course) -> String {
+    let mut text = Vec::new();
+    while text.len() < REFUSAL
+        && let Some(Ok(frame)) = poll_fn(|context| course.poll_frame(context)).await
+    {
+        text.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Whether an error says that prompt and answer are longer than the model's context, in the words of vLLM, SGLang, llama.cpp and
+/// OpenAI.
+fn is_about_length(why: &str) -> bool {
+    let why = why.to_lowercase();
+    ["context length", "context_length", "context size"].iter().any(|words| why.contains(words))
+}
