@@ -29,6 +29,7 @@ mod attribution;
 mod causes;
 mod evidence;
 mod explain;
+mod late;
 mod lead;
 mod recent;
 mod unread;
@@ -37,6 +38,8 @@ use std::time::Duration;
 
 use crate::hint::{State, TpsRange};
 
+use attribution::Unused;
+use late::Late;
 use recent::Recent;
 
 pub use causes::{Cause, Causes};
@@ -128,6 +131,8 @@ pub struct Carry {
     present_cause: Option<Cause>,
     /// For how long the server has waited for admission since the last observation, if it says so.
     waited: Option<Duration>,
+    late: Late,
+    unused: Unused,
 }
 
 impl Carry {
@@ -154,6 +159,8 @@ impl Carry {
             causes: Causes::default(),
             present_cause: None,
             waited: None,
+            late: Late::default(),
+            unused: Unused::default(),
         }
     }
 
@@ -231,6 +238,7 @@ impl Carry {
         let was_limited = self.state != State::Stalled && (before.notsent > 0 || self.room() < 1.0);
         self.outstanding = seen.queued as f64 / self.bytes_per_token;
         self.remember_rtt(now, seen);
+        self.late.observe(now, seen.bytes_acked, seen.queued, self.least_rtt.best());
         let is_limited = seen.notsent > 0 || self.is_spent();
         let shut = seen.notsent > 0 && !seen.is_outstanding() && acked == 0;
         let reader = shut
@@ -329,6 +337,7 @@ impl Carry {
         self.cap = self.range.max().get();
         self.sent = 0.0;
         self.least_rtt.forget(now);
+        self.late = Late::default();
         self.present_cause = None;
         self.remember_rtt(now, seen);
         self.state = if self.is_stalled(seen) { State::Stalled } else { State::Idle };

@@ -70,6 +70,9 @@ pub(crate) struct Settings {
 /// the time between two, there are fewer of them.
 const LOOKING: u32 = 10;
 
+/// What a look takes is the least of so many: one that waited for a core among others says nothing of the flows.
+const LOOKS: usize = 4;
+
 /// A running sampler.
 #[derive(Debug)]
 pub(crate) struct Sampler {
@@ -135,8 +138,8 @@ struct Sampling {
     last: Duration,
     /// What was seen since then.
     seen: Seen,
-    /// What the last look took.
-    looked_for: Duration,
+    /// What the last looks took.
+    looked_for: [Duration; LOOKS],
     failures: u32,
     complained: Option<Instant>,
     losses: Losses,
@@ -156,7 +159,7 @@ impl Sampling {
             started: Instant::now(),
             last: Duration::ZERO,
             seen: Seen::default(),
-            looked_for: Duration::ZERO,
+            looked_for: [Duration::ZERO; LOOKS],
             failures: 0,
             complained: None,
             losses: Losses::default(),
@@ -187,7 +190,8 @@ impl Sampling {
                     self.seen.add(flows);
                 }
             }
-            self.looked_for = began.elapsed();
+            self.looked_for.rotate_right(1);
+            self.looked_for[0] = began.elapsed();
             if stopped {
                 return;
             }
@@ -196,7 +200,8 @@ impl Sampling {
 
     /// The time between two looks, a divisor of the interval; `None` if there is none within one.
     fn look_every(&self) -> Option<Duration> {
-        let least = self.settings.look_every?.max(self.looked_for * LOOKING);
+        let look = self.looked_for.into_iter().min().unwrap_or_default();
+        let least = self.settings.look_every?.max(look * LOOKING);
         let looks = self.settings.interval.as_nanos() / least.as_nanos().max(1);
         let looks = u32::try_from(looks).ok().filter(|&looks| looks > 1)?;
         Some(self.settings.interval / looks)
