@@ -9,6 +9,8 @@ mod dashboard;
 mod health;
 mod iforest;
 mod lab;
+mod pacer;
+mod prediction;
 mod probe;
 mod reaction;
 mod up;
@@ -36,6 +38,10 @@ pub(crate) enum Name {
     Attribution,
     /// How soon a silent link holds its stream and lets it go on, and a reader that stops is known
     Reaction,
+    /// What pacing costs at 10,000 flows, and how much faster than real time the simulator is
+    Pacer,
+    /// What the simulator says of an experiment beside what the experiment measures
+    Prediction,
 }
 
 /// How a bench is asked to run.
@@ -50,7 +56,7 @@ pub(crate) struct Options {
     /// For iforest: measure what is found in labelled data instead of how fast
     #[arg(long)]
     quality: bool,
-    /// For health and for --quality: the folder of labelled CSV files; for lab: of traces in Mahimahi's format
+    /// For health and for --quality: the folder of labelled CSV files; for lab and prediction: of traces in Mahimahi's format
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
 }
@@ -105,12 +111,17 @@ pub(crate) fn run(name: Name, options: &Options) -> anyhow::Result<()> {
     if options.quality && !matches!(name, Name::Iforest) {
         bail!("--quality is for the bench iforest only");
     }
-    if options.data.is_some() && !options.quality && !matches!(name, Name::Health | Name::Lab) {
-        bail!("--data is for the benches health and lab, and for iforest with --quality");
+    let takes_data = matches!(name, Name::Health | Name::Lab | Name::Prediction);
+    if options.data.is_some() && !options.quality && !takes_data {
+        bail!(
+            "--data is for the benches health, lab and prediction, and for iforest with --quality"
+        );
     }
     let report = match name {
         Name::Iforest => iforest::run(options)?,
         Name::Lab => lab::run(options)?,
+        Name::Pacer => pacer::run(options.long)?,
+        Name::Prediction => prediction::run(options)?,
         Name::Probe => probe::run(options.long)?,
         Name::Dashboard => dashboard::run(options.long)?,
         Name::Attribution => attribution::run(options)?,

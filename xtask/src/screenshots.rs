@@ -33,7 +33,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let folder = crate::target_directory().join("screenshots");
     fs::create_dir_all(&folder)?;
     let link = |rtt: u64| LinkSpec::delayed(Duration::from_millis(rtt / 2));
-    let (good, bad) = (link(40)?, link(260)?.with_loss(0.04)?);
+    // Far, lossy, and wide enough for a third of what the streams send.
+    let (good, bad) = (link(40)?, link(260)?.with_loss(0.02)?.with_rate(120_000)?);
     let lab = Lab::start(&good, ServerSide::default())?;
     let streams: Vec<_> = (0..6).map(|_| stream(&lab)).collect::<anyhow::Result<_>>()?;
     let up = Shown::start(

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
-use netdiag_pacer::{Load, Need, Report, TpsRange, share};
+use netdiag_pacer::{Load, Need, Report, TpsRange, plan};
 use netdiag_telemetry::{FlowKey, Tps};
 
 use crate::stream::{Stream, StreamPacer};
@@ -213,53 +213,13 @@ impl Pacing {
     }
 }
 
-/// The load, and each stream's rate in tokens/s, from the needs of those that ask; those that do not may have what they like when
-/// they come, until the next tick.
-fn plan(capacity: Tps, waiting: usize, needs: &[Option<Need>]) -> (Load, Vec<f64>) {
-    let asking: Vec<Need> = needs.iter().flatten().copied().collect();
-    let read: f64 =
-        asking.iter().filter(|need| need.cap > 0.0).map(|need| need.reading.get()).sum();
-    let is_short = waiting > 0 || read > capacity.get();
-    let mut rates = share(capacity, &asking).into_iter();
-    let rates = needs.iter().map(|need| match need {
-        Some(_) => rates.next().unwrap_or_default(),
-        None => f64::INFINITY,
-    });
-    (if is_short { Load::Busy } else { Load::Idle }, rates.collect())
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
 
     use super::*;
 
     fn tps(n: f64) -> Tps {
         Tps::try_new(n).expect("valid")
-    }
-
-    fn need(cap: f64, lead: f64) -> Need {
-        Need { cap, reading: tps(10.0), lead, ahead: 0.5 }
-    }
-
-    #[test]
-    fn the_engine_is_short_when_somebody_waits_or_cannot_read_on() {
-        let check = |waiting, needs: &[Option<Need>], expected| {
-            assert_eq!(plan(tps(25.0), waiting, needs).0, expected, "{needs:?}");
-        };
-        let reads = Some(need(80.0, 0.0));
-        check(0, &[], Load::Idle);
-        check(0, &[reads, reads], Load::Idle);
-        check(1, &[reads, reads], Load::Busy);
-        check(0, &[reads, reads, reads], Load::Busy);
-        // Who is held, or generates nothing, takes nothing from the others.
-        check(0, &[reads, reads, Some(need(0.0, 0.0)), None], Load::Idle);
-    }
-
-    #[test]
-    fn who_does_not_ask_has_no_share_and_is_not_stopped() {
-        let (_, rates) = plan(tps(20.0), 0, &[None, Some(need(80.0, 0.0)), None]);
-        assert_eq!(rates, [f64::INFINITY, 15.0, f64::INFINITY]);
     }
 
     #[test]
@@ -275,22 +235,5 @@ mod tests {
         check(0, Some("a tick of 0ns: give one from 10 ms"));
         check(5000, Some("a tick of 5s"));
         check(100, None);
-    }
-
-    proptest! {
-        #[test]
-        fn grants_add_up_to_the_capacity_at_most(
-            needs in prop::collection::vec(
-                prop::option::of((0.0..100.0, 0.0..20.0).prop_map(|(cap, lead)| need(cap, lead))), 0..40
-            ),
-            capacity in 0.1..1e4,
-            waiting in 0usize..2,
-        ) {
-            let (_, rates) = plan(tps(capacity), waiting, &needs);
-            prop_assert_eq!(rates.len(), needs.len());
-            let asking = rates.iter().zip(&needs).filter(|(_, need)| need.is_some());
-            let sum: f64 = asking.map(|(rate, _)| rate).sum();
-            prop_assert!(sum <= capacity * (1.0 + 1e-9), "{sum} of {capacity}");
-        }
     }
 }

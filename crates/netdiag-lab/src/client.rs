@@ -24,6 +24,8 @@ use tokio::time::Instant;
 use crate::metrics::{Ending, Reader, StreamRecord, TokenCounts};
 use stream::{Open, Question};
 
+pub(crate) use stream::Drawn;
+
 /// Rest of a client whose stream failed, so that a server that refuses is not asked in a circle.
 const REST: Duration = Duration::from_secs(1);
 

@@ -32,14 +32,19 @@ impl Jitter {
 
     /// How long to hold a packet that came at `now`.
     pub(crate) fn hold(&self, now: Instant) -> Duration {
-        if self.spread.is_zero() {
-            return Duration::ZERO;
-        }
-        let stretch = now.duration_since(self.since).as_nanos() / DRAW_EVERY.as_nanos();
-        // A generator of its own for each stretch: whether packets came before does not matter.
-        let seed = self.seed.wrapping_add(stretch as u64);
-        self.spread.mul_f64(Xoshiro256PlusPlus::seed_from_u64(seed).random_range(0.0..=1.0))
+        held(self.spread, self.seed, now.duration_since(self.since))
     }
+}
+
+/// How long a packet is held that comes at `time` after jitter of this spread and seed began.
+pub(crate) fn held(spread: Duration, seed: u64, time: Duration) -> Duration {
+    if spread.is_zero() {
+        return Duration::ZERO;
+    }
+    let stretch = time.as_nanos() / DRAW_EVERY.as_nanos();
+    // A generator of its own for each stretch: whether packets came before does not matter.
+    let seed = seed.wrapping_add(stretch as u64);
+    spread.mul_f64(Xoshiro256PlusPlus::seed_from_u64(seed).random_range(0.0..=1.0))
 }
 
 #[cfg(test)]

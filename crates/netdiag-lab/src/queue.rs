@@ -80,7 +80,7 @@ impl Queue {
     }
 
     /// Limits in packets and in bytes before a link that carries `rate` bits per second.
-    fn limits(&self, rate: f64) -> (Option<usize>, Option<usize>) {
+    pub(crate) fn limits(&self, rate: f64) -> (Option<usize>, Option<usize>) {
         match self.length {
             QueueLength::Packets(packets) => (Some(packets), None),
             QueueLength::Bytes(bytes) => (None, Some(bytes)),

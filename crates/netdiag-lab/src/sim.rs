@@ -18,6 +18,7 @@ mod events;
 mod link;
 mod policy;
 mod receiver;
+mod rehearsal;
 mod stream;
 mod study;
 mod table;
@@ -32,11 +33,13 @@ use crate::metrics::{StreamRecord, Summary, TokenCounts};
 use engine::{Engine, Job, Phase};
 use events::{Event, Events, What};
 use policy::{Controller, TICK};
-use stream::{Stream, TOKEN_BYTES};
-use tcp::{Around, Tcp};
+use receiver::Receiver;
+use stream::{Around, Stream, TOKEN_BYTES};
+use tcp::Tcp;
 use workload::{Client, Gone};
 
 pub use policy::{Policies, Policy};
+pub use rehearsal::{Arm, Rehearsal, rehearse, rehearse_streams};
 pub use study::{
     Capacities, Cell, Done, Estimate, Job as StudyJob, Mix, Report, Row, SERVED_QOE, Study,
     synthetic_traces,
@@ -180,11 +183,13 @@ impl Run {
         }
         self.streams.push(Stream {
             submitted,
+            output,
             reader,
             gone,
             tcp: Tcp::new(submitted, link.round_trip()),
+            receiver: Receiver::default(),
             link,
-            deliveries: Vec::new(),
+            deliveries: Vec::with_capacity(output as usize),
             memory: self.controller.memory(reader.rate, submitted),
             left: None,
             is_ended: false,
@@ -210,13 +215,12 @@ impl Run {
     fn happen(&mut self, event: Event) {
         let Event { at, stream: number, what } = event;
         let stream = &mut self.streams[number as usize];
-        let output = self.jobs[number as usize].output;
         match what {
             // After the end of the connection has reached the server, nothing does.
             What::Ack { .. } | What::Timer if stream.is_ended => {}
             What::Ack { ack, start } => {
                 let (tcp, mut around) = parts(stream, number, &mut self.events);
-                tcp.on_ack(at, ack, start, &mut around);
+                tcp.on_ack(at, ack.into(), start.into(), &mut around);
                 if let policy::Memory::Carry(memory, _) = &mut stream.memory {
                     memory.0.acknowledge(stream.tcp.acked());
                     let room = memory.0.room() as u32;
@@ -227,7 +231,7 @@ impl Run {
                 let (tcp, mut around) = parts(stream, number, &mut self.events);
                 tcp.on_timer(at, &mut around);
             }
-            What::Leave if stream.is_complete(output, at) || stream.left.is_some() => {}
+            What::Leave if stream.is_complete(at) || stream.left.is_some() => {}
             What::Leave => {
                 stream.leave(at);
                 if let Gone::Leaves(_) = stream.gone {
@@ -235,7 +239,7 @@ impl Run {
                     self.events.push(Event { at, what: What::Fin, ..event });
                 }
             }
-            What::Patience if stream.is_complete(output, at) || stream.left.is_some() => {}
+            What::Patience if stream.is_complete(at) || stream.left.is_some() => {}
             What::Patience => {
                 let Some(patience) = self.patience else { return };
                 let ends = stream.patience_ends(at, patience);
@@ -259,8 +263,7 @@ impl Run {
 
     fn records(self) -> (Vec<StreamRecord>, usize) {
         let both = self.streams.into_iter().zip(self.jobs);
-        let records =
-            both.map(|(stream, job)| stream.record(job.output, job.generated, self.end)).collect();
+        let records = both.map(|(stream, job)| stream.record(job.generated, self.end)).collect();
         (records, self.most_streams)
     }
 }
@@ -271,8 +274,9 @@ fn parts<'a>(
     number: u32,
     events: &'a mut Events,
 ) -> (&'a mut Tcp, Around<'a>) {
-    let Stream { tcp, link, deliveries, .. } = stream;
-    (tcp, Around { stream: number, link, events, deliveries, token_bytes: TOKEN_BYTES })
+    let Stream { tcp, link, receiver, deliveries, .. } = stream;
+    let token_bytes = TOKEN_BYTES;
+    (tcp, Around { stream: number, link, events, receiver, deliveries, token_bytes })
 }
 
 #[cfg(test)]

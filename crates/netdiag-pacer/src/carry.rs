@@ -40,7 +40,7 @@ use crate::hint::{State, TpsRange};
 
 use attribution::Unused;
 use late::Late;
-use recent::Recent;
+use recent::{Least, Most};
 
 pub use causes::{Cause, Causes};
 pub use evidence::Evidence;
@@ -109,7 +109,7 @@ pub struct Carry {
     /// What the path delivered over the last second or so, tokens/s.
     delivered: f64,
     /// The most of it while the path was the bottleneck.
-    carried: Recent,
+    carried: Most,
     /// Most the flow may be given, tokens/s.
     cap: f64,
     /// What it is given, tokens/s.
@@ -126,7 +126,7 @@ pub struct Carry {
     /// Bytes acknowledged, where that is known beyond the last observation.
     acknowledged: u64,
     /// The least srtt, seconds.
-    least_rtt: Recent,
+    least_rtt: Least,
     causes: Causes,
     present_cause: Option<Cause>,
     /// For how long the server has waited for admission since the last observation, if it says so.
@@ -145,7 +145,7 @@ impl Carry {
             waiting: Duration::ZERO,
             state: State::Idle,
             delivered: 0.0,
-            carried: Recent::new(CARRY_WINDOW, f64::max),
+            carried: Most::new(CARRY_WINDOW),
             cap: max,
             granted: max,
             credit: LEAST_CREDIT,
@@ -155,7 +155,7 @@ impl Carry {
             sent: 0.0,
             arrived: 0.0,
             acknowledged: 0,
-            least_rtt: Recent::new(MIN_RTT_WINDOW, f64::min),
+            least_rtt: Least::new(MIN_RTT_WINDOW),
             causes: Causes::default(),
             present_cause: None,
             waited: None,
@@ -377,7 +377,9 @@ impl Carry {
             // What a silence did before it was one is no measure of what comes after it.
             State::Stalled => {}
             State::Clear | State::Idle | State::Stale => {
-                self.cap = (self.cap * (seconds / RAMP_SECONDS).exp()).clamp(min, max);
+                if self.cap < max {
+                    self.cap = (self.cap * (seconds / RAMP_SECONDS).exp()).clamp(min, max);
+                }
                 if self.cap >= max {
                     self.carried.forget(now);
                 }

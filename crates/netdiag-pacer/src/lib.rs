@@ -8,7 +8,8 @@
 //! - [`Carry`] paces one flow by what the kernel says of it: what its path carries, and no more. [`Lead`] says how far ahead of its
 //!   reader it should be.
 //! - [`Pacer`] is one stream's, for servers that ask before they generate.
-//! - [`share`] gives each stream of an engine its rate, those whose clients run dry first; [`allocate`] is the arithmetic.
+//! - [`share`] gives each stream of an engine its rate, those whose clients run dry first; [`plan`] does it for who comes and goes, [`allocate`] is the
+//!   arithmetic.
 //! - [`TokenBucket`] spaces tokens at whatever rate a policy gives.
 //! - [`Hint`] is the recommendation in its published form.
 
@@ -27,5 +28,5 @@ pub use bucket::TokenBucket;
 pub use carry::{Carry, Cause, Causes, Evidence, Lead, Unread};
 pub use classic::{Classic, Judgement, Observation};
 pub use hint::{Hint, InvalidRange, State, TpsRange, WhenStale};
-pub use pacer::{Admission, Load, Pacer, Report};
-pub use plan::{Need, share};
+pub use pacer::{Admission, Pacer, Report};
+pub use plan::{Load, Need, plan, share};

@@ -24,9 +24,9 @@ use std::time::Duration;
 use netdiag_telemetry::{FlowSnapshot, Tps};
 
 use crate::bucket::TokenBucket;
-use crate::carry::{Carry, Causes, Evidence, Lead, Unread};
+use crate::carry::{Carry, Causes, Evidence, Unread};
 use crate::hint::{State, TpsRange};
-use crate::plan::Need;
+use crate::plan::{Load, Need};
 
 use ledger::Ledger;
 
@@ -48,18 +48,6 @@ pub enum Admission {
     Wait(Duration),
     /// Not before the kernel tells of an ACK ([`Pacer::acknowledge`]) or is observed again.
     Hold,
-}
-
-/// How much is asked of the engine that streams share.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Load {
-    /// Streams do not share it, or nobody knows.
-    #[default]
-    Unshared,
-    /// Everybody has what it needs.
-    Idle,
-    /// Somebody waits, or has less than it could read.
-    Busy,
 }
 
 /// The memory of one stream.
@@ -156,7 +144,7 @@ impl Pacer {
         let spare = match self.carry.state() {
             // It has not read what it has, whatever its reading rate should be.
             State::Reader => 0.0,
-            _ => self.lead().spare(&self.unread).max(least),
+            _ => self.load.lead().spare(&self.unread).max(least),
         };
         self.carry.observe(now, seen, spare);
         // Tokens that were sent and are not under way have arrived. Bytes acknowledged would be headers, too.
@@ -192,7 +180,7 @@ impl Pacer {
         // What is under way will be read, too.
         let reading = self.unread.reading();
         let lead = self.unread.lead() + self.under_way() * reading.seconds_per_token();
-        Need { cap: self.cap(), reading, lead, ahead: self.lead().ahead(&self.carry) }
+        Need { cap: self.cap(), reading, lead, ahead: self.load.lead().ahead(&self.carry) }
     }
 
     /// Tokens/s: what is granted, or what the path takes if that is less.
@@ -261,13 +249,6 @@ impl Pacer {
 
     fn cap(&self) -> f64 {
         if self.is_held() { 0.0 } else { self.carry.cap() }
-    }
-
-    fn lead(&self) -> Lead {
-        match self.load {
-            Load::Unshared | Load::Idle => Lead::IDLE,
-            Load::Busy => Lead::BUSY,
-        }
     }
 }
 

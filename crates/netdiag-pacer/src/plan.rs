@@ -18,6 +18,7 @@
 use netdiag_telemetry::Tps;
 
 use crate::allocator::{Claim, allocate};
+use crate::carry::Lead;
 
 /// How quickly a lead is brought to where it should be. Longer than a tick and a round trip, shorter than a lead.
 const SECONDS: f64 = 1.0;
@@ -25,6 +26,28 @@ const SECONDS: f64 = 1.0;
 /// Leads beyond this are as long as any, seconds: nobody is an hour of text ahead. With far larger numbers rates would drown in
 /// rounding.
 const LONGEST: f64 = 3600.0;
+
+/// How much is asked of the engine that streams share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Load {
+    /// Streams do not share it, or nobody knows.
+    #[default]
+    Unshared,
+    /// Everybody has what it needs.
+    Idle,
+    /// Somebody waits, or has less than it could read.
+    Busy,
+}
+
+impl Load {
+    /// How far ahead of their readers streams should be under it.
+    pub fn lead(self) -> Lead {
+        match self {
+            Load::Unshared | Load::Idle => Lead::IDLE,
+            Load::Busy => Lead::BUSY,
+        }
+    }
+}
 
 /// One stream's need.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,6 +67,21 @@ pub struct Need {
 pub fn share(capacity: Tps, needs: &[Need]) -> Vec<f64> {
     let claims: Vec<Claim> = needs.iter().map(claim).collect();
     allocate(capacity, &claims)
+}
+
+/// The load, and each stream's rate in tokens/s, from the needs of those that ask; those that do not may have what they like when
+/// they come, until the next tick. `waiting` requests have no stream yet.
+pub fn plan(capacity: Tps, waiting: usize, needs: &[Option<Need>]) -> (Load, Vec<f64>) {
+    let asking: Vec<Need> = needs.iter().flatten().copied().collect();
+    let read: f64 =
+        asking.iter().filter(|need| need.cap > 0.0).map(|need| need.reading.get()).sum();
+    let is_short = waiting > 0 || read > capacity.get();
+    let mut rates = share(capacity, &asking).into_iter();
+    let rates = needs.iter().map(|need| match need {
+        Some(_) => rates.next().unwrap_or_default(),
+        None => f64::INFINITY,
+    });
+    (if is_short { Load::Busy } else { Load::Idle }, rates.collect())
 }
 
 fn claim(need: &Need) -> Claim {
@@ -112,7 +150,42 @@ mod tests {
         assert!(before.iter().all(|share| (share - 10.0).abs() < 1e-6), "{before:?}");
     }
 
+    #[test]
+    fn the_engine_is_short_when_somebody_waits_or_cannot_read_on() {
+        let check = |waiting, needs: &[Option<Need>], expected| {
+            assert_eq!(plan(tps(25.0), waiting, needs).0, expected, "{needs:?}");
+        };
+        let reads = Some(need(80.0, 0.0, 0.5));
+        check(0, &[], Load::Idle);
+        check(0, &[reads, reads], Load::Idle);
+        check(1, &[reads, reads], Load::Busy);
+        check(0, &[reads, reads, reads], Load::Busy);
+        // Who is held, or generates nothing, takes nothing from the others.
+        check(0, &[reads, reads, Some(need(0.0, 0.0, 0.5)), None], Load::Idle);
+    }
+
+    #[test]
+    fn who_does_not_ask_has_no_share_and_is_not_stopped() {
+        let (_, rates) = plan(tps(20.0), 0, &[None, Some(need(80.0, 0.0, 0.5)), None]);
+        assert_eq!(rates, [f64::INFINITY, 15.0, f64::INFINITY]);
+    }
+
     proptest! {
+        #[test]
+        fn grants_add_up_to_the_capacity_at_most(
+            needs in prop::collection::vec(
+                prop::option::of((0.0..100.0, 0.0..20.0).prop_map(|(cap, lead)| need(cap, lead, 0.5))), 0..40
+            ),
+            capacity in 0.1..1e4,
+            waiting in 0usize..2,
+        ) {
+            let (_, rates) = plan(tps(capacity), waiting, &needs);
+            prop_assert_eq!(rates.len(), needs.len());
+            let asking = rates.iter().zip(&needs).filter(|(_, need)| need.is_some());
+            let sum: f64 = asking.map(|(rate, _)| rate).sum();
+            prop_assert!(sum <= capacity * (1.0 + 1e-9), "{sum} of {capacity}");
+        }
+
         #[test]
         fn any_needs_are_met_within_caps_and_capacity(
             needs in prop::collection::vec((any::<f64>(), 0.1..100.0, any::<f64>()), 0..40),

@@ -237,7 +237,7 @@ impl PolicyArgs {
         match given.into_iter().find_map(|(name, value)| Some((name, value?))) {
             None => Ok(None),
             Some((name, value)) => Err(UsageError::new(format!(
-                "{} is for the carry policy, and {}; leave out the one or the other",
+                "{} is for the carry policy, not with {}; leave out the one or the other",
                 places.named(name, value),
                 places.named("policy", "classic"),
             ))),

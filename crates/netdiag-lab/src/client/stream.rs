@@ -1,6 +1,7 @@
 //! One stream: connect, ask, and note when each token comes.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -18,6 +19,32 @@ use tokio::time::{Instant, timeout_at};
 use super::events::{Event, Garbage, event};
 use super::{ClientStream, Load, asked};
 use crate::metrics::Ending;
+
+/// What chance has to say in a question.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Drawn {
+    pub(crate) output_tokens: u32,
+    /// Of the answer's text.
+    seed: i64,
+    /// Whether its reader is impatient.
+    pub(crate) leaver: bool,
+}
+
+impl Drawn {
+    /// The next one of a client to whom `random` belongs.
+    pub(crate) fn draw(
+        leavers: f64,
+        output_tokens: &RangeInclusive<u32>,
+        random: &mut Xoshiro256PlusPlus,
+    ) -> Self {
+        let leaver = random.random_bool(leavers);
+        Self {
+            output_tokens: random.random_range(output_tokens.clone()),
+            seed: random.random(),
+            leaver,
+        }
+    }
+}
 
 /// One question to ask.
 #[derive(Clone, Copy, Debug)]
@@ -57,11 +84,11 @@ impl Question {
         start: Instant,
         end: Instant,
     ) -> Self {
-        let leaver = random.random_bool(load.leavers);
+        let drawn = Drawn::draw(load.leavers, &load.output_tokens, random);
         Self {
-            output_tokens: random.random_range(load.output_tokens.clone()),
-            seed: random.random(),
-            patience: leaver.then_some(load.patience),
+            output_tokens: drawn.output_tokens,
+            seed: drawn.seed,
+            patience: drawn.leaver.then_some(load.patience),
             start,
             end,
         }

@@ -17,6 +17,9 @@ const SLOT_BITS: u32 = 10;
 /// Slots of the wheel: four seconds, longer than nearly every round trip and timer.
 const SLOTS: u64 = 4096;
 
+/// A byte of a stream, counted from its beginning: no answer has as many as that can count, and events are small with it.
+pub(super) type Place = u32;
+
 /// Something that happens to a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Event {
@@ -31,9 +34,9 @@ pub(super) enum What {
     /// An ACK reaches the server.
     Ack {
         /// Everything before this byte has arrived.
-        ack: u64,
+        ack: Place,
         /// The first byte of the segment that it answers.
-        start: u64,
+        start: Place,
     },
     /// The server's retransmission timer.
     Timer,
@@ -51,6 +54,8 @@ pub(super) struct Events {
     wheel: Vec<Vec<Event>>,
     /// The slot that is being worked off, latest first.
     current: Vec<Event>,
+    /// Memory of slots that were worked off, the last one first: it is in the caches, and an empty slot has none of its own.
+    spare: Vec<Vec<Event>>,
     slot: u64,
     far: BinaryHeap<Reverse<(Micros, u64, Event)>>,
     entered: u64,
@@ -61,6 +66,7 @@ impl Events {
         Self {
             wheel: (0..SLOTS).map(|_| Vec::new()).collect(),
             current: Vec::new(),
+            spare: Vec::new(),
             slot: 0,
             far: BinaryHeap::new(),
             entered: 0,
@@ -74,7 +80,7 @@ impl Events {
             let place = self.current.partition_point(|other| other.at > event.at);
             self.current.insert(place, event);
         } else if slot < self.slot + SLOTS {
-            self.wheel[(slot % SLOTS) as usize].push(event);
+            self.enter(slot, event);
         } else {
             self.entered += 1;
             self.far.push(Reverse((event.at, self.entered, event)));
@@ -92,6 +98,17 @@ impl Events {
         self.current.pop_if(|event| event.at <= until)
     }
 
+    /// Into a slot of the wheel.
+    fn enter(&mut self, slot: u64, event: Event) {
+        let events = &mut self.wheel[(slot % SLOTS) as usize];
+        if events.is_empty()
+            && let Some(spare) = self.spare.pop()
+        {
+            *events = spare;
+        }
+        events.push(event);
+    }
+
     fn turn(&mut self) {
         self.slot += 1;
         // What comes near may share its slot with what was entered later, so it goes in front.
@@ -99,10 +116,13 @@ impl Events {
             && at >> SLOT_BITS < self.slot + SLOTS
         {
             self.far.pop();
-            self.wheel[((at >> SLOT_BITS) % SLOTS) as usize].push(event);
+            self.enter(at >> SLOT_BITS, event);
         }
-        // The emptied one keeps its memory for the next turn.
-        std::mem::swap(&mut self.current, &mut self.wheel[(self.slot % SLOTS) as usize]);
+        let next = std::mem::take(&mut self.wheel[(self.slot % SLOTS) as usize]);
+        if next.is_empty() {
+            return;
+        }
+        self.spare.push(std::mem::replace(&mut self.current, next));
         self.current.sort_by_key(|event| event.at);
         self.current.reverse();
     }

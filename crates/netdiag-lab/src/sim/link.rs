@@ -42,6 +42,7 @@ pub(super) struct Link {
     outages: Vec<(Micros, Micros)>,
     /// When the last packet is out.
     free: Micros,
+    /// When those before it are that are not yet.
     waiting: VecDeque<Micros>,
     /// From when on the client is not there any more.
     gone: Micros,
@@ -79,18 +80,26 @@ impl Link {
 
     /// When a packet of `bytes` reaches the client; `None`: never.
     pub(super) fn send(&mut self, now: Micros, bytes: u32) -> Option<Micros> {
-        while self.waiting.front().is_some_and(|out| *out <= now) {
-            self.waiting.pop_front();
+        let is_free = self.free <= now;
+        if is_free {
+            // All of them are out, and there is no need to look.
+            self.waiting.clear();
+        } else {
+            while self.waiting.front().is_some_and(|out| *out <= now) {
+                self.waiting.pop_front();
+            }
         }
-        if self.waiting.len() >= QUEUE || self.is_out(now) {
+        if self.waiting.len() + usize::from(!is_free) >= QUEUE || self.is_out(now) {
             return None;
+        }
+        if !is_free {
+            self.waiting.push_back(self.free);
         }
         let start = now.max(self.free);
         self.free = match &self.capacity {
             Capacity::Rate(per_byte) => start + (f64::from(bytes) * per_byte) as Micros,
             Capacity::Trace(_) => self.play(start, bytes),
         };
-        self.waiting.push_back(self.free);
         let arrival = self.free.saturating_add(self.down);
         let lost = self.losses.as_mut().is_some_and(Losses::takes_next);
         (!lost && arrival < self.gone && !self.is_out(arrival)).then_some(arrival)

@@ -15,6 +15,18 @@ impl Receiver {
         self.next
     }
 
+    /// The spans beyond the gaps, in order.
+    pub(super) fn blocks(&self) -> Vec<(u64, u64)> {
+        let mut spans = self.beyond.clone();
+        spans.sort_unstable();
+        spans.dedup_by(|next, before| {
+            let joins = next.0 <= before.1;
+            before.1 = if joins { before.1.max(next.1) } else { before.1 };
+            joins
+        });
+        spans
+    }
+
     /// The bytes from `start` to `end` arrive, maybe again.
     pub(super) fn receive(&mut self, start: u64, end: u64) {
         if start > self.next {
@@ -43,6 +55,8 @@ mod tests {
         assert_eq!(after(&mut receiver, 0, 10), 10);
         assert_eq!(after(&mut receiver, 30, 40), 10);
         assert_eq!(after(&mut receiver, 20, 30), 10);
+        assert_eq!(after(&mut receiver, 50, 60), 10);
+        assert_eq!(receiver.blocks(), [(20, 40), (50, 60)]);
         assert_eq!(after(&mut receiver, 5, 20), 40);
         assert_eq!(after(&mut receiver, 0, 10), 40);
     }

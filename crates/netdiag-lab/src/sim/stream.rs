@@ -5,9 +5,11 @@
 use std::time::Duration;
 
 use super::Micros;
+use super::events::{Event, Events, Place, What};
 use super::link::Link;
 use super::policy::Memory;
-use super::tcp::Tcp;
+use super::receiver::Receiver;
+use super::tcp::{HEADERS, Network, Tcp};
 use super::workload::Gone;
 use crate::metrics::{Ending, Reader, StreamRecord, TokenCounts};
 
@@ -17,10 +19,13 @@ pub(super) const TOKEN_BYTES: u64 = 230;
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) submitted: Micros,
+    /// Tokens of the whole answer.
+    pub(super) output: u32,
     pub(super) reader: Reader,
     pub(super) gone: Gone,
     pub(super) link: Link,
     pub(super) tcp: Tcp,
+    pub(super) receiver: Receiver,
     /// When each token reached the client; those of the future will, unless it goes away.
     pub(super) deliveries: Vec<Micros>,
     pub(super) memory: Memory,
@@ -31,9 +36,9 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// All of `output` tokens were there by `now`.
-    pub(super) fn is_complete(&self, output: u32, now: Micros) -> bool {
-        let done = self.deliveries.len() >= output as usize;
+    /// All of its tokens were there by `now`.
+    pub(super) fn is_complete(&self, now: Micros) -> bool {
+        let done = self.deliveries.len() >= self.output as usize;
         done && self.deliveries.last().is_none_or(|&at| at <= now)
     }
 
@@ -51,9 +56,9 @@ impl Stream {
     }
 
     /// What became of it by the end of the run.
-    pub(super) fn record(mut self, output: u32, generated: u32, end: Micros) -> StreamRecord {
+    pub(super) fn record(mut self, generated: u32, end: Micros) -> StreamRecord {
         self.deliveries.retain(|&at| at <= end);
-        let complete = self.deliveries.len() >= output as usize;
+        let complete = self.deliveries.len() >= self.output as usize;
         let generated = u64::from(generated);
         let acked = (self.tcp.acked() / TOKEN_BYTES).min(generated);
         let (ending, is_over) = match self.left {
@@ -68,9 +73,39 @@ impl Stream {
             submitted: Duration::from_micros(self.submitted),
             deliveries: self.deliveries.into_iter().map(Duration::from_micros).collect(),
             ending,
-            output_tokens: u64::from(output),
+            output_tokens: self.output.into(),
             reader: self.reader,
             counts: TokenCounts { generated, acked, in_flight, wasted },
         }
+    }
+}
+
+/// A link to itself and what is at its end, as a sender sees it. What becomes of a segment is known at once; see [`Link`].
+pub(super) struct Around<'a> {
+    pub(super) stream: u32,
+    pub(super) link: &'a mut Link,
+    pub(super) events: &'a mut Events,
+    pub(super) receiver: &'a mut Receiver,
+    /// When each token reached the client.
+    pub(super) deliveries: &'a mut Vec<Micros>,
+    pub(super) token_bytes: u64,
+}
+
+impl Network for Around<'_> {
+    fn send(&mut self, now: Micros, start: u64, end: u64) {
+        let bytes = u32::try_from(end - start + HEADERS).unwrap_or(u32::MAX);
+        let Some(arrival) = self.link.send(now, bytes) else { return };
+        self.receiver.receive(start, end);
+        let tokens = self.receiver.next() / self.token_bytes;
+        while (self.deliveries.len() as u64) < tokens {
+            self.deliveries.push(arrival);
+        }
+        let what = What::Ack { ack: self.receiver.next() as Place, start: start as Place };
+        let at = self.link.answer(arrival);
+        self.events.push(Event { at, stream: self.stream, what });
+    }
+
+    fn wake(&mut self, at: Micros) {
+        self.events.push(Event { at, stream: self.stream, what: What::Timer });
     }
 }

@@ -1,4 +1,4 @@
-//! A TCP connection that carries tokens, both ends of it, in virtual time.
+//! The sending end of a TCP connection that carries tokens, in virtual time. What becomes of a segment is for a [`Network`] to say.
 //!
 //! What matters to a token stream is there: a window that grows and shrinks, retransmission by selective acknowledgements and
 //! by a timer that backs off, delivery in order, a send buffer. What matters to bulk transfers only is left out.
@@ -11,6 +11,9 @@
 //! | delayed ACKs | every segment is acknowledged | they change a round trip by 40 ms on paths where it is twice that |
 //! | undo of spurious timeouts (F-RTO) | none | it restores a window that is not used |
 //!
+//! [`Tcp::like_linux`] takes that back where it is to be compared with a real kernel: CUBIC's reduction by 0.7 (RFC 9438), a probe that
+//! sends new data and with one segment out as well, and timeouts that time stamps show to have been spurious undone (Eifel, RFC 3522).
+//!
 //! Invariants: bytes are delivered once and in order; what is acknowledged was delivered; at most a window is under way.
 
 use std::collections::VecDeque;
@@ -20,15 +23,12 @@ use netdiag_health::RttRange;
 use netdiag_pacer::Evidence;
 
 use super::Micros;
-use super::events::{Event, Events, What};
-use super::link::Link;
-use super::receiver::Receiver;
 
 /// Payload of a full segment on Ethernet with timestamps.
 const MSS: u64 = 1448;
 
 /// Headers of IPv4 and TCP with timestamps.
-const HEADERS: u64 = 52;
+pub(super) const HEADERS: u64 = 52;
 
 /// Segments that may be sent at first (RFC 6928).
 const INITIAL_WINDOW: f64 = 10.0;
@@ -41,6 +41,10 @@ const SEND_BUFFER: u64 = 46_080;
 const RTO_MIN: f64 = 200e3;
 const RTO_FIRST: f64 = 1e6;
 const RTO_MAX: f64 = 120e6;
+
+/// What is left of the window after a loss: Reno's, and CUBIC's (RFC 9438 §4.6).
+const RENO: f64 = 0.5;
+const CUBIC: f64 = 0.7;
 
 /// The least time without an ACK that counts as a stall, as in the flow table.
 const STALL_FLOOR: f64 = 200e3;
@@ -58,6 +62,8 @@ pub(super) struct Tcp {
     /// Segments thought to be on the way.
     pipe: u32,
     sacked: u32,
+    /// When the newest segment was sent that a block named.
+    newest_sacked: Option<Micros>,
     cwnd: f64,
     ssthresh: f64,
     /// Losses before this byte belong to a reduction that was made.
@@ -73,14 +79,19 @@ pub(super) struct Tcp {
     busy: Micros,
     busy_since: Option<Micros>,
     interval: Interval,
-    receiver: Receiver,
+    keeps_samples: bool,
+    is_linux: bool,
+    /// When the first of the timeouts came that may yet prove spurious, with window and threshold of before.
+    undo: Option<(Micros, f64, f64)>,
 }
 
 /// What has happened since somebody asked.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Interval {
     /// The shortest and the longest round trip.
     rtt: Option<(Micros, Micros)>,
+    /// All of them, where they are kept.
+    rtts: Vec<Micros>,
     sent: u64,
     sent_again: u64,
 }
@@ -101,14 +112,13 @@ enum Fate {
     Lost,
 }
 
-/// What a connection touches around it.
-pub(super) struct Around<'a> {
-    pub(super) stream: u32,
-    pub(super) link: &'a mut Link,
-    pub(super) events: &'a mut Events,
-    /// When each token reached the client.
-    pub(super) deliveries: &'a mut Vec<Micros>,
-    pub(super) token_bytes: u64,
+/// What is between a sender and its client.
+pub(super) trait Network {
+    /// A segment of the bytes from `start` to `end` goes out.
+    fn send(&mut self, now: Micros, start: u64, end: u64);
+
+    /// [`Tcp::on_timer`] is to be called at `at`.
+    fn wake(&mut self, at: Micros);
 }
 
 impl Tcp {
@@ -121,6 +131,7 @@ impl Tcp {
             flight: VecDeque::new(),
             pipe: 0,
             sacked: 0,
+            newest_sacked: None,
             cwnd: INITIAL_WINDOW,
             ssthresh: f64::INFINITY,
             recover: 0,
@@ -134,30 +145,41 @@ impl Tcp {
             busy: 0,
             busy_since: None,
             interval: Interval::default(),
-            receiver: Receiver::default(),
+            keeps_samples: false,
+            is_linux: false,
+            undo: None,
         }
     }
 
+    /// The same, closer to Linux, and with the 95th percentile of many round trips told as it is.
+    pub(super) fn like_linux(self) -> Self {
+        Self { is_linux: true, keeps_samples: true, ..self }
+    }
+
     /// The program writes.
-    pub(super) fn write(&mut self, now: Micros, bytes: u64, around: &mut Around<'_>) {
+    pub(super) fn write(&mut self, now: Micros, bytes: u64, around: &mut impl Network) {
         self.written += bytes;
         self.busy_since.get_or_insert(now);
         self.pump(now, around);
     }
 
     /// An ACK arrives: everything before `ack`, and the segment that starts at `start`.
-    pub(super) fn on_ack(&mut self, now: Micros, ack: u64, start: u64, around: &mut Around<'_>) {
+    pub(super) fn on_ack(&mut self, now: Micros, ack: u64, start: u64, around: &mut impl Network) {
         let was_full = f64::from(self.pipe) + 1.0 >= self.cwnd;
-        let (mut newest, mut acked) = (None, 0.0);
+        let (mut newest, mut acked) = (self.newest_sacked.take(), 0.0);
         self.last_ack = now;
         while let Some(segment) = self.flight.front().copied().filter(|s| s.end <= ack) {
             self.flight.pop_front();
             self.leave_flight(segment.state);
             acked += 1.0;
             newest = newest.max(Some(segment.sent));
-            if !segment.again {
+            if !segment.again && !self.is_linux {
                 self.measure(now - segment.sent);
             }
+        }
+        if self.flight.is_empty() {
+            // Begins at the front of its memory again, which is in the caches.
+            self.flight.clear();
         }
         if ack > self.una {
             self.una = ack;
@@ -189,8 +211,38 @@ impl Tcp {
         self.pump(now, around);
     }
 
+    /// The ACK that is to be taken in next was caused by a segment sent at `sent`, by its time stamp, and moves the left edge.
+    pub(super) fn on_echo(&mut self, now: Micros, sent: Micros) {
+        self.measure(now - sent);
+        if let Some((timeout, cwnd, ssthresh)) = self.undo.take()
+            && sent < timeout
+        {
+            // It was late, and so are the others; nothing is known to be lost.
+            self.cwnd = self.cwnd.max(cwnd);
+            self.ssthresh = ssthresh;
+            self.recover = self.una;
+            for segment in self.flight.iter_mut().filter(|s| s.state == Fate::Lost) {
+                segment.state = Fate::Flying;
+                self.pipe += 1;
+            }
+        }
+    }
+
+    /// The client has the bytes from `from` to `to`, says the ACK that is to be taken in next. Where no ACK is lost the segment
+    /// that each one answers says it all.
+    pub(super) fn on_block(&mut self, from: u64, to: u64) {
+        let place = self.flight.partition_point(|segment| segment.start < from);
+        let within = self.flight.range_mut(place..).take_while(|segment| segment.end <= to);
+        for segment in within.filter(|segment| segment.state != Fate::Sacked) {
+            let before = std::mem::replace(&mut segment.state, Fate::Sacked);
+            self.newest_sacked = self.newest_sacked.max(Some(segment.sent));
+            self.pipe -= u32::from(before == Fate::Flying);
+            self.sacked += 1;
+        }
+    }
+
     /// The timer's event.
-    pub(super) fn on_timer(&mut self, now: Micros, around: &mut Around<'_>) {
+    pub(super) fn on_timer(&mut self, now: Micros, around: &mut impl Network) {
         if self.timer != Some(now) {
             return;
         }
@@ -224,7 +276,9 @@ impl Tcp {
     /// What a row of `net_data.csv` would say of the time since the last call.
     pub(super) fn take_interval(&mut self, now: Micros) -> netdiag_health::Observation {
         let micros = Duration::from_micros;
-        let Interval { rtt, sent, sent_again } = std::mem::take(&mut self.interval);
+        let Interval { rtt, mut rtts, sent, sent_again } = std::mem::take(&mut self.interval);
+        rtts.sort_unstable();
+        let p95 = rtts.get((rtts.len() * 95).div_ceil(100).saturating_sub(1)).copied();
         let since = self.busy_since.map_or(0, |since| now - since);
         let waiting = since.min(now - self.last_ack) as f64;
         let explained = (self.srtt() + 4.0 * self.rttvar).max(STALL_FLOOR);
@@ -232,7 +286,8 @@ impl Tcp {
         let stalled = is_out && (self.backoff >= 1 || waiting > explained);
         netdiag_health::Observation {
             // Of fewer than twenty samples the 95th percentile is the longest, and half a second seldom has more.
-            rtt: rtt.map(|(min, max)| RttRange { min: micros(min), p95: micros(max) }),
+            rtt: rtt
+                .map(|(min, max)| RttRange { min: micros(min), p95: micros(p95.unwrap_or(max)) }),
             retrans_segs: sent_again,
             segs_out: Some(sent),
             stalled: f64::from(u8::from(stalled)),
@@ -250,7 +305,7 @@ impl Tcp {
     }
 
     /// Sends what the window allows: what was lost first.
-    fn pump(&mut self, now: Micros, around: &mut Around<'_>) {
+    fn pump(&mut self, now: Micros, around: &mut impl Network) {
         if self.pipe as usize + self.sacked as usize != self.flight.len() {
             let mut place = 0;
             while place < self.flight.len() && f64::from(self.pipe) < self.cwnd {
@@ -261,17 +316,28 @@ impl Tcp {
             }
         }
         while f64::from(self.pipe) < self.cwnd && self.next < self.taken() {
-            let (start, end) = (self.next, self.taken().min(self.next + MSS));
-            self.next = end;
-            self.pipe += 1;
-            let segment = Segment { start, end, sent: now, again: false, state: Fate::Flying };
-            self.flight.push_back(segment);
-            self.transmit(now, start, end, around);
+            self.send_new(now, around);
         }
         self.arm(now, around);
     }
 
-    fn send_again(&mut self, now: Micros, place: usize, around: &mut Around<'_>) {
+    fn send_new(&mut self, now: Micros, around: &mut impl Network) {
+        let (start, end) = (self.next, self.taken().min(self.next + MSS));
+        self.next = end;
+        self.pipe += 1;
+        let segment = Segment { start, end, sent: now, again: false, state: Fate::Flying };
+        self.flight.push_back(segment);
+        self.transmit(now, start, end, around);
+    }
+
+    /// The next timeout is one that only probes (RFC 8985 §7).
+    fn is_to_probe(&self) -> bool {
+        let is_calm = !self.is_linux || self.sacked == 0 && self.una >= self.recover;
+        let least = if self.is_linux { 1 } else { 2 };
+        !self.probed && self.backoff == 0 && self.pipe >= least && is_calm
+    }
+
+    fn send_again(&mut self, now: Micros, place: usize, around: &mut impl Network) {
         let segment = &mut self.flight[place];
         self.interval.sent_again += 1;
         self.pipe += u32::from(segment.state != Fate::Flying);
@@ -280,32 +346,30 @@ impl Tcp {
         self.transmit(now, start, end, around);
     }
 
-    /// A segment goes out, and what becomes of it is known at once; see [`Link`].
-    fn transmit(&mut self, now: Micros, start: u64, end: u64, around: &mut Around<'_>) {
+    fn transmit(&mut self, now: Micros, start: u64, end: u64, around: &mut impl Network) {
         self.interval.sent += 1;
-        let bytes = u32::try_from(end - start + HEADERS).unwrap_or(u32::MAX);
-        let Some(arrival) = around.link.send(now, bytes) else { return };
-        self.receiver.receive(start, end);
-        let tokens = self.receiver.next() / around.token_bytes;
-        while (around.deliveries.len() as u64) < tokens {
-            around.deliveries.push(arrival);
-        }
-        let what = What::Ack { ack: self.receiver.next(), start };
-        let at = around.link.answer(arrival);
-        around.events.push(Event { at, stream: around.stream, what });
+        around.send(now, start, end);
     }
 
-    fn time_out(&mut self, now: Micros, around: &mut Around<'_>) {
+    fn time_out(&mut self, now: Micros, around: &mut impl Network) {
         self.deadline = None;
-        if !self.probed && self.backoff == 0 && self.pipe >= 2 {
+        if self.is_to_probe() {
             self.probed = true;
-            if let Some(place) = self.flight.iter().rposition(|s| s.state == Fate::Flying) {
+            if self.is_linux && self.next < self.taken() {
+                self.send_new(now, around);
+            } else if let Some(place) = self.flight.iter().rposition(|s| s.state == Fate::Flying) {
                 self.send_again(now, place, around);
             }
             return;
         }
         self.backoff = (self.backoff + 1).min(MOST_BACKOFFS);
-        self.ssthresh = (f64::from(self.pipe) / 2.0).max(2.0);
+        if !self.is_linux {
+            self.ssthresh = (f64::from(self.pipe) * RENO).max(2.0);
+        } else if self.una >= self.recover {
+            // Of timeouts in a row the first counts.
+            self.undo = Some((now, self.cwnd, self.ssthresh));
+            self.ssthresh = (self.cwnd * CUBIC).max(2.0);
+        }
         self.cwnd = 1.0;
         self.pipe = 0;
         self.recover = self.next;
@@ -316,21 +380,23 @@ impl Tcp {
     }
 
     /// Sees to it that the timer's event comes when it must.
-    fn arm(&mut self, now: Micros, around: &mut Around<'_>) {
+    fn arm(&mut self, now: Micros, around: &mut impl Network) {
         if self.flight.is_empty() {
             self.deadline = None;
             return;
         }
-        let deadline = *self.deadline.get_or_insert_with(|| {
+        let deadline = self.deadline.unwrap_or_else(|| {
             let srtt = self.srtt.unwrap_or(RTO_FIRST);
             let rto = (srtt + (4.0 * self.rttvar).max(RTO_MIN)) * f64::from(1u32 << self.backoff);
-            let probe = !self.probed && self.backoff == 0 && self.pipe >= 2;
-            now + if probe { rto.min(2.0 * srtt) } else { rto.min(RTO_MAX) } as Micros
+            // With one segment out the client may have delayed its answer.
+            let delayed = if self.pipe == 1 { RTO_MIN } else { 0.0 };
+            let probe = self.is_to_probe();
+            now + if probe { rto.min(2.0 * srtt + delayed) } else { rto.min(RTO_MAX) } as Micros
         });
+        self.deadline = Some(deadline);
         if self.timer.is_none_or(|timer| timer > deadline) {
             self.timer = Some(deadline);
-            let event = Event { at: deadline, stream: around.stream, what: What::Timer };
-            around.events.push(event);
+            around.wake(deadline);
         }
     }
 
@@ -338,6 +404,9 @@ impl Tcp {
     fn measure(&mut self, rtt: Micros) {
         let (min, max) = self.interval.rtt.unwrap_or((rtt, rtt));
         self.interval.rtt = Some((min.min(rtt), max.max(rtt)));
+        if self.keeps_samples {
+            self.interval.rtts.push(rtt);
+        }
         let rtt = rtt as f64;
         if let Some(srtt) = &mut self.srtt {
             self.rttvar += ((rtt - *srtt).abs() - self.rttvar) / 4.0;
@@ -366,7 +435,7 @@ impl Tcp {
         }
         self.pipe -= found;
         if found > 0 && self.una >= self.recover {
-            self.ssthresh = (self.cwnd / 2.0).max(2.0);
+            self.ssthresh = (self.cwnd * if self.is_linux { CUBIC } else { RENO }).max(2.0);
             self.cwnd = self.ssthresh;
             self.recover = self.next;
         }
@@ -390,7 +459,10 @@ impl Tcp {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::link::Capacity;
+    use super::super::events::{Event, Events, What};
+    use super::super::link::{Capacity, Link};
+    use super::super::receiver::Receiver;
+    use super::super::stream::Around;
     use super::*;
     use crate::loss::{Loss, Losses};
 
@@ -398,7 +470,7 @@ mod tests {
     fn play(mut link: Link, tokens: u64, gap: Micros, end: Micros) -> (Vec<Micros>, Tcp) {
         let (mut events, mut deliveries) = (Events::new(), Vec::new());
         let mut tcp = Tcp::new(0, link.round_trip());
-        let mut wrote = 0;
+        let (mut receiver, mut wrote) = (Receiver::default(), 0);
         loop {
             let due = if wrote < tokens { wrote * gap } else { end };
             let next = events.pop(due);
@@ -406,12 +478,13 @@ mod tests {
                 stream: 0,
                 link: &mut link,
                 events: &mut events,
+                receiver: &mut receiver,
                 deliveries: &mut deliveries,
                 token_bytes: 200,
             };
             match next {
                 Some(Event { at, what: What::Ack { ack, start }, .. }) => {
-                    tcp.on_ack(at, ack, start, &mut around);
+                    tcp.on_ack(at, ack.into(), start.into(), &mut around);
                 }
                 Some(Event { at, .. }) => tcp.on_timer(at, &mut around),
                 None if wrote < tokens => {

@@ -3,22 +3,33 @@
 //! Two windows, the present one and the one before, remember it for at least the length of a window and at most twice that, in
 //! constant memory (BBR's filters keep three samples for the same purpose).
 //!
+//! Which of the two is a part of the type, so that no call goes through a pointer: a flow asks several times in each tick.
+//!
 //! Invariant: what was noted within the length is never forgotten.
 
 use std::time::Duration;
 
+/// The least of late.
+pub(super) type Least = Recent<false>;
+
+/// The most of late.
+pub(super) type Most = Recent<true>;
+
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Recent {
+pub(super) struct Recent<const MOST: bool> {
     length: Duration,
-    better: fn(f64, f64) -> f64,
     best: [Option<f64>; 2],
     since: Duration,
 }
 
-impl Recent {
-    /// The best of the last `length` to twice that; the better of two is what `better` says.
-    pub(super) fn new(length: Duration, better: fn(f64, f64) -> f64) -> Self {
-        Self { length, better, best: [None; 2], since: Duration::ZERO }
+impl<const MOST: bool> Recent<MOST> {
+    /// The best of the last `length` to twice that.
+    pub(super) fn new(length: Duration) -> Self {
+        Self { length, best: [None; 2], since: Duration::ZERO }
+    }
+
+    fn better(a: f64, b: f64) -> f64 {
+        if MOST { a.max(b) } else { a.min(b) }
     }
 
     pub(super) fn note(&mut self, now: Duration, value: f64) {
@@ -26,7 +37,7 @@ impl Recent {
             self.best = [None, self.best[0]];
             self.since = now;
         }
-        self.best[0] = Some(self.best[0].map_or(value, |best| (self.better)(best, value)));
+        self.best[0] = Some(self.best[0].map_or(value, |best| Self::better(best, value)));
     }
 
     pub(super) fn forget(&mut self, now: Duration) {
@@ -36,7 +47,7 @@ impl Recent {
     /// `None` before anything was noted.
     pub(super) fn best(&self) -> Option<f64> {
         match self.best {
-            [Some(a), Some(b)] => Some((self.better)(a, b)),
+            [Some(a), Some(b)] => Some(Self::better(a, b)),
             [a, b] => a.or(b),
         }
     }
@@ -49,7 +60,7 @@ mod tests {
     #[test]
     fn it_is_remembered_for_a_window_and_forgotten_after_two() {
         let at = Duration::from_secs;
-        let mut least = Recent::new(at(10), f64::min);
+        let mut least = Least::new(at(10));
         assert_eq!(least.best(), None);
         least.note(at(1), 5.0);
         least.note(at(2), 7.0);

@@ -73,10 +73,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", env = "NETDIAG_EXPERIMENT_DURATION", default_value = "60", value_parser = run_time, help_heading = "Experiment")]
     duration: Duration,
 
-    /// Compare these arms: a list of none and classic.
+    /// Compare these arms: a list of none, classic and carry.
     ///
-    /// `none` generates as fast as --max-tps, `classic` at the rate that is recommended. They run at the same time.
-    #[arg(long, value_name = "ARMS", env = "NETDIAG_ARMS", default_value = "none,classic", value_delimiter = ',', value_parser = values::arm, help_heading = "Experiment")]
+    /// `none` generates as fast as --max-tps, `classic` at the rate that is recommended for its client by health, `carry` at the one
+    /// that its own connection carries, as `netdiag up` finds it. They run at the same time.
+    #[arg(long, value_name = "ARMS", env = "NETDIAG_ARMS", default_value = "none,classic,carry", value_delimiter = ',', value_parser = values::arm, help_heading = "Experiment")]
     arms: Vec<Policy>,
 
     /// Write the results into this folder.
@@ -128,13 +129,13 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
         .into());
     }
     check_arms(args, places)?;
-    let natural = open(args, places)?;
+    let natural = open_scenario(&args.scenario, places)?;
     let scenario = natural.fit(args.duration).map_err(|error| {
         let given = places.named("duration", format_args!("{:?}", args.duration));
         UsageError::new(format!("{given}: {error}"))
     })?;
     let mut conditions = Conditions::new(&scenario, args.streams, range, TELL)
-        .map_err(|error| wrong_division(&error, args, places))?;
+        .map_err(|error| wrong_division(&error, &args.scenario, args.streams, places))?;
     check_room(&conditions, args, places)?;
     // Before this process leaves the network in which somebody looks.
     let dashboard = args
@@ -227,10 +228,11 @@ fn check_arms(args: &Args, places: &Places) -> Result<(), UsageError> {
     Ok(())
 }
 
-fn open(args: &Args, places: &Places) -> Result<Scenario, UsageError> {
-    Scenario::open(&args.scenario).map_err(|error| {
-        let given = places.named("scenario", &args.scenario);
-        match (&error, meant(&args.scenario)) {
+/// A shipped scenario, or one from a file.
+pub(super) fn open_scenario(name: &str, places: &Places) -> Result<Scenario, UsageError> {
+    Scenario::open(name).map_err(|error| {
+        let given = places.named("scenario", name);
+        match (&error, meant(name)) {
             (ScenarioError::Unknown { .. }, Some(meant)) => {
                 UsageError::new(format!("{given}: no such scenario; {meant}"))
             }
@@ -239,16 +241,21 @@ fn open(args: &Args, places: &Places) -> Result<Scenario, UsageError> {
     })
 }
 
-fn wrong_division(error: &InvalidDivision, args: &Args, places: &Places) -> UsageError {
-    let scenario = places.named("scenario", &args.scenario);
+pub(super) fn wrong_division(
+    error: &InvalidDivision,
+    name: &str,
+    streams: usize,
+    places: &Places,
+) -> UsageError {
+    let scenario = places.named("scenario", name);
     UsageError::new(match error {
         InvalidDivision::TooFew { counted, .. } if *counted > MOST_STREAMS => format!(
             "{scenario}: its groups count {counted} clients, and {MOST_STREAMS} are the most; count fewer, or give shares"
         ),
         InvalidDivision::TooFew { counted, .. } => format!(
             "{}: the groups of {} count {counted} clients; give --streams {counted} or more",
-            places.named("streams", args.streams),
-            args.scenario
+            places.named("streams", streams),
+            name
         ),
         error => format!("{scenario}: {error}"),
     })

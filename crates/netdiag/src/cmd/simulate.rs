@@ -3,6 +3,8 @@
 //! The simulator is the lab's and starts no thread; here its runs are spread over the processors. Results are put back in the
 //! order of the runs, so that the same settings give the same files however many processors there are.
 
+mod scenario;
+
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -17,6 +19,7 @@ use netdiag_lab::sim::{Done, InvalidSetup, Policy, Study, StudyJob, synthetic_tr
 use netdiag_telemetry::Tps;
 
 use crate::args::{RateArgs, values};
+use crate::chaos::values::run_time;
 use crate::failure::UsageError;
 use crate::figures::counted;
 use crate::output;
@@ -78,6 +81,27 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", env = "NETDIAG_TRACES", help_heading = "Simulation")]
     traces: Option<PathBuf>,
 
+    /// Simulate `netdiag experiment` with this scenario instead: a shipped one's name or a TOML file.
+    ///
+    /// The same links, questions and engine, on a simulated TCP, in no time and without root; prints what waste and stalls the
+    /// experiment is to be expected to measure in its arms none, classic and carry, and in carry-credit, where no token is generated
+    /// without credit for it. Writes no picture. Default: a preset is simulated.
+    #[arg(long, value_name = "NAME|FILE", env = "NETDIAG_SIMULATE_SCENARIO", help_heading = "Simulation",
+          conflicts_with_all = ["preset", "policies", "loads", "traces", "reading_tps"])]
+    scenario: Option<String>,
+
+    /// With --scenario, let this many streams run.
+    ///
+    /// From 1 to 200; see `netdiag experiment --help`.
+    #[arg(long, value_name = "N", env = "NETDIAG_STREAMS", default_value = "8", value_parser = values::streams, help_heading = "Simulation")]
+    streams: usize,
+
+    /// With --scenario, let it take this long, in seconds.
+    ///
+    /// In seconds or with a unit (60s, 5m); see `netdiag experiment --help`.
+    #[arg(long, value_name = "SECONDS", env = "NETDIAG_EXPERIMENT_DURATION", default_value = "60", value_parser = run_time, help_heading = "Simulation")]
+    duration: Duration,
+
     /// Let policies assume that everybody reads this many tokens/s.
     ///
     /// From 0.000001 to 1000000. Readers read 8 to 16. Default: clients tell their own rate.
@@ -124,6 +148,9 @@ enum Preset {
 pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
     check_distinct(&[("out", &args.out), ("plot", &args.plot)], places)?;
     let range = args.rates.validate(places)?;
+    if let Some(name) = &args.scenario {
+        return scenario::run(name, args, range, places);
+    }
     let traces = match &args.traces {
         Some(folder) => read_traces(folder, places)?,
         None => synthetic_traces(TRACES),

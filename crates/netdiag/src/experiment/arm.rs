@@ -21,7 +21,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::answers;
-use super::conditions::{ANSWER_TOKENS, Conditions, LEAVERS, PATIENCE, Policy, engine, reader};
+use super::conditions::{
+    ANSWER_TOKENS, Conditions, LEAVERS, PATIENCE, Policy, RAMP, engine, reader,
+};
 use super::live::Shown;
 use super::phases::PhaseSpan;
 use super::rate::Rate;
@@ -33,9 +35,6 @@ use crate::stop::Stop;
 
 /// Where the engine listens, in a namespace that is its own.
 const PORT: u16 = 8000;
-
-/// The streams of an arm begin within this time: engines do not get all their questions at once.
-const RAMP: Duration = Duration::from_secs(1);
 
 /// An arm that is set up, and runs once it is begun.
 pub(crate) struct Arm {

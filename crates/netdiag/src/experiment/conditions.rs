@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use netdiag_lab::engine::{Model, Settings as EngineSettings};
 use netdiag_lab::metrics::Reader;
+use netdiag_lab::sim::Rehearsal;
 use netdiag_lab::{InvalidDivision, Portion, Scenario, Schedule};
 use netdiag_pacer::TpsRange;
 use netdiag_probe::SourceChoice;
@@ -27,6 +28,9 @@ pub(super) const ANSWER_TOKENS: RangeInclusive<u32> = 200..=600;
 /// One reader in five loses patience, after a silence of this length.
 pub(super) const LEAVERS: f64 = 0.2;
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The streams of an arm begin within this time: engines do not get all their questions at once.
+pub(super) const RAMP: Duration = Duration::from_secs(1);
 
 /// A reader, for the metrics: 10 tokens/s is fast for a person (some 450 words a minute), and one second is what passes for
 /// immediate.
@@ -117,6 +121,22 @@ impl Conditions {
             interval,
             source: SourceChoice::Auto,
             duration: scenario.duration(),
+        })
+    }
+
+    /// The same for the simulator, which says beforehand what the experiment would measure.
+    pub(crate) fn rehearsal(&self) -> anyhow::Result<Rehearsal> {
+        Ok(Rehearsal {
+            schedules: self.schedules.clone(),
+            streams: self.streams,
+            model: engine().model,
+            output_tokens: ANSWER_TOKENS,
+            leavers: LEAVERS,
+            patience: PATIENCE,
+            reader: reader()?,
+            ramp: RAMP,
+            duration: self.duration,
+            range: self.range,
         })
     }
 

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use netdiag_hints::Carried;
-use netdiag_pacer::{Carry, Evidence, Hint, Lead, Need, State, TpsRange, Unread, share};
+use netdiag_pacer::{Carry, Evidence, Hint, Lead, Load, Need, State, TpsRange, Unread, plan};
 use netdiag_telemetry::{FlowKey, FlowSnapshot, Scope, Tps};
 
 /// How often flows are looked at: DESIGN §8's tick.
@@ -37,8 +37,7 @@ pub(crate) struct Sharing {
 pub(super) struct Flows {
     sharing: Sharing,
     flows: HashMap<FlowKey, Flow>,
-    /// Readers together want more than the engine has.
-    is_contended: bool,
+    load: Load,
     round: u64,
 }
 
@@ -78,14 +77,14 @@ impl Seen {
 
 impl Flows {
     pub(super) fn new(sharing: Sharing) -> Self {
-        Self { sharing, flows: HashMap::new(), is_contended: false, round: 0 }
+        Self { sharing, flows: HashMap::new(), load: Load::default(), round: 0 }
     }
 
     /// Takes in every flow as it is at `now`, and shares out the engine anew. Those that are missing are forgotten.
     pub(super) fn observe(&mut self, snapshots: &[FlowSnapshot], now: Duration) {
         self.round += 1;
         let round = self.round;
-        let lead = self.lead();
+        let lead = self.load.lead();
         for snapshot in snapshots.iter().filter(|snapshot| !snapshot.closed) {
             let Some(evidence) = Evidence::of_snapshot(snapshot) else { continue };
             let seen = Seen::of(snapshot, &evidence);
@@ -96,39 +95,26 @@ impl Flows {
             flow.observe(&evidence, seen, now, lead);
         }
         self.flows.retain(|_, flow| flow.round == round);
-        self.share(now, lead);
-    }
-
-    fn lead(&self) -> Lead {
-        if self.is_contended { Lead::BUSY } else { Lead::IDLE }
+        self.share(now);
     }
 
     /// Gives each flow its rate.
-    fn share(&mut self, now: Duration, lead: Lead) {
-        let Sharing { range, capacity, reading } = self.sharing;
+    fn share(&mut self, now: Duration) {
+        let Sharing { capacity, reading, .. } = self.sharing;
         if capacity.is_none() && reading.is_none() {
             return;
         }
-        let mut whose = Vec::with_capacity(self.flows.len());
-        let mut needs = Vec::with_capacity(self.flows.len());
-        for flow in self.flows.values_mut() {
-            let need = flow.need(lead);
-            if flow.is_asleep(now) {
-                // What it would be given if it woke alone; the next tick knows better.
-                flow.carry.grant(range.max().get());
-            } else {
-                needs.push(need);
-                whose.push(flow);
-            }
-        }
-        let wanted: f64 = needs.iter().map(|need| need.cap.min(need.reading.get())).sum();
-        self.is_contended = capacity.is_some_and(|capacity| wanted > capacity.get());
+        let load = self.load;
+        let flows: Vec<&mut Flow> = self.flows.values_mut().collect();
+        let need = |flow: &&mut Flow| (!flow.is_asleep(now)).then(|| flow.need(load.lead()));
+        let needs: Vec<Option<Need>> = flows.iter().map(need).collect();
         // Without a bound each has what it can use.
-        let most: f64 = needs.iter().map(|need| need.cap).sum();
-        let Ok(capacity) = capacity.map_or_else(|| Tps::try_new(most.max(1.0)), Ok) else { return };
-        for (flow, rate) in whose.iter_mut().zip(share(capacity, &needs)) {
+        let Ok(capacity) = capacity.map_or_else(|| Tps::try_new(Tps::HIGHEST), Ok) else { return };
+        let (load, rates) = plan(capacity, 0, &needs);
+        for (flow, rate) in flows.into_iter().zip(rates) {
             flow.carry.grant(rate);
         }
+        self.load = load;
     }
 
     /// The hint for a flow, its cause and figures, with `judged` for its health; `None` for one that is not known.

@@ -55,6 +55,12 @@ fn times_out_of_range() {
         &["up", "--stale-after", "0.3"],
         &["--stale-after 0.3 is not longer than --interval 0.5 (the default)", "lengthen it"],
     );
+    check(&["up", "--policy", "proteus"], &["--policy proteus", "must be carry or classic"]);
+    check(&["up", "--capacity-tps", "0"], &["--capacity-tps 0", "from 0.000001"]);
+    check(
+        &["up", "--policy", "classic", "--reading-tps", "10"],
+        &["--reading-tps 10 is for the carry policy, not with --policy classic", "leave out"],
+    );
     check(&["agent", "--max-samples", "0"], &["--max-samples 0", "whole number from 1"]);
     check(&["agent", "--max-samples", "1.5"], &["--max-samples 1.5", "whole number"]);
     let long = "99999999999999999999999";

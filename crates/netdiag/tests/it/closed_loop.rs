@@ -25,7 +25,7 @@ impl Stream {
         Self::of(lab, b"token ")
     }
 
-    fn of(lab: &Lab, token: &'static [u8]) -> Self {
+    pub(crate) fn of(lab: &Lab, token: &'static [u8]) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let address = SocketAddr::new(lab.server_ip(), 8000);
         let listener =
@@ -93,7 +93,7 @@ fn closes_with(source: &str) {
 }
 
 /// As an event of OpenAI's format.
-const EVENT: &[u8] = &[b'.'; 230];
+pub(crate) const EVENT: &[u8] = &[b'.'; 230];
 
 fn carries_with(source: &str) {
     let good = link(Duration::from_millis(20));

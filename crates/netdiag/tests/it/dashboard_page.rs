@@ -17,7 +17,7 @@ use netdiag_telemetry::{FlowKey, LinkSample, Scope, Tps};
 use rustix::process::Signal;
 use tokio::sync::watch;
 
-use crate::closed_loop::Stream;
+use crate::closed_loop::{EVENT, Stream};
 use crate::dashboard::{dashboard, recording};
 use crate::support::{Running, csv_path, netdiag, root, skipped};
 
@@ -128,9 +128,10 @@ fn a_link_that_gets_worse_is_seen_at_once() {
     }
     let delayed = |rtt: u64| LinkSpec::delayed(Duration::from_millis(rtt / 2)).expect("a link");
     let good = delayed(20);
-    let bad = delayed(200).with_loss(0.05).expect("a link");
+    // 15 events per second.
+    let bad = delayed(200).with_rate(30_000).expect("a link");
     let lab = Lab::start(&good, ServerSide::default()).expect("a lab");
-    let _stream = Stream::start(&lab);
+    let _stream = Stream::of(&lab, EVENT);
     let fixed = ["up", "--listen", "127.0.0.1:0", "--dashboard-listen", "127.0.0.1:0"];
     let more = ["--no-dashboard=false", "--interval", "0.1", "--netns"];
     let mut command = netdiag(fixed.iter().chain(&more));

@@ -75,3 +75,29 @@ fn a_signal_ends_it_with_nothing_written() {
     assert_eq!(status.code(), Some(1));
     assert_eq!(folder.path().read_dir().expect("the folder").count(), 0);
 }
+
+#[test]
+fn an_experiment_is_predicted_and_twice_the_same_way() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("prediction.json");
+    let predict = || {
+        let mut command = netdiag(["simulate", "--scenario", "flaky-wifi", "--seeds", "2"]);
+        command.args(["--streams", "4", "--duration", "30"]).arg("--out").arg(&out);
+        command.arg("--plot").arg(folder.path().join("none.png"));
+        let printed = succeeded(command).stdout;
+        (printed, std::fs::read(&out).expect("figures"))
+    };
+    let (printed, json) = predict();
+    let figures: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+    let names: Vec<_> = figures["arms"].as_array().expect("arms").iter().collect();
+    assert_eq!(
+        (names.len(), &names[0]["name"], &figures["streams"]),
+        (4, &"none".into(), &4.into())
+    );
+    let stalls = names[0]["stall_ratio"]["mean"].as_f64().expect("a number");
+    assert!((0.01..0.9).contains(&stalls), "{figures}");
+    assert_eq!(predict(), (printed, json));
+    assert!(!folder.path().join("none.png").exists());
+    let command = netdiag(["simulate", "--scenario", "nowhere", "--loads", "1"]);
+    assert_eq!(output(command).status.code(), Some(2));
+}

@@ -1,6 +1,10 @@
 //! `netdiag up` answers with the whole contract, exposes nothing by accident, and ends cleanly.
 
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -156,4 +160,65 @@ fn nothing_is_exposed_by_accident() {
         );
     }
     check(&["serve", "--port", "65536"], "--port 65536: must be a TCP port");
+}
+
+/// Streams of small writes over loopback, one token each, until they are dropped.
+struct Streams {
+    over: Arc<AtomicBool>,
+    port: u16,
+}
+
+impl Streams {
+    fn start(count: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let over = Arc::new(AtomicBool::new(false));
+        for _ in 0..count {
+            let mut client = TcpStream::connect(("127.0.0.1", port)).expect("connects");
+            let (mut server, _) = listener.accept().expect("accepts");
+            server.set_nodelay(true).expect("a socket");
+            let stop = Arc::clone(&over);
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) && server.write_all(&[b'.'; 230]).is_ok() {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            });
+            std::thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                while client.read(&mut buffer).is_ok_and(|read| read > 0) {}
+            });
+        }
+        Self { over, port }
+    }
+}
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn an_engine_is_shared_among_its_streams() {
+    let streams = Streams::start(3);
+    let port = streams.port.to_string();
+    let fixed = ["up", "--listen", "127.0.0.1:0", "--loopback", "--source", "sockdiag"];
+    let more = ["--port", &port, "--capacity-tps", "90"];
+    let mut running = Running::start(netdiag(fixed.iter().chain(&more)));
+    let address = running.address();
+    let shares = until("a share for each", || {
+        let (_, body) = get(address, "/v1/streams");
+        let all: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        let streams = all["streams"].as_array().expect("a list").clone();
+        let rate = |stream: &serde_json::Value| stream["hint"]["current_tps"].as_f64();
+        let shares: Vec<f64> = streams.iter().filter_map(rate).collect();
+        (shares.len() == 3 && shares.iter().all(|share| *share < 45.0)).then_some(shares)
+    });
+    assert!(shares.iter().all(|share| (29.0..=31.0).contains(share)), "{shares:?}");
+    let hint = hint(address, "");
+    let each = hint["current_tps"].as_f64().expect("a rate");
+    assert!((29.0..=31.0).contains(&each), "{hint}");
+    let told = hint["reason"].as_str().expect("a reason");
+    assert!(told.starts_with("3 streams: 3 clear; 9"), "{told}");
+    running.end_by(Signal::TERM);
 }

@@ -1,0 +1,169 @@
+//! What `netdiag simulate --scenario` expects beside what `netdiag experiment` measures on the kernel's TCP, arm by arm.
+//!
+//! One run is one sample of what chance does to eight streams, and a prediction is a mean over seeds; so the prediction is right
+//! where the two are within 15 % of each other or within two points. An error is told in units of whichever is more. A machine
+//! that is busy makes the experiment late, not the simulator: the row says how idle it was.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+use super::{Bar, Bound, Options, Report};
+use crate::command;
+
+/// The shipped scenarios that say most: losses and silence, and wandering rates.
+const SCENARIOS: [&str; 2] = ["flaky-wifi", "lte-drive"];
+
+/// The experiment's arms.
+const ARMS: [&str; 2] = ["none", "classic"];
+
+/// Where recorded traces lie beside a checkout, unless `--data` says otherwise.
+const FOLDER: &str = "../shared/traces";
+
+/// How many of them are played: the run is to end within five minutes, unless `--long` is given.
+const RECORDED: usize = 1;
+
+/// How far a prediction may be off, relative, and as a share of all.
+const RELATIVE: f64 = 0.15;
+const ABSOLUTE: f64 = 0.02;
+
+/// What is compared, by its name in `summary.json` and for people.
+const FIGURES: [(&str, &str); 2] = [("waste_ratio", "waste"), ("stall_ratio", "stall")];
+
+pub(super) fn run(options: &Options) -> anyhow::Result<Report> {
+    ensure!(command::is_root(), "the lab makes network namespaces: run it as root");
+    command::run("cargo", &["build", "--quiet", "--package", "netdiag"])?;
+    let netdiag = crate::target_directory().join("debug/netdiag");
+    let scratch = crate::target_directory().join("bench-prediction");
+    fs::create_dir_all(&scratch).with_context(|| scratch.display().to_string())?;
+    let columns = vec!["scenario", "arm", "figure", "measured %", "predicted %", "idle %"];
+    let mut report = Report { columns, ..Report::default() };
+    let mut scenarios: Vec<String> = SCENARIOS.map(str::to_owned).to_vec();
+    scenarios.extend(recorded(options, &scratch, &mut report)?);
+    for scenario in scenarios {
+        let measured = asked(
+            Command::new(&netdiag)
+                .args(["experiment", "--scenario", &scenario, "--arms", &ARMS.join(",")])
+                .arg("--out")
+                .arg(scratch.join("experiment")),
+            &scratch.join("experiment/summary.json"),
+        )?;
+        let predicted = asked(
+            Command::new(&netdiag)
+                .args(["simulate", "--scenario", &scenario, "--out"])
+                .arg(scratch.join("prediction.json")),
+            &scratch.join("prediction.json"),
+        )?;
+        compare(&measured, &predicted, &mut report)?;
+    }
+    Ok(report)
+}
+
+/// The JSON that a command has written to `file`.
+fn asked(command: &mut Command, file: &Path) -> anyhow::Result<Value> {
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let text = fs::read(file).with_context(|| file.display().to_string())?;
+    serde_json::from_slice(&text).with_context(|| file.display().to_string())
+}
+
+fn compare(measured: &Value, predicted: &Value, report: &mut Report) -> anyhow::Result<()> {
+    let scenario = measured["scenario"].as_str().context("no scenario")?;
+    let idle = measured["cpu"]["idle"].as_f64().unwrap_or(f64::NAN);
+    for name in ARMS {
+        let of = |of: &Value| -> Option<Value> {
+            of["arms"].as_array()?.iter().find(|arm| arm["name"] == name).cloned()
+        };
+        let (measured, predicted) = (
+            of(measured).with_context(|| format!("no arm {name} measured"))?,
+            of(predicted).with_context(|| format!("no arm {name} predicted"))?,
+        );
+        for (key, figure) in FIGURES {
+            let measured = measured[key].as_f64().unwrap_or(0.0);
+            let predicted = predicted[key]["mean"].as_f64().context("no prediction")?;
+            let percent = |share: f64| format!("{:.2}", 100.0 * share);
+            report.rows.push(vec![
+                scenario.to_owned(),
+                name.to_owned(),
+                figure.to_owned(),
+                percent(measured),
+                percent(predicted),
+                format!("{:.0}", 100.0 * idle),
+            ]);
+            report.bars.push(Bar {
+                name: format!("{scenario}_{name}_{figure}"),
+                value: error(measured, predicted),
+                bound: Bound::AtMost(1.0),
+                unit: "of 15 % or 2 points",
+            });
+        }
+    }
+    Ok(())
+}
+
+/// How far a prediction is off, as a part of how far it may be.
+fn error(measured: f64, predicted: f64) -> f64 {
+    (predicted - measured).abs() / (RELATIVE * measured).max(ABSOLUTE)
+}
+
+/// A scenario for each recorded trace: eight clients on that link.
+fn recorded(options: &Options, scratch: &Path, report: &mut Report) -> anyhow::Result<Vec<String>> {
+    let folder = options.data.clone().unwrap_or_else(|| crate::root().join(FOLDER));
+    if options.data.is_none() && !folder.is_dir() {
+        let absent = format!("traces ({} is no folder: name one with --data)", folder.display());
+        report.absent.push(absent);
+        return Ok(Vec::new());
+    }
+    let entries = fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
+    let mut paths: Vec<PathBuf> =
+        entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
+    paths.retain(|path| path.extension().is_some_and(|ending| ending == "down"));
+    // The longest recordings first: they have the longest silences.
+    paths.sort_by_key(|path| std::cmp::Reverse(fs::metadata(path).map_or(0, |of| of.len())));
+    let count = if options.long { paths.len() } else { RECORDED };
+    let mut scenarios = Vec::new();
+    for path in paths.iter().take(count) {
+        let name = path.file_stem().context("a name")?.to_string_lossy().into_owned();
+        let file = scratch.join(format!("{name}.toml"));
+        let trace = fs::canonicalize(path)?;
+        let text = format!(
+            "[link]\ndelay = \"30ms\"\nqueue = \"2s\"\n\n[[phase]]\nkind = \"trace\"\nduration = \"60s\"\ndown.trace = {:?}\n",
+            trace.to_str().context("a path that is not UTF-8")?
+        );
+        fs::write(&file, text).with_context(|| file.display().to_string())?;
+        scenarios.push(file.to_str().context("a path that is not UTF-8")?.to_owned());
+    }
+    Ok(scenarios)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_a_part_of_what_is_allowed() {
+        assert!((error(0.4, 0.46) - 1.0).abs() < 1e-9, "15 % of much");
+        assert!((error(0.01, 0.03) - 1.0).abs() < 1e-9, "two points of little");
+        assert_eq!(error(0.0, 0.0), 0.0);
+    }
+
+    #[test]
+    fn arms_are_compared_by_their_names() {
+        let measured = serde_json::json!({"scenario": "s", "cpu": {"idle": 0.5}, "arms": [
+            {"name": "classic", "waste_ratio": 0.0, "stall_ratio": 0.3},
+            {"name": "none", "waste_ratio": 0.01, "stall_ratio": null},
+        ]});
+        let figures = |name, waste, stall| serde_json::json!({"name": name, "waste_ratio": {"mean": waste}, "stall_ratio": {"mean": stall}});
+        let predicted =
+            serde_json::json!({"arms": [figures("none", 0.01, 0.0), figures("classic", 0.0, 0.4)]});
+        let mut report = Report::default();
+        compare(&measured, &predicted, &mut report).expect("comparable");
+        let met: Vec<bool> = report.bars.iter().map(Bar::is_met).collect();
+        assert_eq!(met, [true, true, true, false]);
+        assert_eq!(report.bars[3].name, "s_classic_stall");
+        assert_eq!(report.rows[0], ["s", "none", "waste", "1.00", "1.00", "50"]);
+    }
+}
