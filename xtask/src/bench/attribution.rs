@@ -27,7 +27,11 @@ const EVENTS: usize = 100;
 /// How many times as many with `--long`.
 const LONG: usize = 5;
 
+/// Of each kind, by whom most of the time was given.
 const RIGHT: f64 = 0.99;
+
+/// Between two events, until the link is what it was.
+const REST: Duration = Duration::from_millis(300);
 
 pub(super) fn run(options: &Options) -> anyhow::Result<Report> {
     ensure!(command::is_root(), "the lab makes network namespaces: run it as root");
@@ -139,9 +143,6 @@ impl Row {
         cells
     }
 }
-
-/// Between two events, until the link is what it was.
-const REST: Duration = Duration::from_millis(300);
 
 #[cfg(test)]
 mod tests {

@@ -37,8 +37,8 @@ impl Client {
         Ok(Self { socket, rate: Arc::new(AtomicU64::new(UNLIMITED)) })
     }
 
-    /// Reads on a thread from now on; `first` sees what comes first.
-    pub(super) fn read(&self, mut first: impl FnMut(&[u8]) + Send + 'static) -> anyhow::Result<()> {
+    /// Reads on a thread from now on; `seen` gets what comes.
+    pub(super) fn read(&self, mut seen: impl FnMut(&[u8]) + Send + 'static) -> anyhow::Result<()> {
         let (mut socket, rate) = (self.socket.try_clone()?, Arc::clone(&self.rate));
         std::thread::spawn(move || {
             let mut buffer = vec![0; 1 << 16];
@@ -59,7 +59,7 @@ impl Client {
                 }
                 match socket.read(&mut buffer[..most]) {
                     Ok(0) | Err(_) => return,
-                    Ok(length) => first(&buffer[..length]),
+                    Ok(length) => seen(&buffer[..length]),
                 }
             }
         });

@@ -82,7 +82,7 @@ const PATH: [Fault; 6] = [
     Fault::Bursts(70),
     Fault::Blackout,
     Fault::Narrow(50),
-    Fault::Bursts(50),
+    Fault::Bursts(60),
 ];
 const READER: [Fault; 4] = [
     Fault::Stop(4 * KIB),

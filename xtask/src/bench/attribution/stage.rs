@@ -1,6 +1,8 @@
 //! Links, engines, clients and `netdiag up`: where events are played.
 
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -10,8 +12,6 @@ use netdiag_lab::engine::{Engine, HintServer, Model, Settings};
 use netdiag_lab::{Duplex, Lab, LabError, LinkSpec, ServerSide};
 use rustix::net::sockopt::set_tcp_congestion;
 use serde_json::json;
-use std::io::Write as _;
-use std::num::NonZeroUsize;
 use tokio::net::TcpSocket;
 use tokio::runtime::{Builder, Runtime};
 
@@ -79,7 +79,7 @@ impl Stage {
             let delay = Duration::from_millis(RTTS[number % RTTS.len()]) / 2;
             let clean = LinkSpec::delayed(delay)?;
             let common = clean.clone().with_jitter(delay / 10)?.with_loss(0.001)?;
-            bases.push(if number / RTTS.len() % 2 == 0 { clean } else { common });
+            bases.push(if (number / RTTS.len()).is_multiple_of(2) { clean } else { common });
         }
         let links: Vec<Duplex> = bases.iter().cloned().map(Duplex::from).collect();
         let lab = Lab::start_links(links, ServerSide::Namespace, 1)?;

@@ -53,6 +53,7 @@ pub(super) fn silence(
     place: usize,
     number: usize,
 ) -> anyhow::Result<Silence> {
+    // As the kernel has it; the library bounds them where it can.
     let retries = Retries::Doubling;
     let connection = stage.connect(place, number, retries, None)?;
     let (_pacer, admissions) = stream(pacing, connection.server.try_clone()?)?;

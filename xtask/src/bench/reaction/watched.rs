@@ -4,7 +4,6 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
@@ -22,14 +21,13 @@ struct Stream {
     over: Arc<AtomicBool>,
     /// What the hints say, for a server that heeds them.
     held: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Stream {
     fn start(mut server: TcpStream, heeds: bool) -> Self {
         let (over, held) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (stop, hold) = (Arc::clone(&over), Arc::clone(&held));
-        let thread = std::thread::spawn(move || {
+        std::thread::spawn(move || {
             let (began, mut turns) = (Instant::now(), 0);
             while !stop.load(Ordering::Relaxed) {
                 let is_due = !heeds || !hold.load(Ordering::Relaxed);
@@ -40,15 +38,14 @@ impl Stream {
                 std::thread::sleep((STEP * turns).saturating_sub(began.elapsed()));
             }
         });
-        Self { over, held, thread: Some(thread) }
+        Self { over, held }
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        // It may be in a write, which ends with its connection.
         self.over.store(true, Ordering::Relaxed);
-        // It may be in a write that ends with its connection only.
-        drop(self.thread.take());
     }
 }
 
@@ -73,7 +70,7 @@ fn until(
 pub(super) fn silence(stage: &Stage, place: usize, number: usize) -> anyhow::Result<Silence> {
     let retries = Retries::ALL[number % Retries::ALL.len()];
     let connection = stage.connect(place, number, retries, None)?;
-    let stream = Stream::start(connection.server.try_clone()?, number / 3 % 2 == 0);
+    let stream = Stream::start(connection.server.try_clone()?, (number / 3).is_multiple_of(2));
     let mut asking = Asking::connect(stage.up.hints)?;
     let path = format!("/v1/hint?peer={}", connection.client.address()?);
     let is_held = |hint: &Value| {
