@@ -8,7 +8,8 @@
 
 use std::time::Duration;
 
-use super::{Carry, Cause};
+use super::late::Late;
+use super::{Carry, Cause, Causes, Evidence};
 use crate::hint::State;
 
 /// Share of a rate that counts as all of it: engines have steps, and ask for hints now and then, while a rate that grows is ahead of
@@ -30,29 +31,69 @@ impl Unused {
     }
 }
 
+/// Whose time it was, and what says so.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Account {
+    causes: Causes,
+    present: Option<Cause>,
+    /// For how long the server has waited for admission since the last observation, if it says so.
+    waited: Option<Duration>,
+    late: Late,
+    unused: Unused,
+}
+
+impl Account {
+    /// From now on, with nothing to compare it with.
+    pub(super) fn begin(&mut self) {
+        (self.present, self.late) = (None, Late::default());
+    }
+
+    /// What the kernel says at `now`, over a path of this least round trip, seconds.
+    pub(super) fn follow(&mut self, now: Duration, seen: &Evidence, rtt: Option<f64>) {
+        self.late.observe(now, seen.bytes_acked, seen.queued, rtt);
+    }
+}
+
 impl Carry {
     /// The server had to wait for admission for so much of the time since the last observation.
     pub fn on_waited(&mut self, time: Duration) {
-        self.waited = Some(self.waited.unwrap_or_default().saturating_add(time));
+        let waited = &mut self.account.waited;
+        *waited = Some(waited.unwrap_or_default().saturating_add(time));
+    }
+
+    /// For whom it waits at present; `None` while nothing is under way.
+    pub fn present_cause(&self) -> Option<Cause> {
+        self.account.present
+    }
+
+    /// Whose time it was since the flow was first seen.
+    pub fn causes(&self) -> Causes {
+        self.account.causes
     }
 
     /// Accounts a tick of `elapsed`, of which `rwnd_limited` was the reader's.
-    pub(super) fn account(&mut self, elapsed: Duration, rwnd_limited: Duration) {
-        self.causes.add(Cause::Reader, rwnd_limited);
+    pub(super) fn attribute(&mut self, elapsed: Duration, rwnd_limited: Duration) {
+        let before = self.account.causes;
         let rest = elapsed - rwnd_limited;
-        let takes_all = self.unused.takes_all(self.rate() * elapsed.as_secs_f64(), self.sent);
-        let waited = self.waited.take();
-        if let Some(cause) = self.keeps(rwnd_limited) {
-            self.causes.add(cause, rest);
-            return;
-        }
-        let max = self.range.max().get();
+        let given = self.rate() * elapsed.as_secs_f64();
+        let takes_all = self.account.unused.takes_all(given, self.sent);
+        let waited = self.account.waited.take();
+        let kept = self.keeps(rwnd_limited);
+        let is_bounded = self.rate() < self.range.max().get();
         let limits = if self.cap < self.granted { Cause::Path } else { Cause::Pacer };
-        // Whoever took all that it was given would have taken more.
-        let concluded = if takes_all && self.rate() < max { rest } else { Duration::ZERO };
-        let kept_back = waited.map_or(concluded, |waited| waited.min(rest));
-        self.causes.add(limits, kept_back);
-        self.causes.add(Cause::Engine, rest - kept_back);
+        let causes = &mut self.account.causes;
+        causes.add(Cause::Reader, rwnd_limited);
+        if let Some(cause) = kept {
+            causes.add(cause, rest);
+        } else {
+            // Whoever took all that it was given would have taken more.
+            let concluded = if takes_all && is_bounded { rest } else { Duration::ZERO };
+            let kept_back = waited.map_or(concluded, |waited| waited.min(rest));
+            causes.add(limits, kept_back);
+            causes.add(Cause::Engine, rest - kept_back);
+        }
+        let news = causes.since(before);
+        self.account.present = news.dominant().filter(|_| self.state != State::Idle);
     }
 
     /// Who keeps what was written.
@@ -60,9 +101,9 @@ impl Carry {
         match self.state {
             State::Stalled | State::Constrained => Some(Cause::Path),
             State::Reader => Some(Cause::Reader),
-            State::Clear | State::Idle | State::Stale if self.late.is_late() => {
+            State::Clear | State::Idle | State::Stale if self.account.late.is_late() => {
                 // A reader that takes a little now and then shuts its window for a part of each tick.
-                let was_reader = self.present_cause == Some(Cause::Reader);
+                let was_reader = self.account.present == Some(Cause::Reader);
                 let is_reader = was_reader || !rwnd_limited.is_zero();
                 Some(if is_reader { Cause::Reader } else { Cause::Path })
             }
