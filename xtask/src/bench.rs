@@ -3,6 +3,8 @@
 //! A bench only measures; printing and judging are done here, the same for all. Invariant: standard output holds the report
 //! and nothing else, so that `--json` can be read by a program, and a peer that could not be measured is named in it.
 
+mod attribution;
+mod client;
 mod dashboard;
 mod health;
 mod iforest;
@@ -10,6 +12,8 @@ mod lab;
 mod pacer;
 mod prediction;
 mod probe;
+mod reaction;
+mod up;
 
 use std::path::PathBuf;
 
@@ -30,6 +34,10 @@ pub(crate) enum Name {
     Dashboard,
     /// Emulated links beside what they are asked to be, what they cost, and whether anything of them stays behind
     Lab,
+    /// Whom streams wait for while engines pause, links fail and readers stop: the confusion matrix of `netdiag up`
+    Attribution,
+    /// How soon a silent link holds its stream and lets it go on, and a reader that stops is known
+    Reaction,
     /// What pacing costs at 10,000 flows, and how much faster than real time the simulator is
     Pacer,
     /// What the simulator says of an experiment beside what the experiment measures
@@ -116,6 +124,8 @@ pub(crate) fn run(name: Name, options: &Options) -> anyhow::Result<()> {
         Name::Prediction => prediction::run(options)?,
         Name::Probe => probe::run(options.long)?,
         Name::Dashboard => dashboard::run(options.long)?,
+        Name::Attribution => attribution::run(options)?,
+        Name::Reaction => reaction::run(options)?,
         Name::Health => health::run(options.data.as_deref())?,
     };
     print!("{}", if options.json { report.json() } else { report.text() });

@@ -99,6 +99,9 @@ impl Pacing {
     /// Paces `socket`, a connected TCP socket, from now on. Until the next tick it may have what its path takes. Other sockets of
     /// the same connection, such as a duplicate, do as well.
     ///
+    /// It also has the kernel try once a second while the client is silent ([`netdiag_tcpinfo::set_longest_retry`], where Linux is new
+    /// enough), because a stream can go on only when an ACK has come. Set others afterwards if you want others.
+    ///
     /// # Errors
     ///
     /// Not a connected TCP socket, or no descriptor is left to duplicate it.

@@ -18,6 +18,10 @@ use crate::patience::Patience;
 /// How soon after a tick another may follow because a held stream has heard of an ACK. Many links may come back at once.
 const SOONEST: Duration = Duration::from_millis(10);
 
+/// The kernel's longest pause between two tries while the client is silent, so that a link that is back is found out within it: the
+/// least that Linux takes. Its own is two minutes, and after a silence of four seconds already as long as that.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// Why nothing more can be delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Gone {
@@ -164,6 +168,8 @@ impl Stream {
     ) -> io::Result<Self> {
         let socket = socket.as_fd().try_clone_to_owned()?;
         let seen = netdiag_tcpinfo::snapshot(&socket)?;
+        // Kernels before 6.15 cannot: there the stream goes on later, and that is all.
+        let _ = netdiag_tcpinfo::set_longest_retry(&socket, RETRY);
         let mut inner = Inner {
             pacer: Pacer::new(range, reading, now),
             asked: now,

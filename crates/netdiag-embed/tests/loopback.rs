@@ -106,6 +106,12 @@ fn a_stream_ends_with_its_connection_and_leaves_with_its_handle() {
     let stream = pacing.stream(&server).expect("TCP");
     assert_eq!(pacing.reports().len(), 1);
     assert_eq!(stream.key().peer, client.local_addr().expect("connected"));
+    // Where the kernel can be told to try more often, it is, and gives the connection up no sooner for that.
+    if netdiag_tcpinfo::set_longest_retry(&client, Duration::from_secs(1)).is_ok() {
+        let patience = |socket| sockopt::tcp_user_timeout(socket).expect("TCP");
+        assert_eq!(patience(&server), patience(&client));
+        assert!(patience(&server) > 900_000);
+    }
     for _ in 0..2 {
         stream.admitted_blocking(1).expect("open");
         server.write_all(&TOKEN).expect("open");

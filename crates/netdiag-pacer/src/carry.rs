@@ -29,6 +29,7 @@ mod attribution;
 mod causes;
 mod evidence;
 mod explain;
+mod late;
 mod lead;
 mod limits;
 mod recent;
@@ -38,6 +39,7 @@ use std::time::Duration;
 
 use crate::hint::{State, TpsRange};
 
+use attribution::Account;
 use recent::{Least, Most};
 
 pub use causes::{Cause, Causes};
@@ -130,10 +132,7 @@ pub struct Carry {
     acknowledged: u64,
     /// The least srtt, seconds.
     least_rtt: Least,
-    causes: Causes,
-    present_cause: Option<Cause>,
-    /// For how long the server has waited for admission since the last observation, if it says so.
-    waited: Option<Duration>,
+    account: Account,
 }
 
 impl Carry {
@@ -158,9 +157,7 @@ impl Carry {
             arrived: 0.0,
             acknowledged: 0,
             least_rtt: Least::new(MIN_RTT_WINDOW),
-            causes: Causes::default(),
-            present_cause: None,
-            waited: None,
+            account: Account::default(),
         }
     }
 
@@ -224,7 +221,7 @@ impl Carry {
         }
         if elapsed > LONGEST_TICK {
             // The time passed, whatever it was; only rates across the gap mean nothing.
-            self.account(elapsed, Duration::ZERO);
+            self.attribute(elapsed, Duration::ZERO);
             self.begin(now, seen, spare);
             return;
         }
@@ -244,6 +241,7 @@ impl Carry {
         let was_limited = self.state != State::Stalled && (before.notsent > 0 || was_spent);
         self.outstanding = seen.queued as f64 / self.bytes_per_token;
         self.remember_rtt(now, seen);
+        self.account.follow(now, seen, self.least_rtt.best());
         let is_spent = self.is_spent() && (self.asks || self.is_queueing(seen));
         let is_limited = seen.notsent > 0 || is_spent;
         let shut = seen.notsent > 0 && !seen.is_outstanding() && acked == 0;
@@ -264,10 +262,7 @@ impl Carry {
         self.arrived += acked as f64 / self.bytes_per_token;
         self.follow(now, acked, elapsed);
         self.set_credit(spare);
-        let accounted = self.causes;
-        self.account(elapsed, rwnd_limited);
-        let news = self.causes.since(accounted);
-        self.present_cause = news.dominant().filter(|_| self.state != State::Idle);
+        self.attribute(elapsed, rwnd_limited);
         self.sent = 0.0;
     }
 
@@ -329,16 +324,6 @@ impl Carry {
         self.state == State::Stalled && self.waiting > LOST_AFTER
     }
 
-    /// For whom it waits at present; `None` while nothing is under way.
-    pub fn present_cause(&self) -> Option<Cause> {
-        self.present_cause
-    }
-
-    /// Whose time it was since the flow was first seen.
-    pub fn causes(&self) -> Causes {
-        self.causes
-    }
-
     /// From `seen` on, with nothing to compare it with.
     fn begin(&mut self, now: Duration, seen: &Evidence, spare: f64) {
         self.waiting = if seen.backoff >= 1 { seen.last_ack_age } else { Duration::ZERO };
@@ -348,7 +333,7 @@ impl Carry {
         self.cap = self.range.max().get();
         self.sent = 0.0;
         self.least_rtt.forget(now);
-        self.present_cause = None;
+        self.account.begin();
         self.remember_rtt(now, seen);
         self.state = if self.is_stalled(seen) { State::Stalled } else { State::Idle };
         self.set_credit(spare);

@@ -8,10 +8,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
-use netdiag_telemetry::{Bytes, FlowKey, FlowSnapshot, RttSamples};
+use netdiag_telemetry::{FlowKey, FlowSnapshot, RttSamples};
 use rustix::net::{SocketAddrAny, getpeername, getsockname};
 
 use crate::{queues, read};
@@ -68,28 +68,6 @@ pub fn snapshot_as(key: FlowKey, socket: impl AsFd) -> io::Result<FlowSnapshot> 
     })
 }
 
-/// Has the kernel take no more than `most` bytes beyond those that it has sent (`TCP_NOTSENT_LOWAT`): a socket is writable only while
-/// fewer wait. What waits in a server can still be dropped or put off, what waits in the kernel cannot.
-///
-/// # Errors
-///
-/// Not a TCP socket, or more than 2 GiB.
-pub fn set_notsent_lowat(socket: impl AsFd, most: Bytes) -> io::Result<()> {
-    let bytes = libc::c_int::try_from(most.0)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    // SAFETY: the kernel reads one int through the pointer, which outlives the call; the descriptor is borrowed for it.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_NOTSENT_LOWAT,
-            (&raw const bytes).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
 fn ip_address(address: SocketAddrAny) -> io::Result<SocketAddr> {
     SocketAddr::try_from(address).map_err(|_| {
         io::Error::new(io::ErrorKind::InvalidInput, "the socket's address is not of IPv4 or IPv6")
@@ -102,7 +80,10 @@ mod tests {
     use std::net::{TcpListener, TcpStream, UdpSocket};
     use std::time::{Duration, Instant};
 
+    use netdiag_telemetry::Bytes;
+
     use super::*;
+    use crate::set_notsent_lowat;
 
     fn pair(listen: &str) -> io::Result<(TcpStream, TcpStream)> {
         let listener = TcpListener::bind(listen)?;

@@ -69,6 +69,9 @@ pub(crate) struct Settings {
 /// the time between two, there are fewer of them.
 const LOOKING: u32 = 10;
 
+/// What a look takes is the least of so many: one that waited for a core among others says nothing of the flows.
+const LOOKS: usize = 4;
+
 /// A running sampler.
 #[derive(Debug)]
 pub(crate) struct Sampler {
@@ -134,8 +137,8 @@ struct Sampling {
     last: Duration,
     /// What was seen since then.
     seen: Seen,
-    /// What the last look took that ended no interval.
-    looked_for: Duration,
+    /// What the last looks took that ended no interval.
+    looked_for: [Duration; LOOKS],
     failures: u32,
     complained: Option<Instant>,
     losses: Losses,
@@ -155,7 +158,7 @@ impl Sampling {
             started: Instant::now(),
             last: Duration::ZERO,
             seen: Seen::default(),
-            looked_for: Duration::ZERO,
+            looked_for: [Duration::ZERO; LOOKS],
             failures: 0,
             complained: None,
             losses: Losses::default(),
@@ -187,12 +190,13 @@ impl Sampling {
                 watcher.take(&flows, now, Some(&Interval { tick: &tick, elapsed, losses }));
                 self.tell(losses);
                 if self.looks() == 1 {
-                    self.looked_for /= 2;
+                    self.looked_for.iter_mut().for_each(|look| *look /= 2);
                 }
             } else {
                 watcher.take(&flows, now, None);
                 self.seen.add(flows);
-                self.looked_for = self.started.elapsed().saturating_sub(began);
+                self.looked_for.rotate_right(1);
+                self.looked_for[0] = self.started.elapsed().saturating_sub(began);
             }
             if stopped {
                 return;
@@ -204,7 +208,8 @@ impl Sampling {
     /// ends, one is tried again after a while.
     fn looks(&self) -> u32 {
         let Some(look_every) = self.settings.look_every else { return 1 };
-        let least = look_every.max(self.looked_for * LOOKING);
+        let look = self.looked_for.into_iter().min().unwrap_or_default();
+        let least = look_every.max(look * LOOKING);
         let looks = self.settings.interval.as_nanos() / least.as_nanos().max(1);
         u32::try_from(looks).unwrap_or(u32::MAX).max(1)
     }

@@ -5,15 +5,15 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::up::Up;
 use super::{Bar, Bound, Report};
 use crate::command;
 use crate::test::fetch_page_tools;
@@ -56,36 +56,25 @@ impl Report {
 }
 
 /// `netdiag up` with a dashboard; ended when dropped.
-struct Up {
-    child: Child,
+struct Watched {
+    up: Up,
     hints: SocketAddr,
     dashboard: SocketAddr,
 }
 
-impl Up {
-    fn start(netdiag: &PathBuf, interval: &str) -> anyhow::Result<Self> {
-        let mut child = Command::new(netdiag)
-            .args(["up", "--listen", "127.0.0.1:0", "--dashboard-listen", "127.0.0.1:0"])
-            .args(["--interval", interval, "--window", "10", "--log-level", "error"])
-            .stderr(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .context("cannot run netdiag up")?;
-        let mut lines = BufReader::new(child.stderr.take().context("no stderr")?).lines();
-        let mut address = |words: &str| -> anyhow::Result<SocketAddr> {
-            let line = lines.by_ref().map_while(Result::ok).find(|line| line.contains(words));
-            let line = line.context("netdiag up says no address")?;
-            let (_, rest) = line.split_once("http://").context("netdiag up says no address")?;
-            Ok(rest.split([' ', '/']).next().unwrap_or_default().parse()?)
-        };
-        let (hints, dashboard) = (address("hints on")?, address("dashboard on")?);
-        Ok(Self { child, hints, dashboard })
+impl Watched {
+    fn start(netdiag: &Path, interval: &str) -> anyhow::Result<Self> {
+        let arguments =
+            ["--dashboard-listen", "127.0.0.1:0", "--interval", interval, "--window", "10"];
+        let mut up = Up::start(netdiag, arguments)?;
+        let dashboard = up.address("dashboard on")?;
+        Ok(Self { hints: up.hints, up, dashboard })
     }
 
     /// The processor's time so far of the threads whose name begins so, of all for an empty one.
     fn cpu(&self, name: &str) -> anyhow::Result<Duration> {
         let mut sum = Duration::ZERO;
-        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+        for task in fs::read_dir(format!("/proc/{}/task", self.up.pid()))? {
             let task = task?.path();
             // A thread may end between the two.
             let Ok(thread) = fs::read_to_string(task.join("comm")) else { continue };
@@ -112,20 +101,10 @@ impl Up {
 
     /// Resident memory, MiB.
     fn memory(&self) -> anyhow::Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.up.pid()))?;
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
         let kilobytes: f64 = line.split_whitespace().nth(1).context("no VmRSS")?.parse()?;
         Ok(kilobytes / 1024.0)
-    }
-}
-
-impl Drop for Up {
-    fn drop(&mut self) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            let _ = kill_process(pid, Signal::TERM);
-        }
-        let _ = self.child.wait();
     }
 }
 
@@ -147,8 +126,8 @@ fn get(address: SocketAddr, path: &str) -> anyhow::Result<Vec<u8>> {
 }
 
 /// What a browser loads, and how soon it shows something.
-fn page(report: &mut Report, netdiag: &PathBuf) -> anyhow::Result<()> {
-    let up = Up::start(netdiag, "0.5")?;
+fn page(report: &mut Report, netdiag: &Path) -> anyhow::Result<()> {
+    let up = Watched::start(netdiag, "0.5")?;
     fetch_page_tools()?;
     let address = format!("http://{}", up.dashboard);
     let browser = |script: &str| -> anyhow::Result<String> {
@@ -173,8 +152,8 @@ fn page(report: &mut Report, netdiag: &PathBuf) -> anyhow::Result<()> {
 }
 
 /// What it costs with nobody and with ten who look.
-fn processor(report: &mut Report, netdiag: &PathBuf, watch: Duration) -> anyhow::Result<()> {
-    let up = Up::start(netdiag, "0.5")?;
+fn processor(report: &mut Report, netdiag: &Path, watch: Duration) -> anyhow::Result<()> {
+    let up = Watched::start(netdiag, "0.5")?;
     let (nobody, all) = up.shares(watch)?;
     report.figure("nobody looks: dashboard's threads", nobody, "% of a core");
     report.figure("nobody looks: whole process", all, "% of a core");
@@ -204,10 +183,10 @@ fn processor(report: &mut Report, netdiag: &PathBuf, watch: Duration) -> anyhow:
 }
 
 /// A thousand who open the stream and never read.
-fn stuck(report: &mut Report, netdiag: &PathBuf) -> anyhow::Result<()> {
+fn stuck(report: &mut Report, netdiag: &Path) -> anyhow::Result<()> {
     let files = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files })?;
-    let up = Up::start(netdiag, FAST)?;
+    let up = Watched::start(netdiag, FAST)?;
     // A history that does not fit into the buffers on the way.
     std::thread::sleep(Duration::from_secs(20));
     let before = (latency(up.hints)?, up.memory()?);
@@ -249,7 +228,7 @@ fn latency(hints: SocketAddr) -> anyhow::Result<Duration> {
 }
 
 /// One of the dashboard's counters. It may have no place for who asks while it is full.
-fn counter(up: &Up, name: &str) -> anyhow::Result<f64> {
+fn counter(up: &Watched, name: &str) -> anyhow::Result<f64> {
     let text = String::from_utf8(get(up.dashboard, "/metrics")?)?;
     let line = text.lines().find(|line| line.starts_with(name)).context("no such counter")?;
     Ok(line.rsplit(' ').next().unwrap_or_default().parse()?)

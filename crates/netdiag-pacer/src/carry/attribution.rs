@@ -1,39 +1,113 @@
 //! Who is to blame for a tick.
 //!
-//! Where the path and the reader are not, it was the pacer or the engine. A server that asks before it generates knows which: what it
-//! waited for admission was the pacer's, and the rest the engine's. Elsewhere it is concluded from how much of its share a stream used.
+//! The path or the reader, where the state says so or what was written is late ([`late`](super::late)). Else the path, the pacer or the
+//! engine: a server that asks before it generates knows how long it waited for admission, and the rest was the engine's. Elsewhere it is
+//! concluded from how much of its rate a stream used. What limits the rate is the path if it takes less than the pacer grants.
 //!
 //! Invariant: all of a tick is accounted, and nothing twice.
 
 use std::time::Duration;
 
-use super::{Carry, Cause};
+use super::late::Late;
+use super::{Carry, Cause, Causes, Evidence};
 use crate::hint::State;
+
+/// Share of a rate that counts as all of it: engines have steps, and ask for hints now and then, while a rate that grows is ahead of
+/// them.
+const ALL: f64 = 0.75;
+
+/// Tokens that are not used before a rate is: one that is due between two ticks, and half of another, because the rate is an average.
+const DUE: f64 = 1.5;
+
+/// Tokens that a stream could have had and did not generate.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Unused(f64);
+
+impl Unused {
+    /// It was given so many tokens and generated so many. Whether it took all that it got.
+    fn takes_all(&mut self, given: f64, sent: f64) -> bool {
+        self.0 = (self.0 + ALL * given - sent).clamp(0.0, 2.0 * DUE);
+        self.0 < DUE
+    }
+}
+
+/// Whose time it was, and what says so.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Account {
+    causes: Causes,
+    present: Option<Cause>,
+    /// For how long the server has waited for admission since the last observation, if it says so.
+    waited: Option<Duration>,
+    late: Late,
+    unused: Unused,
+}
+
+impl Account {
+    /// From now on, with nothing to compare it with.
+    pub(super) fn begin(&mut self) {
+        (self.present, self.late) = (None, Late::default());
+    }
+
+    /// What the kernel says at `now`, over a path of this least round trip, seconds.
+    pub(super) fn follow(&mut self, now: Duration, seen: &Evidence, rtt: Option<f64>) {
+        self.late.observe(now, seen.bytes_acked, seen.queued, rtt);
+    }
+}
 
 impl Carry {
     /// The server had to wait for admission for so much of the time since the last observation.
     pub fn on_waited(&mut self, time: Duration) {
-        self.waited = Some(self.waited.unwrap_or_default().saturating_add(time));
+        let waited = &mut self.account.waited;
+        *waited = Some(waited.unwrap_or_default().saturating_add(time));
+    }
+
+    /// For whom it waits at present; `None` while nothing is under way.
+    pub fn present_cause(&self) -> Option<Cause> {
+        self.account.present
+    }
+
+    /// Whose time it was since the flow was first seen.
+    pub fn causes(&self) -> Causes {
+        self.account.causes
     }
 
     /// Accounts a tick of `elapsed`, of which `rwnd_limited` was the reader's.
-    pub(super) fn account(&mut self, elapsed: Duration, rwnd_limited: Duration) {
-        self.causes.add(Cause::Reader, rwnd_limited);
+    pub(super) fn attribute(&mut self, elapsed: Duration, rwnd_limited: Duration) {
+        let before = self.account.causes;
         let rest = elapsed - rwnd_limited;
-        match (self.state, self.waited.take()) {
-            (State::Stalled | State::Constrained, _) => self.causes.add(Cause::Path, rest),
-            (State::Reader, _) => self.causes.add(Cause::Reader, rest),
-            (State::Clear | State::Idle | State::Stale, Some(waited)) => {
-                let waited = waited.min(rest);
-                self.causes.add(Cause::Pacer, waited);
-                self.causes.add(Cause::Engine, rest - waited);
+        let given = self.rate() * elapsed.as_secs_f64();
+        let takes_all = self.account.unused.takes_all(given, self.sent);
+        let waited = self.account.waited.take();
+        let kept = self.keeps(rwnd_limited);
+        let is_bounded = self.rate() < self.range.max().get();
+        let limits = if self.cap < self.granted { Cause::Path } else { Cause::Pacer };
+        let causes = &mut self.account.causes;
+        causes.add(Cause::Reader, rwnd_limited);
+        if let Some(cause) = kept {
+            causes.add(cause, rest);
+        } else {
+            // Whoever took all that it was given would have taken more.
+            let concluded = if takes_all && is_bounded { rest } else { Duration::ZERO };
+            let kept_back = waited.map_or(concluded, |waited| waited.min(rest));
+            causes.add(limits, kept_back);
+            causes.add(Cause::Engine, rest - kept_back);
+        }
+        let news = causes.since(before);
+        self.account.present = news.dominant().filter(|_| self.state != State::Idle);
+    }
+
+    /// Who keeps what was written.
+    fn keeps(&self, rwnd_limited: Duration) -> Option<Cause> {
+        match self.state {
+            State::Stalled | State::Constrained => Some(Cause::Path),
+            State::Reader => Some(Cause::Reader),
+            State::Clear | State::Idle | State::Stale if self.account.late.is_late() => {
+                // A reader that takes a little now and then shuts its window for a part of each tick.
+                let was_reader = self.account.present == Some(Cause::Reader);
+                let is_reader = was_reader || !rwnd_limited.is_zero();
+                Some(if is_reader { Cause::Reader } else { Cause::Path })
             }
-            (State::Clear | State::Idle | State::Stale, None) => {
-                // Whoever took all that it was given would have taken more.
-                let given = self.granted * elapsed.as_secs_f64();
-                let is_paced = self.granted < self.range.max().get() && self.sent + 1.0 >= given;
-                self.causes.add(if is_paced { Cause::Pacer } else { Cause::Engine }, rest);
-            }
+            State::Clear | State::Idle | State::Stale => None,
         }
     }
 }

@@ -207,6 +207,77 @@ fn time_belongs_to_whoever_the_stream_waits_for() {
     assert_eq!(dominant(40.0, 80.0, silent), Some(Cause::Path));
 }
 
+/// Whom two seconds of a stream were given, from now on.
+fn blamed(path: &mut Path, carry: &mut Carry, wanted: f64) -> Option<Cause> {
+    let before = carry.causes();
+    for _ in 0..20 {
+        path.tick(carry, wanted);
+    }
+    carry.causes().since(before).dominant()
+}
+
+#[test]
+fn a_narrow_path_is_named_while_its_queue_is_short() {
+    // The radio's buffer takes all that is sent, so that nothing waits in the kernel, and the credit is not spent yet: five tokens of
+    // 200 bytes in each tick come in, and a share of them goes out.
+    let ticks = |carry: &mut Carry, seen: &mut Evidence, began: u32, share: f64| {
+        let before = carry.causes();
+        for tick in began..began + 10 {
+            carry.on_sent(5, 1000);
+            let acked = (1000.0 * share) as u64;
+            seen.bytes_acked += acked;
+            seen.queued += 1000 - acked;
+            seen.busy += TICK;
+            carry.observe(TICK * tick, seen, 100.0);
+            assert!(tick == began || carry.state() == State::Clear, "{carry:?}");
+        }
+        carry.causes().since(before)
+    };
+    for share in [0.25, 0.5] {
+        let mut carry = Carry::new(range());
+        let (rtt, rttvar) = (Some(ms(100)), Some(ms(5)));
+        let mut seen = Evidence { queued: 1000, srtt: rtt, rttvar, ..Evidence::default() };
+        let well = ticks(&mut carry, &mut seen, 1, 1.0);
+        assert_eq!(well.dominant(), Some(Cause::Engine), "{well:?}");
+        let narrow = ticks(&mut carry, &mut seen, 11, share);
+        assert!(narrow.path > narrow.engine, "{share}: {narrow:?}");
+    }
+}
+
+#[test]
+fn an_engine_that_pauses_is_named_whatever_it_was_granted() {
+    for granted in [80.0, 20.0, 6.0] {
+        let (mut path, mut carry) = (Path::new(ms(100), 1e9), Carry::new(range()));
+        carry.grant(granted);
+        let busy = blamed(&mut path, &mut carry, granted.min(50.0));
+        let expected = if granted < 80.0 { Cause::Pacer } else { Cause::Engine };
+        assert_eq!(busy, Some(expected), "{granted}");
+        assert_eq!(blamed(&mut path, &mut carry, 0.0), Some(Cause::Engine), "{granted}");
+    }
+}
+
+#[test]
+fn what_a_path_that_was_narrow_does_not_take_yet_is_the_paths() {
+    let (mut path, mut carry) = (Path::new(ms(100), 4000.0), Carry::new(range()));
+    for _ in 0..50 {
+        path.tick(&mut carry, 50.0);
+    }
+    // The stream takes all that it is let have, and nothing waits.
+    let cap = carry.cap();
+    assert!(cap < 40.0, "{cap}");
+    path.rate = 1e9;
+    let before = carry.causes();
+    for _ in 0..4 {
+        path.tick(&mut carry, 50.0);
+    }
+    assert_eq!(carry.causes().since(before).dominant(), Some(Cause::Path), "{carry:?}");
+    // Once it may have more than the engine generates, it waits for that.
+    for _ in 0..30 {
+        path.tick(&mut carry, 50.0);
+    }
+    assert_eq!(blamed(&mut path, &mut carry, 50.0), Some(Cause::Engine));
+}
+
 #[test]
 fn reused_ports_and_counters_that_jump_back_begin_anew() {
     let stalled = |seen: Evidence| {

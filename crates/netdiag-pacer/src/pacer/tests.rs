@@ -172,6 +172,8 @@ fn time_is_the_pacers_while_the_server_waits_and_the_engines_while_it_does_not()
     let before = world.pacer.causes();
     let at = world.now + TICK / 4;
     world.pacer.end_wait(at);
+    world.seen.bytes_acked += world.seen.queued;
+    (world.seen.queued, world.seen.notsent) = (0, 0);
     for _ in 0..300 {
         world.now += TICK;
         world.pacer.observe_evidence(world.now, &world.seen);

@@ -3,6 +3,7 @@
 //! Nothing here sleeps and hopes: every wait is for an event, with a deadline.
 
 mod agent;
+mod attribution;
 mod bad_input;
 mod browser;
 mod chaos;
