@@ -1,0 +1,50 @@
+//! What is told of a connection: as the kernel would, and as a row of `net_data.csv` would.
+
+use std::time::Duration;
+
+use netdiag_health::{Observation, RttRange};
+use netdiag_pacer::Evidence;
+
+use super::{Interval, Micros, STALL_FLOOR, Tcp};
+
+impl Tcp {
+    /// What the kernel would say.
+    pub(in super::super) fn evidence(&self, now: Micros) -> Evidence {
+        let micros = Duration::from_micros;
+        let taken = self.taken();
+        let busy = self.busy + self.busy_since.map_or(0, |since| now - since);
+        Evidence {
+            opened: None,
+            bytes_acked: self.una,
+            queued: taken - self.una,
+            notsent: taken - self.next,
+            backoff: self.backoff,
+            last_ack_age: micros(now - self.last_ack),
+            busy: micros(busy),
+            rwnd_limited: Duration::ZERO,
+            srtt: self.srtt.map(|srtt| micros(srtt as u64)),
+            rttvar: Some(micros(self.rttvar as u64)),
+        }
+    }
+
+    /// What a row of `net_data.csv` would say of the time since the last call.
+    pub(in super::super) fn take_interval(&mut self, now: Micros) -> Observation {
+        let micros = Duration::from_micros;
+        let Interval { rtt, mut rtts, sent, sent_again } = std::mem::take(&mut self.interval);
+        rtts.sort_unstable();
+        let p95 = rtts.get((rtts.len() * 95).div_ceil(100).saturating_sub(1)).copied();
+        let since = self.busy_since.map_or(0, |since| now - since);
+        let waiting = since.min(now - self.last_ack) as f64;
+        let explained = (self.srtt() + 4.0 * self.rttvar).max(STALL_FLOOR);
+        let is_out = self.next > self.una;
+        let stalled = is_out && (self.backoff >= 1 || waiting > explained);
+        Observation {
+            // Of fewer than twenty samples the 95th percentile is the longest, and half a second seldom has more.
+            rtt: rtt
+                .map(|(min, max)| RttRange { min: micros(min), p95: micros(p95.unwrap_or(max)) }),
+            retrans_segs: sent_again,
+            segs_out: Some(sent),
+            stalled: f64::from(u8::from(stalled)),
+        }
+    }
+}
