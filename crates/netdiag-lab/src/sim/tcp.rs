@@ -341,22 +341,6 @@ impl Tcp {
         }
     }
 
-    /// RFC 6298 §2.
-    fn measure(&mut self, rtt: Micros) {
-        let (min, max) = self.interval.rtt.unwrap_or((rtt, rtt));
-        self.interval.rtt = Some((min.min(rtt), max.max(rtt)));
-        if self.keeps_samples {
-            self.interval.rtts.push(rtt);
-        }
-        let rtt = rtt as f64;
-        if let Some(srtt) = &mut self.srtt {
-            self.rttvar += ((rtt - *srtt).abs() - self.rttvar) / 4.0;
-            *srtt += (rtt - *srtt) / 8.0;
-        } else {
-            (self.srtt, self.rttvar) = (Some(rtt), rtt / 2.0);
-        }
-    }
-
     /// What was sent well before something that has arrived is lost.
     fn find_losses(&mut self, newest: Micros) {
         let reordering = (self.srtt.unwrap_or(0.0) / 4.0) as Micros;

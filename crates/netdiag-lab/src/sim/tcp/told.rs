@@ -1,4 +1,6 @@
-//! What is told of a connection: as the kernel would, and as a row of `net_data.csv` would.
+//! Round trips as they are measured, and what is told of a connection: as the kernel would, and as a row of `net_data.csv` would.
+//!
+//! Invariant: an interval is told once.
 
 use std::time::Duration;
 
@@ -45,6 +47,22 @@ impl Tcp {
             retrans_segs: sent_again,
             segs_out: Some(sent),
             stalled: f64::from(u8::from(stalled)),
+        }
+    }
+
+    /// RFC 6298 §2.
+    pub(super) fn measure(&mut self, rtt: Micros) {
+        let (min, max) = self.interval.rtt.unwrap_or((rtt, rtt));
+        self.interval.rtt = Some((min.min(rtt), max.max(rtt)));
+        if self.keeps_samples {
+            self.interval.rtts.push(rtt);
+        }
+        let rtt = rtt as f64;
+        if let Some(srtt) = &mut self.srtt {
+            self.rttvar += ((rtt - *srtt).abs() - self.rttvar) / 4.0;
+            *srtt += (rtt - *srtt) / 8.0;
+        } else {
+            (self.srtt, self.rttvar) = (Some(rtt), rtt / 2.0);
         }
     }
 }
