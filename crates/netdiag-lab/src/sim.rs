@@ -44,6 +44,7 @@ pub use study::{
     Capacities, Cell, Done, Estimate, Job as StudyJob, Mix, Report, Row, SERVED_QOE, Study,
     synthetic_traces,
 };
+pub use tcp::CongestionControl;
 pub use workload::{InvalidWorld, World};
 
 /// Virtual time, microseconds from the start of the run.

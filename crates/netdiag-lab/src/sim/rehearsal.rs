@@ -29,6 +29,7 @@ use rand_xoshiro::{SplitMix64, Xoshiro256PlusPlus};
 use serde::{Deserialize, Serialize};
 
 use super::Micros;
+use super::tcp::CongestionControl;
 use crate::Schedule;
 use crate::client::Drawn;
 use crate::engine::{InvalidModel, Model, RequestId, Scheduler, Token};
@@ -61,6 +62,10 @@ pub struct Rehearsal {
     pub duration: Duration,
     /// Least and greatest rate of a stream.
     pub range: TpsRange,
+    /// The kernel's.
+    pub control: CongestionControl,
+    /// Of what is left to chance on the links: the experiment's, so that they lose and hold up the same packets.
+    pub link_seed: u64,
 }
 
 /// How the engine is paced.
@@ -73,13 +78,11 @@ pub enum Arm {
     Classic,
     /// By hints of the `carry` policy for each stream, ten times a second: a rate, or hold.
     Carry,
-    /// The same, and no token without credit for it.
-    CarryCredit,
 }
 
 impl Arm {
     /// All of them.
-    pub const ALL: [Arm; 4] = [Arm::None, Arm::Classic, Arm::Carry, Arm::CarryCredit];
+    pub const ALL: [Arm; 3] = [Arm::None, Arm::Classic, Arm::Carry];
 
     /// The name used in tables and on command lines.
     pub fn as_str(self) -> &'static str {
@@ -87,12 +90,11 @@ impl Arm {
             Arm::None => "none",
             Arm::Classic => "classic",
             Arm::Carry => "carry",
-            Arm::CarryCredit => "carry-credit",
         }
     }
 }
 
-/// Plays the conditions in `arm`. `seed` is that of the experiment, for links and questions.
+/// Plays the conditions in `arm`. `seed` is for questions and readers; with that of the experiment they are its own.
 ///
 /// # Errors
 ///
@@ -138,7 +140,7 @@ struct Run<'r> {
 
 impl<'r> Run<'r> {
     fn try_new(of: &'r Rehearsal, arm: Arm, seed: u64) -> Result<Self, InvalidModel> {
-        let mut of_links = SplitMix64::seed_from_u64(seed);
+        let mut of_links = SplitMix64::seed_from_u64(of.link_seed);
         let links = of.schedules.iter().map(|schedule| {
             let steps = schedule.steps();
             let up = Way::new(steps.iter().map(|(at, d)| (*at, &d.up)), of_links.next_u64());
@@ -205,7 +207,6 @@ impl<'r> Run<'r> {
             if last {
                 self.answers.remove(&request);
             }
-            self.pacing.on_token(now, &mut self.connections[number], &mut self.scheduler);
         }
         next.map(|next| next.as_nanos().div_ceil(1000) as Micros)
     }

@@ -11,16 +11,19 @@
 //! | delayed ACKs | every segment is acknowledged | they change a round trip by 40 ms on paths where it is twice that |
 //! | undo of spurious timeouts (F-RTO) | none | it restores a window that is not used |
 //!
-//! [`Tcp::like_linux`] takes that back where it is to be compared with a real kernel: CUBIC's reduction by 0.7 (RFC 9438), a probe that
-//! sends new data and with one segment out as well, and timeouts that time stamps show to have been spurious undone (Eifel, RFC 3522).
+//! [`Tcp::like_linux`] takes that back where it is to be compared with a real kernel; see [`linux`].
 //!
 //! Invariants: bytes are delivered once and in order; what is acknowledged was delivered; at most a window is under way.
 
-mod telling;
+mod linux;
+mod told;
 
 use std::collections::VecDeque;
 
 use super::Micros;
+use linux::Linux;
+
+pub use linux::CongestionControl;
 
 /// Payload of a full segment on Ethernet with timestamps.
 const MSS: u64 = 1448;
@@ -40,9 +43,8 @@ const RTO_MIN: f64 = 200e3;
 const RTO_FIRST: f64 = 1e6;
 const RTO_MAX: f64 = 120e6;
 
-/// What is left of the window after a loss: Reno's, and CUBIC's (RFC 9438 §4.6).
+/// What is left of the window after a loss.
 const RENO: f64 = 0.5;
-const CUBIC: f64 = 0.7;
 
 /// The least time without an ACK that counts as a stall, as in the flow table.
 const STALL_FLOOR: f64 = 200e3;
@@ -60,8 +62,6 @@ pub(super) struct Tcp {
     /// Segments thought to be on the way.
     pipe: u32,
     sacked: u32,
-    /// When the newest segment was sent that a block named.
-    newest_sacked: Option<Micros>,
     cwnd: f64,
     ssthresh: f64,
     /// Losses before this byte belong to a reduction that was made.
@@ -78,9 +78,8 @@ pub(super) struct Tcp {
     busy_since: Option<Micros>,
     interval: Interval,
     keeps_samples: bool,
-    is_linux: bool,
-    /// When the first of the timeouts came that may yet prove spurious, with window and threshold of before.
-    undo: Option<(Micros, f64, f64)>,
+    /// What decides where it is like Linux.
+    linux: Option<Box<Linux>>,
 }
 
 /// What has happened since somebody asked.
@@ -129,7 +128,6 @@ impl Tcp {
             flight: VecDeque::new(),
             pipe: 0,
             sacked: 0,
-            newest_sacked: None,
             cwnd: INITIAL_WINDOW,
             ssthresh: f64::INFINITY,
             recover: 0,
@@ -144,34 +142,39 @@ impl Tcp {
             busy_since: None,
             interval: Interval::default(),
             keeps_samples: false,
-            is_linux: false,
-            undo: None,
+            linux: None,
         }
     }
 
     /// The same, closer to Linux, and with the 95th percentile of many round trips told as it is.
-    pub(super) fn like_linux(self) -> Self {
-        Self { is_linux: true, keeps_samples: true, ..self }
+    pub(super) fn like_linux(self, control: CongestionControl) -> Self {
+        Self { linux: Some(Box::new(Linux::new(control))), keeps_samples: true, ..self }
     }
 
     /// The program writes.
     pub(super) fn write(&mut self, now: Micros, bytes: u64, around: &mut impl Network) {
         self.written += bytes;
         self.busy_since.get_or_insert(now);
-        self.pump(now, around);
+        match self.linux.take() {
+            None => self.pump(now, around),
+            Some(mut linux) => {
+                linux.on_write(self, now, around);
+                self.linux = Some(linux);
+            }
+        }
     }
 
     /// An ACK arrives: everything before `ack`, and the segment that starts at `start`.
     pub(super) fn on_ack(&mut self, now: Micros, ack: u64, start: u64, around: &mut impl Network) {
         let was_full = f64::from(self.pipe) + 1.0 >= self.cwnd;
-        let (mut newest, mut acked) = (self.newest_sacked.take(), 0.0);
+        let (mut newest, mut acked) = (None, 0.0);
         self.last_ack = now;
         while let Some(segment) = self.flight.front().copied().filter(|s| s.end <= ack) {
             self.flight.pop_front();
             self.leave_flight(segment.state);
             acked += 1.0;
             newest = newest.max(Some(segment.sent));
-            if !segment.again && !self.is_linux {
+            if !segment.again {
                 self.measure(now - segment.sent);
             }
         }
@@ -201,42 +204,23 @@ impl Tcp {
             self.cwnd += if self.cwnd < self.ssthresh { acked } else { acked / self.cwnd };
         }
         self.deadline = None;
-        if self.una == self.written
-            && let Some(since) = self.busy_since.take()
-        {
-            self.busy += now - since;
-        }
+        self.note_rest(now);
         self.pump(now, around);
     }
 
-    /// The ACK that is to be taken in next was caused by a segment sent at `sent`, by its time stamp, and moves the left edge.
-    pub(super) fn on_echo(&mut self, now: Micros, sent: Micros) {
-        self.measure(now - sent);
-        if let Some((timeout, cwnd, ssthresh)) = self.undo.take()
-            && sent < timeout
-        {
-            // It was late, and so are the others; nothing is known to be lost.
-            self.cwnd = self.cwnd.max(cwnd);
-            self.ssthresh = ssthresh;
-            self.recover = self.una;
-            for segment in self.flight.iter_mut().filter(|s| s.state == Fate::Lost) {
-                segment.state = Fate::Flying;
-                self.pipe += 1;
-            }
-        }
-    }
-
-    /// The client has the bytes from `from` to `to`, says the ACK that is to be taken in next. Where no ACK is lost the segment
-    /// that each one answers says it all.
-    pub(super) fn on_block(&mut self, from: u64, to: u64) {
-        let place = self.flight.partition_point(|segment| segment.start < from);
-        let within = self.flight.range_mut(place..).take_while(|segment| segment.end <= to);
-        for segment in within.filter(|segment| segment.state != Fate::Sacked) {
-            let before = std::mem::replace(&mut segment.state, Fate::Sacked);
-            self.newest_sacked = self.newest_sacked.max(Some(segment.sent));
-            self.pipe -= u32::from(before == Fate::Flying);
-            self.sacked += 1;
-        }
+    /// An ACK arrives: everything before `ack` and these blocks are there, and the segment that it answers was sent at `sent`, by its
+    /// time stamp. For a sender that is like Linux.
+    pub(super) fn on_selective_ack(
+        &mut self,
+        now: Micros,
+        ack: u64,
+        blocks: &[(u64, u64)],
+        sent: Micros,
+        around: &mut impl Network,
+    ) {
+        let Some(mut linux) = self.linux.take() else { return };
+        linux.on_ack(self, now, linux::Ack { ack, blocks, sent }, around);
+        self.linux = Some(linux);
     }
 
     /// The timer's event.
@@ -245,11 +229,26 @@ impl Tcp {
             return;
         }
         self.timer = None;
-        match self.deadline {
-            Some(deadline) if deadline <= now => self.time_out(now, around),
-            _ => {}
+        let is_due = self.deadline.is_some_and(|deadline| deadline <= now);
+        if let Some(mut linux) = self.linux.take() {
+            linux.on_timer(self, now, is_due, around);
+            self.linux = Some(linux);
+            return;
+        }
+        if is_due {
+            self.time_out(now, around);
         }
         self.arm(now, around);
+    }
+
+    /// Bytes acknowledged.
+    pub(super) fn acked(&self) -> u64 {
+        self.una
+    }
+
+    /// The smoothed round trip, microseconds.
+    pub(super) fn srtt(&self) -> f64 {
+        self.srtt.unwrap_or(RTO_FIRST)
     }
 
     /// Sends what the window allows: what was lost first.
@@ -280,9 +279,7 @@ impl Tcp {
 
     /// The next timeout is one that only probes (RFC 8985 §7).
     fn is_to_probe(&self) -> bool {
-        let is_calm = !self.is_linux || self.sacked == 0 && self.una >= self.recover;
-        let least = if self.is_linux { 1 } else { 2 };
-        !self.probed && self.backoff == 0 && self.pipe >= least && is_calm
+        !self.probed && self.backoff == 0 && self.pipe >= 2
     }
 
     fn send_again(&mut self, now: Micros, place: usize, around: &mut impl Network) {
@@ -303,21 +300,13 @@ impl Tcp {
         self.deadline = None;
         if self.is_to_probe() {
             self.probed = true;
-            if self.is_linux && self.next < self.taken() {
-                self.send_new(now, around);
-            } else if let Some(place) = self.flight.iter().rposition(|s| s.state == Fate::Flying) {
+            if let Some(place) = self.flight.iter().rposition(|s| s.state == Fate::Flying) {
                 self.send_again(now, place, around);
             }
             return;
         }
         self.backoff = (self.backoff + 1).min(MOST_BACKOFFS);
-        if !self.is_linux {
-            self.ssthresh = (f64::from(self.pipe) * RENO).max(2.0);
-        } else if self.una >= self.recover {
-            // Of timeouts in a row the first counts.
-            self.undo = Some((now, self.cwnd, self.ssthresh));
-            self.ssthresh = (self.cwnd * CUBIC).max(2.0);
-        }
+        self.ssthresh = (f64::from(self.pipe) * RENO).max(2.0);
         self.cwnd = 1.0;
         self.pipe = 0;
         self.recover = self.next;
@@ -342,6 +331,10 @@ impl Tcp {
             now + if probe { rto.min(2.0 * srtt + delayed) } else { rto.min(RTO_MAX) } as Micros
         });
         self.deadline = Some(deadline);
+        self.wake_at(deadline, around);
+    }
+
+    fn wake_at(&mut self, deadline: Micros, around: &mut impl Network) {
         if self.timer.is_none_or(|timer| timer > deadline) {
             self.timer = Some(deadline);
             around.wake(deadline);
@@ -367,9 +360,18 @@ impl Tcp {
         }
         self.pipe -= found;
         if found > 0 && self.una >= self.recover {
-            self.ssthresh = (self.cwnd * if self.is_linux { CUBIC } else { RENO }).max(2.0);
+            self.ssthresh = (self.cwnd * RENO).max(2.0);
             self.cwnd = self.ssthresh;
             self.recover = self.next;
+        }
+    }
+
+    /// Whether the time with data outstanding ends here.
+    fn note_rest(&mut self, now: Micros) {
+        if self.una == self.written
+            && let Some(since) = self.busy_since.take()
+        {
+            self.busy += now - since;
         }
     }
 
@@ -388,97 +390,4 @@ impl Tcp {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use proptest::prelude::*;
-
-    use super::super::events::{Event, Events, What};
-    use super::super::link::{Capacity, Link};
-    use super::super::receiver::Receiver;
-    use super::super::stream::Around;
-    use super::*;
-    use crate::loss::{Loss, Losses};
-
-    /// Writes a token every `gap`, and lets everything happen until `end`.
-    fn play(mut link: Link, tokens: u64, gap: Micros, end: Micros) -> (Vec<Micros>, Tcp) {
-        let (mut events, mut deliveries) = (Events::new(), Vec::new());
-        let mut tcp = Tcp::new(0, link.round_trip());
-        let (mut receiver, mut wrote) = (Receiver::default(), 0);
-        loop {
-            let due = if wrote < tokens { wrote * gap } else { end };
-            let next = events.pop(due);
-            let mut around = Around {
-                stream: 0,
-                link: &mut link,
-                events: &mut events,
-                receiver: &mut receiver,
-                deliveries: &mut deliveries,
-                token_bytes: 200,
-            };
-            match next {
-                Some(Event { at, what: What::Ack { ack, start }, .. }) => {
-                    tcp.on_ack(at, ack.into(), start.into(), &mut around);
-                }
-                Some(Event { at, .. }) => tcp.on_timer(at, &mut around),
-                None if wrote < tokens => {
-                    tcp.write(due, 200, &mut around);
-                    wrote += 1;
-                }
-                None => return (deliveries, tcp),
-            }
-        }
-    }
-
-    #[test]
-    fn on_a_clean_link_each_token_takes_half_a_round_trip() {
-        let link = Link::new(Capacity::Rate(0.0), [50_000, 50_000], None);
-        let (deliveries, tcp) = play(link, 100, 25_000, 10_000_000);
-        let expected: Vec<_> = (0..100).map(|token| token * 25_000 + 50_000).collect();
-        assert_eq!((deliveries, tcp.acked()), (expected, 20_000));
-        assert_eq!(
-            (tcp.srtt(), tcp.evidence(10_000_000).busy),
-            (100e3, Duration::from_micros(2_575_000))
-        );
-    }
-
-    #[test]
-    fn an_outage_backs_the_timer_off_and_is_made_up_for() {
-        let link = Link::new(Capacity::Rate(0.0), [50_000, 50_000], None)
-            .with_outages(vec![(1_000_000, 4_000_000)]);
-        let (deliveries, tcp) = play(link, 400, 25_000, 20_000_000);
-        assert_eq!((deliveries.len(), tcp.acked()), (400, 80_000));
-        // Retransmitted at 0.3, 0.9, 2.1 and 4.5 s or so after the outage began, in order from then on.
-        let after = deliveries.iter().find(|at| **at > 1_000_000).expect("some");
-        assert!((4_000_000..6_500_000).contains(after), "{after}");
-        assert!(deliveries.is_sorted());
-    }
-
-    #[test]
-    fn silence_is_told_as_the_kernel_tells_it() {
-        let link = Link::new(Capacity::Rate(0.0), [50_000, 50_000], None)
-            .with_outages(vec![(1_000_000, 60_000_000)]);
-        let (_, tcp) = play(link, 60, 25_000, 3_000_000);
-        let seen = tcp.evidence(3_000_000);
-        assert!(seen.backoff >= 2, "{seen:?}");
-        assert!(seen.last_ack_age > Duration::from_millis(1900), "{seen:?}");
-        // The last to arrive left at 0.95 s.
-        assert_eq!((seen.bytes_acked, seen.queued), (38 * 200, 22 * 200));
-        assert_eq!(seen.notsent, 22 * 200 - (tcp.next - tcp.una));
-    }
-
-    proptest! {
-        #[test]
-        fn everything_arrives_in_order_whatever_is_lost(
-            share in 0.0..0.4f64, seed: u64, gap in 0u64..100_000, rtt in 1_000u64..500_000,
-        ) {
-            let losses = Losses::new(Loss::independent(share).expect("a share"), seed);
-            let link = Link::new(Capacity::Rate(8.0), [rtt / 2, rtt / 2], Some(losses));
-            let (deliveries, tcp) = play(link, 300, gap, 3_600_000_000);
-            prop_assert_eq!(deliveries.len(), 300);
-            prop_assert!(deliveries.is_sorted());
-            prop_assert_eq!((tcp.acked(), tcp.pipe, tcp.flight.len()), (60_000, 0, 0));
-            prop_assert_eq!(tcp.evidence(3_600_000_000).queued, 0);
-        }
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use netdiag_lab::engine::{Model, Settings as EngineSettings};
 use netdiag_lab::metrics::Reader;
-use netdiag_lab::sim::Rehearsal;
+use netdiag_lab::sim::{CongestionControl, Rehearsal};
 use netdiag_lab::{InvalidDivision, Portion, Scenario, Schedule};
 use netdiag_pacer::TpsRange;
 use netdiag_probe::SourceChoice;
@@ -137,6 +137,8 @@ impl Conditions {
             ramp: RAMP,
             duration: self.duration,
             range: self.range,
+            control: congestion_control(),
+            link_seed: self.seed,
         })
     }
 
@@ -205,6 +207,16 @@ pub(super) fn engine() -> EngineSettings {
 /// Who reads.
 pub(super) fn reader() -> anyhow::Result<Reader> {
     Ok(Reader { rate: Tps::try_new(READING_TPS)?, expected_ttft: EXPECTED_TTFT })
+}
+
+/// What this machine's kernel decides windows by, which a new namespace takes over. A prediction is of the experiment on this
+/// machine; where nobody can tell, it is Linux's default.
+fn congestion_control() -> CongestionControl {
+    let name = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control");
+    name.map_or_else(
+        |_| CongestionControl::default(),
+        |name| CongestionControl::of_name(name.trim()),
+    )
 }
 
 #[cfg(test)]

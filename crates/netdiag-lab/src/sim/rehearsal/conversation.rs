@@ -243,7 +243,7 @@ impl Run<'_> {
             return;
         }
         let round_trip = connection.heard.map_or(0, |heard| now - heard);
-        connection.tcp = Some(Tcp::new(now, round_trip).like_linux());
+        connection.tcp = Some(Tcp::new(now, round_trip).like_linux(self.of.control));
         self.submit(now, stream);
     }
 
@@ -282,14 +282,8 @@ impl Run<'_> {
             return;
         }
         self.with_tcp(stream, |tcp, network| {
-            blocks.iter().for_each(|&(from, to)| tcp.on_block(from, to));
-            if ack > tcp.acked() {
-                tcp.on_echo(now, sent);
-            }
-            tcp.on_ack(now, ack, u64::MAX, network);
+            tcp.on_selective_ack(now, ack, blocks, sent, network);
         });
-        let Self { pacing, connections, scheduler, .. } = self;
-        pacing.on_ack(now, &mut connections[stream], scheduler);
     }
 
     /// Whether the reader has waited for too long.

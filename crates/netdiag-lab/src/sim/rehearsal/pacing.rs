@@ -5,13 +5,13 @@
 use std::time::Duration;
 
 use netdiag_health::{Health, Observation as Seen, RttRange};
-use netdiag_pacer::{Carry, Classic, Judgement, Lead, Need, Observation, TpsRange, Unread, share};
-use netdiag_telemetry::{Scope, Tps};
+use netdiag_pacer::{Carry, Classic, Judgement, Lead, Observation, TpsRange, Unread};
+use netdiag_telemetry::Scope;
 
 use super::super::Micros;
 use super::conversation::{Connection, TOKEN_BYTES};
 use super::{Arm, Rehearsal};
-use crate::engine::{Model, Pace, Scheduler};
+use crate::engine::{Pace, Scheduler};
 
 /// How often `classic` judges, as the experiment does, and `carry`, as `netdiag up` does.
 const JUDGED: Micros = 500_000;
@@ -22,10 +22,10 @@ const TICK: Micros = 100_000;
 pub(super) struct Memory {
     carry: Carry,
     unread: Unread,
-    known: u64,
-    pace: Pace,
-    /// Held for want of credit.
-    is_out: bool,
+    acked: u64,
+    written: u64,
+    /// The engine hears of it: from the first interval on that ended after it had begun.
+    is_told: bool,
 }
 
 /// An arm's pacer.
@@ -33,8 +33,6 @@ pub(super) struct Memory {
 pub(super) struct Pacing {
     arm: Arm,
     range: TpsRange,
-    reading: Tps,
-    capacity: f64,
     next: Micros,
     /// What `classic` remembers of each link, while it has connections, and its hint.
     links: Vec<(Option<(Health, Classic)>, Pace)>,
@@ -43,18 +41,11 @@ pub(super) struct Pacing {
 impl Pacing {
     pub(super) fn new(arm: Arm, of: &Rehearsal, links: usize) -> Self {
         let range = of.range;
-        let mut pacing = Self {
-            arm,
-            range,
-            reading: of.reader.rate,
-            capacity: capacity(&of.model),
-            next: Micros::MAX,
-            links: Vec::new(),
-        };
+        let mut pacing = Self { arm, range, next: Micros::MAX, links: Vec::new() };
         pacing.next = match arm {
             Arm::None => Micros::MAX,
             Arm::Classic => JUDGED,
-            Arm::Carry | Arm::CarryCredit => TICK,
+            Arm::Carry => TICK,
         };
         pacing.links = (0..links).map(|_| (None, pacing.most())).collect();
         pacing
@@ -89,7 +80,7 @@ impl Pacing {
                     scheduler.pace(Duration::from_micros(now), id, self.links[link].1);
                 }
             }
-            Arm::Carry | Arm::CarryCredit => {
+            Arm::Carry => {
                 self.next += TICK;
                 self.hint(now, connections, scheduler);
             }
@@ -136,93 +127,35 @@ impl Pacing {
         }
     }
 
-    /// `carry`: each stream by itself, and the engine shared out.
+    /// `carry`: each stream by itself, for nobody in an experiment says what the engine can do or how fast clients read.
     fn hint(&mut self, now: Micros, connections: &mut [Connection], scheduler: &mut Scheduler) {
         let (at, lead) = (Duration::from_micros(now), Lead::IDLE);
-        let (mut needs, mut whose) = (Vec::new(), Vec::new());
-        for (number, connection) in connections.iter_mut().enumerate() {
-            if !connection.is_open() {
-                continue;
-            }
-            let first = self.most();
-            let Connection { tcp: Some(tcp), memory, .. } = connection else { continue };
+        let is_interval = now.is_multiple_of(JUDGED);
+        for connection in connections.iter_mut().filter(|connection| connection.is_open()) {
+            let Connection { tcp: Some(tcp), memory, request, .. } = connection else { continue };
+            let evidence = tcp.evidence(now);
+            let written = evidence.bytes_acked + evidence.queued;
             let memory = memory.get_or_insert_with(|| Memory {
                 carry: Carry::new(self.range),
-                unread: Unread::new(self.reading, at),
-                known: 0,
-                pace: first,
-                is_out: false,
+                unread: Unread::new(self.range.max(), at),
+                acked: evidence.bytes_acked,
+                written,
+                is_told: false,
             });
-            let Memory { carry, unread, known, .. } = memory;
-            let acked = tcp.acked();
-            unread.deliver(at, (acked - *known) as f64 / carry.bytes_per_token());
-            *known = acked;
-            carry.observe(at, &tcp.evidence(now), lead.spare(unread));
-            let under_way = carry.outstanding() * unread.reading().seconds_per_token();
-            needs.push(Need {
-                cap: carry.cap(),
-                reading: unread.reading(),
-                lead: unread.lead() + under_way,
-                ahead: lead.ahead(carry),
-            });
-            whose.push(number);
+            let Memory { carry, unread, .. } = memory;
+            let more = written - memory.written;
+            let tokens = u32::try_from(more / TOKEN_BYTES).unwrap_or(u32::MAX);
+            carry.on_sent(tokens, u64::from(tokens) * TOKEN_BYTES);
+            let acked = evidence.bytes_acked - memory.acked;
+            unread.deliver(at, acked as f64 / carry.bytes_per_token());
+            carry.observe(at, &evidence, lead.spare(unread));
+            (memory.acked, memory.written) = (evidence.bytes_acked, written);
+            memory.is_told |= is_interval;
+            if let Some(id) = request.filter(|_| memory.is_told) {
+                let hint = memory.carry.hint(&Scope::Host, Duration::ZERO, None);
+                scheduler.pace(at, id, Pace::from(&hint));
+            }
         }
-        let Ok(capacity) = Tps::try_new(self.capacity) else { return };
-        for (number, rate) in whose.into_iter().zip(share(capacity, &needs)) {
-            let connection = &mut connections[number];
-            let (Some(memory), Some(id)) = (&mut connection.memory, connection.request) else {
-                continue;
-            };
-            memory.carry.grant(rate);
-            memory.pace = Pace::from(&memory.carry.hint(&Scope::Host, Duration::ZERO, None));
-            memory.is_out = self.arm == Arm::CarryCredit && memory.carry.room() < 1.0;
-            scheduler.pace(at, id, memory.now());
-        }
-    }
-
-    /// A token was generated for `connection`.
-    pub(super) fn on_token(
-        &self,
-        now: Micros,
-        connection: &mut Connection,
-        scheduler: &mut Scheduler,
-    ) {
-        let (Some(memory), Some(id)) = (&mut connection.memory, connection.request) else { return };
-        if self.arm != Arm::CarryCredit {
-            return;
-        }
-        memory.carry.on_sent(1, TOKEN_BYTES);
-        if memory.carry.room() < 1.0 {
-            memory.is_out = true;
-            scheduler.pace(Duration::from_micros(now), id, memory.now());
-        }
-    }
-
-    /// Some were acknowledged.
-    pub(super) fn on_ack(
-        &self,
-        now: Micros,
-        connection: &mut Connection,
-        scheduler: &mut Scheduler,
-    ) {
-        let Connection { memory: Some(memory), request: Some(id), tcp: Some(tcp), .. } = connection
-        else {
-            return;
-        };
-        if self.arm != Arm::CarryCredit {
-            return;
-        }
-        memory.carry.acknowledge(tcp.acked());
-        if memory.is_out && memory.carry.room() >= 1.0 {
-            memory.is_out = false;
-            scheduler.pace(Duration::from_micros(now), *id, memory.now());
-        }
-    }
-}
-
-impl Memory {
-    fn now(&self) -> Pace {
-        Pace { hold: self.pace.hold || self.is_out, ..self.pace }
     }
 }
 
@@ -261,10 +194,4 @@ impl Together {
         let Self { rtt, retrans_segs, segs_out, .. } = *self;
         (Seen { rtt, retrans_segs, segs_out: Some(segs_out), stalled }, hold)
     }
-}
-
-/// What a model generates with all seats taken and no prompts, tokens/s.
-fn capacity(model: &Model) -> f64 {
-    let seats = model.seats.get() as u32;
-    f64::from(seats) / (model.step + model.step_per_seat * seats).as_secs_f64()
 }

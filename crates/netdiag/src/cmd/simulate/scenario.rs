@@ -1,13 +1,14 @@
 //! `netdiag simulate --scenario`: what `netdiag experiment` is to be expected to measure.
 //!
-//! The conditions are the experiment's own, so that they cannot drift apart; the first seed is the scenario's, as there.
+//! The conditions are the experiment's own, so that they cannot drift apart. Links lose and hold up the same packets with every
+//! seed, as in each run of an experiment; the first seed is the scenario's, so that its questions and readers are the experiment's, too.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 
 use anyhow::Context as _;
 use netdiag_lab::metrics::Summary;
-use netdiag_lab::sim::{Arm, Estimate, rehearse};
+use netdiag_lab::sim::{Arm, CongestionControl, Estimate, rehearse};
 use netdiag_pacer::TpsRange;
 use serde::Serialize;
 
@@ -30,6 +31,7 @@ struct Prediction {
     scenario: String,
     streams: usize,
     seconds: f64,
+    congestion_control: CongestionControl,
     seeds: Vec<u64>,
     arms: Vec<ArmFigures>,
 }
@@ -67,6 +69,7 @@ pub(super) fn run(name: &str, args: &Args, range: TpsRange, places: &Places) -> 
         scenario: scenario.name().to_owned(),
         streams: args.streams,
         seconds: conditions.duration.as_secs_f64(),
+        congestion_control: rehearsal.control,
         seeds,
         arms,
     };

@@ -1,17 +1,17 @@
-//! What a simulated connection measures and tells, as the kernel would: to who paces it, and to who judges its link.
+//! Round trips as they are measured, and what is told of a connection: as the kernel would, and as a row of `net_data.csv` would.
 //!
-//! Invariant: asking changes nothing but the interval that begins with it.
+//! Invariant: an interval is told once.
 
 use std::time::Duration;
 
-use netdiag_health::RttRange;
+use netdiag_health::{Observation, RttRange};
 use netdiag_pacer::Evidence;
 
-use super::*;
+use super::{Interval, Micros, STALL_FLOOR, Tcp};
 
 impl Tcp {
     /// What the kernel would say.
-    pub(in crate::sim) fn evidence(&self, now: Micros) -> Evidence {
+    pub(in super::super) fn evidence(&self, now: Micros) -> Evidence {
         let micros = Duration::from_micros;
         let taken = self.taken();
         let busy = self.busy + self.busy_since.map_or(0, |since| now - since);
@@ -30,7 +30,7 @@ impl Tcp {
     }
 
     /// What a row of `net_data.csv` would say of the time since the last call.
-    pub(in crate::sim) fn take_interval(&mut self, now: Micros) -> netdiag_health::Observation {
+    pub(in super::super) fn take_interval(&mut self, now: Micros) -> Observation {
         let micros = Duration::from_micros;
         let Interval { rtt, mut rtts, sent, sent_again } = std::mem::take(&mut self.interval);
         rtts.sort_unstable();
@@ -40,7 +40,7 @@ impl Tcp {
         let explained = (self.srtt() + 4.0 * self.rttvar).max(STALL_FLOOR);
         let is_out = self.next > self.una;
         let stalled = is_out && (self.backoff >= 1 || waiting > explained);
-        netdiag_health::Observation {
+        Observation {
             // Of fewer than twenty samples the 95th percentile is the longest, and half a second seldom has more.
             rtt: rtt
                 .map(|(min, max)| RttRange { min: micros(min), p95: micros(p95.unwrap_or(max)) }),
@@ -48,16 +48,6 @@ impl Tcp {
             segs_out: Some(sent),
             stalled: f64::from(u8::from(stalled)),
         }
-    }
-
-    /// Bytes acknowledged.
-    pub(in crate::sim) fn acked(&self) -> u64 {
-        self.una
-    }
-
-    /// The smoothed round trip, microseconds.
-    pub(in crate::sim) fn srtt(&self) -> f64 {
-        self.srtt.unwrap_or(RTO_FIRST)
     }
 
     /// RFC 6298 §2.
