@@ -1,8 +1,9 @@
 //! What `netdiag simulate --scenario` expects beside what `netdiag experiment` measures on the kernel's TCP, arm by arm.
 //!
-//! One run is one sample of what chance does to eight streams, and a prediction is a mean over seeds; so the prediction is right
-//! where the two are within 15 % of each other or within two points. An error is told in units of whichever is more. A machine
-//! that is busy makes the experiment late, not the simulator: the row says how idle it was.
+//! A prediction is a mean over seeds, and one run is one sample of what chance does to eight streams: so runs are several, and
+//! their mean is what is compared. The prediction is right where the two are within 15 % of each other or within two points; an
+//! error is told in units of whichever is more. A machine that is busy makes the experiment late, not the simulator: the row says
+//! how idle it was.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,10 @@ const FOLDER: &str = "../shared/traces";
 /// How many of them are played: the run is to end within five minutes, unless `--long` is given.
 const RECORDED: usize = 1;
 
+/// Runs of each scenario, and with `--long`.
+const RUNS: usize = 2;
+const LONG_RUNS: usize = 5;
+
 /// How far a prediction may be off, relative, and as a share of all.
 const RELATIVE: f64 = 0.15;
 const ABSOLUTE: f64 = 0.02;
@@ -39,18 +44,22 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Report> {
     let netdiag = crate::target_directory().join("debug/netdiag");
     let scratch = crate::target_directory().join("bench-prediction");
     fs::create_dir_all(&scratch).with_context(|| scratch.display().to_string())?;
-    let columns = vec!["scenario", "arm", "figure", "measured %", "predicted %", "idle %"];
+    let columns =
+        vec!["scenario", "arm", "figure", "measured %", "least", "most", "predicted %", "idle %"];
     let mut report = Report { columns, ..Report::default() };
     let mut scenarios: Vec<String> = SCENARIOS.map(str::to_owned).to_vec();
     scenarios.extend(recorded(options, &scratch, &mut report)?);
     for scenario in scenarios {
-        let measured = asked(
-            Command::new(&netdiag)
-                .args(["experiment", "--scenario", &scenario, "--arms", &ARMS.join(",")])
-                .arg("--out")
-                .arg(scratch.join("experiment")),
-            &scratch.join("experiment/summary.json"),
-        )?;
+        let measured = (0..if options.long { LONG_RUNS } else { RUNS }).map(|_| {
+            asked(
+                Command::new(&netdiag)
+                    .args(["experiment", "--scenario", &scenario, "--arms", &ARMS.join(",")])
+                    .arg("--out")
+                    .arg(scratch.join("experiment")),
+                &scratch.join("experiment/summary.json"),
+            )
+        });
+        let measured = measured.collect::<Result<Vec<_>, _>>()?;
         let predicted = asked(
             Command::new(&netdiag)
                 .args(["simulate", "--scenario", &scenario, "--out"])
@@ -70,29 +79,33 @@ fn asked(command: &mut Command, file: &Path) -> anyhow::Result<Value> {
     serde_json::from_slice(&text).with_context(|| file.display().to_string())
 }
 
-fn compare(measured: &Value, predicted: &Value, report: &mut Report) -> anyhow::Result<()> {
-    let scenario = measured["scenario"].as_str().context("no scenario")?;
-    let idle = measured["cpu"]["idle"].as_f64().unwrap_or(f64::NAN);
+/// `measured`: the summary of each run.
+fn compare(measured: &[Value], predicted: &Value, report: &mut Report) -> anyhow::Result<()> {
+    let first = measured.first().context("no run")?;
+    let scenario = first["scenario"].as_str().context("no scenario")?;
+    let idle = mean(measured.iter().filter_map(|run| run["cpu"]["idle"].as_f64()));
     for name in ARMS {
-        let of = |of: &Value| -> Option<Value> {
-            of["arms"].as_array()?.iter().find(|arm| arm["name"] == name).cloned()
+        let of = |of: &Value| -> anyhow::Result<Value> {
+            let mut arms = of["arms"].as_array().into_iter().flatten();
+            let arm = arms.find(|arm| arm["name"] == name).cloned();
+            arm.with_context(|| format!("no arm {name}"))
         };
-        let (measured, predicted) = (
-            of(measured).with_context(|| format!("no arm {name} measured"))?,
-            of(predicted).with_context(|| format!("no arm {name} predicted"))?,
-        );
+        let runs = measured.iter().map(of).collect::<Result<Vec<_>, _>>().context("measured")?;
+        let expected = of(predicted).context("predicted")?;
         for (key, figure) in FIGURES {
-            let measured = measured[key].as_f64().unwrap_or(0.0);
-            let predicted = predicted[key]["mean"].as_f64().context("no prediction")?;
+            let found = || runs.iter().filter_map(|run| run[key].as_f64());
+            let Some(measured) = mean(found()) else {
+                report.absent.push(format!("{scenario}, {name}: no run had a {figure} ratio"));
+                continue;
+            };
+            let predicted = expected[key]["mean"].as_f64().context("no prediction")?;
             let percent = |share: f64| format!("{:.2}", 100.0 * share);
-            report.rows.push(vec![
-                scenario.to_owned(),
-                name.to_owned(),
-                figure.to_owned(),
-                percent(measured),
-                percent(predicted),
-                format!("{:.0}", 100.0 * idle),
-            ]);
+            let mut row = [scenario, name, figure].map(str::to_owned).to_vec();
+            let (least, most) =
+                (found().fold(measured, f64::min), found().fold(measured, f64::max));
+            row.extend([measured, least, most, predicted].map(percent));
+            row.push(idle.map_or_else(|| "–".to_owned(), |idle| format!("{:.0}", 100.0 * idle)));
+            report.rows.push(row);
             report.bars.push(Bar {
                 name: format!("{scenario}_{name}_{figure}"),
                 value: error(measured, predicted),
@@ -102,6 +115,12 @@ fn compare(measured: &Value, predicted: &Value, report: &mut Report) -> anyhow::
         }
     }
     Ok(())
+}
+
+/// `None` without any.
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0u32), |(sum, count), value| (sum + value, count + 1));
+    (count > 0).then(|| sum / f64::from(count))
 }
 
 /// How far a prediction is off, as a part of how far it may be.
@@ -151,19 +170,27 @@ mod tests {
     }
 
     #[test]
-    fn arms_are_compared_by_their_names() {
-        let measured = serde_json::json!({"scenario": "s", "cpu": {"idle": 0.5}, "arms": [
-            {"name": "classic", "waste_ratio": 0.0, "stall_ratio": 0.3},
-            {"name": "none", "waste_ratio": 0.01, "stall_ratio": null},
-            {"name": "carry", "waste_ratio": 0.01, "stall_ratio": 0.1},
-        ]});
+    fn arms_are_compared_by_their_names_and_means() {
+        let run = |stall: f64, none: Option<f64>| {
+            serde_json::json!({"scenario": "s", "cpu": {"idle": 0.5}, "arms": [
+                {"name": "classic", "waste_ratio": 0.0, "stall_ratio": stall},
+                {"name": "none", "waste_ratio": 0.01, "stall_ratio": none},
+                {"name": "carry", "waste_ratio": 0.01, "stall_ratio": null},
+            ]})
+        };
         let figures = |name, waste, stall| serde_json::json!({"name": name, "waste_ratio": {"mean": waste}, "stall_ratio": {"mean": stall}});
-        let predicted = serde_json::json!({"arms": [figures("none", 0.01, 0.0), figures("classic", 0.0, 0.4), figures("carry", 0.01, 0.1)]});
+        let predicted = serde_json::json!({"arms": [figures("none", 0.01, 0.1), figures("classic", 0.0, 0.4), figures("carry", 0.01, 0.1)]});
         let mut report = Report::default();
-        compare(&measured, &predicted, &mut report).expect("comparable");
+        compare(&[run(0.2, None), run(0.4, Some(0.11))], &predicted, &mut report)
+            .expect("comparable");
         let met: Vec<bool> = report.bars.iter().map(Bar::is_met).collect();
-        assert_eq!(met, [true, true, true, false, true, true]);
+        assert_eq!(met, [true, true, true, false, true]);
         assert_eq!(report.bars[3].name, "s_classic_stall");
-        assert_eq!(report.rows[0], ["s", "none", "waste", "1.00", "1.00", "50"]);
+        assert_eq!(
+            report.rows[3],
+            ["s", "classic", "stall", "30.00", "20.00", "40.00", "40.00", "50"]
+        );
+        // What no run could judge is not judged.
+        assert_eq!(report.absent, ["s, carry: no run had a stall ratio"]);
     }
 }

@@ -148,7 +148,11 @@ impl Tcp {
 
     /// The same, closer to Linux, and with the 95th percentile of many round trips told as it is.
     pub(super) fn like_linux(self, control: CongestionControl) -> Self {
-        Self { linux: Some(Box::new(Linux::new(control))), keeps_samples: true, ..self }
+        Self {
+            linux: Some(Box::new(Linux::new(control, self.rttvar))),
+            keeps_samples: true,
+            ..self
+        }
     }
 
     /// The program writes.

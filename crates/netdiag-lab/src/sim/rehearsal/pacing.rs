@@ -136,7 +136,7 @@ impl Pacing {
             let evidence = tcp.evidence(now);
             let written = evidence.bytes_acked + evidence.queued;
             let memory = memory.get_or_insert_with(|| Memory {
-                carry: Carry::new(self.range),
+                carry: Carry::watching(self.range),
                 unread: Unread::new(self.range.max(), at),
                 acked: evidence.bytes_acked,
                 written,

@@ -6,6 +6,8 @@
 //! - A retransmission takes what follows with it up to a full segment (`tcp_retrans_collapse`), so that one repairs six tokens.
 //! - A window that is not used up grows to twice what was under way in slow start, and shrinks to what was used later on.
 //! - A probe is put off by each segment that is sent, up to the retransmission timeout of the oldest one (`tcp_schedule_loss_probe`).
+//! - The timeout's margin is the greatest deviation of a round trip, and falls by a quarter in each that follows
+//!   (`tcp_rtt_estimator`), so that after a silence of seconds the timer is as slow.
 //! - After a timeout only what is older than a round trip counts as lost, new data goes first, and if an ACK shows that the originals
 //!   had arrived, all is undone (F-RTO, RFC 5682; Eifel, RFC 3522).
 //!
@@ -20,13 +22,15 @@
 
 mod bbr;
 mod detection;
+mod round_trips;
 mod timers;
 mod window;
 
 use bbr::Bbr;
+use round_trips::Margin;
 use serde::{Deserialize, Serialize};
 
-use super::{Fate, MSS, Micros, Network, RTO_FIRST, RTO_MAX, RTO_MIN, Tcp};
+use super::{Fate, MSS, Micros, Network, Tcp};
 
 /// What is left of the window after a loss (RFC 9438 §4.6), and what it grows by in a round trip after one (§4.3).
 const CUBIC: f64 = 0.7;
@@ -90,6 +94,7 @@ pub(super) struct Linux {
     phase: Phase,
     pending: Pending,
     least_rtt: Option<Micros>,
+    margin: Margin,
     /// Of the segment that was sent last among those that arrived: when, its end, and its round trip.
     newest: (Micros, u64),
     newest_rtt: Micros,
@@ -130,14 +135,15 @@ struct News {
 }
 
 impl Linux {
-    pub(super) fn new(control: CongestionControl) -> Self {
+    /// After a handshake in which a round trip varied by `rttvar`.
+    pub(super) fn new(control: CongestionControl, rttvar: f64) -> Self {
         let bbr = (control == CongestionControl::Bbr).then(Bbr::default);
-        Self { bbr, ..Self::default() }
+        Self { bbr, margin: Margin::new(rttvar), ..Self::default() }
     }
 
     pub(super) fn on_write(&mut self, tcp: &mut Tcp, now: Micros, around: &mut impl Network) {
         let idle = now.saturating_sub(self.sent_at.max(tcp.last_ack));
-        let rto = rto(tcp);
+        let rto = self.rto(tcp);
         if tcp.flight.is_empty() && idle > rto && self.bbr.is_none() {
             // A window that was not used for so long says nothing any more.
             tcp.ssthresh = self.threshold(tcp);
@@ -163,7 +169,7 @@ impl Linux {
         let echoed = news.advances.then(|| now - of.sent);
         if let Some(rtt) = acked_rtt.or(sacked_rtt).or(echoed) {
             self.least_rtt = Some(self.least_rtt.map_or(rtt, |least| least.min(rtt)));
-            tcp.measure(rtt);
+            self.measure(tcp, rtt, of.ack);
             tcp.backoff = 0;
         }
         if news.advances {
@@ -179,7 +185,7 @@ impl Linux {
         } else if self.pending != Pending::Reordering && (news.advances || is_fresh) {
             // The timer begins anew, unless what was measured was sent before the oldest was sent again.
             if !self.plan_probe(tcp, now, true) {
-                self.set(tcp, Pending::Timeout, Some(now + rto(tcp)));
+                self.set(tcp, Pending::Timeout, Some(now + self.rto(tcp)));
             }
         }
         match &mut self.bbr {
@@ -281,7 +287,7 @@ impl Linux {
             tcp.send_new(now, around);
             self.sent += 1;
             if was_empty {
-                self.set(tcp, Pending::Timeout, Some(now + rto(tcp)));
+                self.set(tcp, Pending::Timeout, Some(now + self.rto(tcp)));
             } else if self.pending == Pending::Probe {
                 self.set(tcp, Pending::Timeout, Some(self.timeout(tcp, now)));
             }
@@ -305,19 +311,12 @@ impl Linux {
                 tcp.send_again(now, place, around);
                 self.sent += 1;
                 if place == 0 && self.pending != Pending::Reordering {
-                    self.set(tcp, Pending::Timeout, Some(now + rto(tcp)));
+                    self.set(tcp, Pending::Timeout, Some(now + self.rto(tcp)));
                 }
             }
             place += 1;
         }
     }
-}
-
-/// The retransmission timeout, with its backoff.
-fn rto(tcp: &Tcp) -> Micros {
-    let srtt = tcp.srtt.unwrap_or(RTO_FIRST);
-    let rto = (srtt + (4.0 * tcp.rttvar).max(RTO_MIN)) * f64::from(1u32 << tcp.backoff);
-    rto.min(RTO_MAX) as Micros
 }
 
 /// Lets the segment at `place` take in those that follow, up to a full one.

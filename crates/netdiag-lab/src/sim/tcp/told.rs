@@ -52,17 +52,22 @@ impl Tcp {
 
     /// RFC 6298 §2.
     pub(super) fn measure(&mut self, rtt: Micros) {
-        let (min, max) = self.interval.rtt.unwrap_or((rtt, rtt));
-        self.interval.rtt = Some((min.min(rtt), max.max(rtt)));
-        if self.keeps_samples {
-            self.interval.rtts.push(rtt);
-        }
+        self.note(rtt);
         let rtt = rtt as f64;
         if let Some(srtt) = &mut self.srtt {
             self.rttvar += ((rtt - *srtt).abs() - self.rttvar) / 4.0;
             *srtt += (rtt - *srtt) / 8.0;
         } else {
             (self.srtt, self.rttvar) = (Some(rtt), rtt / 2.0);
+        }
+    }
+
+    /// A round trip, for the interval's figures.
+    pub(super) fn note(&mut self, rtt: Micros) {
+        let (min, max) = self.interval.rtt.unwrap_or((rtt, rtt));
+        self.interval.rtt = Some((min.min(rtt), max.max(rtt)));
+        if self.keeps_samples {
+            self.interval.rtts.push(rtt);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Invariant: while something is out, one of them is pending.
 
 use super::super::{Fate, MOST_BACKOFFS, Micros, Network, Tcp};
-use super::{DELAYED, JIFFIES, Linux, News, Pending, Phase, collapse, rto};
+use super::{DELAYED, JIFFIES, Linux, News, Pending, Phase, collapse};
 
 impl Linux {
     pub(in super::super) fn on_timer(
@@ -27,7 +27,7 @@ impl Linux {
                     }
                     self.repair(tcp, now, around);
                     if self.pending == Pending::Nothing {
-                        self.set(tcp, Pending::Timeout, Some(now + rto(tcp)));
+                        self.set(tcp, Pending::Timeout, Some(now + self.rto(tcp)));
                     }
                 }
                 Pending::Timeout | Pending::Nothing => self.time_out(tcp, now, around),
@@ -52,7 +52,7 @@ impl Linux {
             tcp.send_again(now, last, around);
         }
         self.probed = Some(tcp.next);
-        self.set(tcp, Pending::Timeout, Some(now + rto(tcp)));
+        self.set(tcp, Pending::Timeout, Some(now + self.rto(tcp)));
     }
 
     /// `tcp_enter_loss`.
@@ -82,7 +82,7 @@ impl Linux {
             collapse(tcp, 0);
             tcp.send_again(now, 0, around);
         }
-        self.set(tcp, Pending::Timeout, Some(now + rto(tcp)));
+        self.set(tcp, Pending::Timeout, Some(now + self.rto(tcp)));
     }
 
     /// Plans a probe, where one may be sent (RFC 8985 §7.2); `advances`: the timeout begins anew with it.
@@ -92,7 +92,7 @@ impl Linux {
         }
         let slack = if tcp.flight.len() == 1 { DELAYED } else { JIFFIES };
         let mut wait = 2 * tcp.srtt() as Micros + slack;
-        let rto = rto(tcp);
+        let rto = self.rto(tcp);
         let left = match tcp.flight.front() {
             Some(oldest) if !advances => (oldest.sent + rto).saturating_sub(now),
             _ => rto,
@@ -107,7 +107,7 @@ impl Linux {
     /// The timeout of the oldest segment.
     pub(super) fn timeout(&self, tcp: &Tcp, now: Micros) -> Micros {
         let sent = tcp.flight.front().map_or(now, |oldest| oldest.sent);
-        (sent + rto(tcp)).max(now + JIFFIES / 2)
+        (sent + self.rto(tcp)).max(now + JIFFIES / 2)
     }
 
     pub(super) fn set(&mut self, tcp: &mut Tcp, pending: Pending, at: Option<Micros>) {

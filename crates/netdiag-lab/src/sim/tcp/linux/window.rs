@@ -3,7 +3,7 @@
 //! Invariant: the threshold is two segments or more.
 
 use super::super::{INITIAL_WINDOW, Micros, Tcp};
-use super::{CUBIC, FRIENDLY, Linux, News, Phase, rto};
+use super::{CUBIC, FRIENDLY, Linux, News, Phase};
 
 impl Linux {
     /// The threshold after a loss, which to BBR is none.
@@ -61,7 +61,7 @@ impl Linux {
             return;
         }
         self.used = self.used.max(out);
-        if self.bbr.is_none() && now - self.limited_at >= rto(tcp) {
+        if self.bbr.is_none() && now - self.limited_at >= self.rto(tcp) {
             let used = (self.used as f64).max(INITIAL_WINDOW);
             if self.phase == Phase::Open && tcp.sacked == 0 && used < tcp.cwnd {
                 tcp.ssthresh = self.threshold(tcp);
