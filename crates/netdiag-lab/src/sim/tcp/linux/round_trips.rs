@@ -75,7 +75,7 @@ mod tests {
         margin.follow(1e6, 100, 200);
         let mut before = margin.allowed;
         for round in 3..12 {
-            let una = (round - 1) * 100;
+            let una = round * 1000;
             margin.follow(0.0, una, una + 100);
             let falls = before - margin.allowed;
             assert!((falls - (before - RTO_MIN) / 4.0).abs() < 1.0, "{before} to {margin:?}");
