@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{self, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use serde::Deserialize;
@@ -19,14 +19,16 @@ use crate::body::Outgoing;
 use crate::dialect::{Dialect, is_event_stream};
 use crate::events::{self, Events, Manner};
 use crate::failure::Failure;
+use crate::flow::Flow;
 use crate::framing::Framing;
 use crate::headers::{self, Origin};
 use crate::live::About;
 use crate::passing::{Clock, Course, Passing, Stay};
 use crate::request_body::{BodyLimits, Complaint, RequestBody};
+use crate::resume::{Position, Tail};
 use crate::segment::plan::Progress;
 use crate::socket::{Asking, Client};
-use crate::trace::{self, REQUEST_ID, STREAM_ID};
+use crate::trace::{self, REQUEST_ID, STREAM_ID, STREAM_PREFIX};
 use crate::upstream::Seat;
 use crate::upstream::link::{Answer, Link, Unanswered};
 use crate::{Phase, Shared};
@@ -34,7 +36,7 @@ use crate::{Phase, Shared};
 /// Longest name of a model that is told apart, bytes. Paths of files are names, too.
 const LONGEST_MODEL: usize = 256;
 
-/// Where a client ends a stream of its own, by the name that it was told.
+/// Where a client takes or ends a stream of its own, by the name that it was told.
 const STREAMS: &str = "/v1/netdiag/streams/";
 
 /// Answers one request. It always has an answer, if only a refusal.
@@ -94,15 +96,19 @@ async fn forward(
     if let Some(token) = gateway.settings.exposure.token() {
         headers::take_token(&mut parts.headers, token)?;
     }
-    if let Some(id) = parts.uri.path().strip_prefix(STREAMS) {
-        return stop(gateway, &parts.method, id);
-    }
     let limits = gateway.settings.requests;
+    let body_limits = BodyLimits { bytes: limits.body_bytes, patience: limits.body_time };
+    let returning = Returning::of(gateway, &parts, dialect)?;
+    if let Some(returning) = returning {
+        let body = RequestBody::take(body, body_limits, Complaint::default()).await?;
+        // What was asked is known. Unread it would stand between us and the client's leaving.
+        body.discard().await?;
+        return returning.answer(gateway, client, asking, &mut parts.headers);
+    }
     let asked = Instant::now();
     let end = asked + limits.total_time;
     let place = Arc::clone(&gateway.places).try_acquire_owned().map_err(|_| Failure::Busy)?;
     let complaint = Complaint::default();
-    let body_limits = BodyLimits { bytes: limits.body_bytes, patience: limits.body_time };
     let chunked = parts.headers.contains_key(header::TRANSFER_ENCODING);
     let body = RequestBody::take(body, body_limits, complaint.clone()).await?;
     let model = body.bytes().filter(|_| dialect.has_events()).and_then(|body| model(&body));
@@ -128,38 +134,103 @@ async fn forward(
     let clock = Clock::new(limits.silent_time, end);
     let engine = seat.engine().url().to_string();
     let (mut head, incoming) = response.into_parts();
-    let stay = Stay { seat, place, asking, clock };
+    let stay = Stay { seat, place, clock };
     let course = Course::new(Answer::new(incoming, link), stay);
     let is_stream =
         dialect.has_events() && is_event_stream(&head.headers) && head.status.is_success();
     if !is_stream {
-        return Ok(Response::from_parts(head, Outgoing::Passing(Box::new(Passing::new(course)))));
+        return Ok(Response::from_parts(
+            head,
+            Outgoing::Passing(Box::new(Passing::new(course, asking))),
+        ));
     }
-    let id = trace::new_id("st_");
+    let id = trace::new_id(STREAM_PREFIX);
     let name = id.to_str().unwrap_or_default().to_owned();
     head.headers.insert(STREAM_ID, id);
     // A last event of ours may be more than was announced.
     head.headers.remove(header::CONTENT_LENGTH);
     let about = About { id: name, peer: client.peer(), dialect, model, engine, asked };
-    let live = gateway.live.add(about);
-    let valve = events::valve(gateway, client, &live);
-    let manner = Manner { keep_alive: gateway.settings.keep_alive, report };
+    let tail = gateway.settings.resume_window.map(|_| Tail::new(about.id.clone()));
     let source = adapter::source(gateway, course, ask.parts, plan, &head.headers);
-    let events = Events::new(Arc::clone(gateway), live, manner, source, valve);
+    let flow = Flow::new(&about, source, tail);
+    let valve = events::valve(gateway, client, dialect);
+    let manner = Manner { keep_alive: gateway.settings.keep_alive, report };
+    let stream = gateway.live.add(about, flow, asking);
+    let events = Events::new(Arc::clone(gateway), stream, manner, valve);
     Ok(Response::from_parts(head, Outgoing::Events(Box::new(events))))
 }
 
-/// Ends a stream for its client. Its name is the proof that it is theirs.
-fn stop(gateway: &Shared, method: &Method, id: &str) -> Result<Response<Outgoing>, Failure> {
-    if method != Method::DELETE {
-        return Err(Failure::WrongMethod);
+/// What a client wants with a stream that it has already. That it knows its name is the proof that it is its own.
+enum Returning {
+    Stop(String),
+    Resume {
+        stream: String,
+        after: u64,
+        /// Of the request, if it is one of an API.
+        dialect: Option<Dialect>,
+    },
+}
+
+impl Returning {
+    /// `None` for a request to an engine.
+    fn of(gateway: &Shared, parts: &Parts, dialect: Dialect) -> Result<Option<Self>, Failure> {
+        let resumes = gateway.settings.resume_window.is_some();
+        let Some(stream) = parts.uri.path().strip_prefix(STREAMS) else {
+            if !resumes || !dialect.has_events() {
+                return Ok(None);
+            }
+            // A client that repeats its request, as some that read event streams with `fetch` do.
+            let position = Position::of_request(&parts.headers);
+            return Ok(position.map(|(stream, after)| Self::Resume {
+                stream,
+                after,
+                dialect: Some(dialect),
+            }));
+        };
+        let stream = stream.to_owned();
+        match parts.method {
+            Method::DELETE => Ok(Some(Self::Stop(stream))),
+            Method::GET if resumes => {
+                let after = Position::in_stream(&parts.headers, &stream)?;
+                Ok(Some(Self::Resume { stream, after, dialect: None }))
+            }
+            _ => Err(Failure::WrongMethod(if resumes { "GET, DELETE" } else { "DELETE" })),
+        }
     }
-    if !gateway.live.stop(id) {
-        return Err(Failure::NoSuchStream);
+
+    fn answer(
+        self,
+        gateway: &Arc<Shared>,
+        client: &Arc<Client>,
+        asking: Asking,
+        headers: &mut HeaderMap,
+    ) -> Result<Response<Outgoing>, Failure> {
+        let (stream, after, dialect) = match self {
+            Self::Resume { stream, after, dialect } => (stream, after, dialect),
+            Self::Stop(id) if gateway.live.stop(gateway, &id) => {
+                let mut response = Response::new(Outgoing::full(String::new()));
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                return Ok(response);
+            }
+            Self::Stop(_) => return Err(Failure::NoSuchStream),
+        };
+        let report = headers::take_report(headers);
+        let taken = gateway.live.resume(&stream, dialect, after, asking)?;
+        gateway.metrics.resumed();
+        tracing::info!(id = stream, peer = %client.peer(), after, "stream resumed");
+        let valve = events::valve(gateway, client, taken.0.about.dialect);
+        let manner = Manner { keep_alive: gateway.settings.keep_alive, report };
+        let events = Events::new(Arc::clone(gateway), taken, manner, valve);
+        let mut response = Response::new(Outgoing::Events(Box::new(events)));
+        let headers = response.headers_mut();
+        let kind = HeaderValue::from_static("text/event-stream; charset=utf-8");
+        headers.insert(header::CONTENT_TYPE, kind);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Ok(stream) = HeaderValue::from_str(&stream) {
+            headers.insert(STREAM_ID, stream);
+        }
+        Ok(response)
     }
-    let mut response = Response::new(Outgoing::full(String::new()));
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    Ok(response)
 }
 
 /// The model that a request asks for.

@@ -21,6 +21,7 @@ mod body;
 mod dialect;
 mod events;
 mod failure;
+mod flow;
 mod forward;
 mod framing;
 mod headers;
@@ -29,6 +30,7 @@ mod meter;
 mod metrics;
 mod passing;
 mod request_body;
+mod resume;
 mod segment;
 mod server;
 mod settings;
@@ -42,6 +44,7 @@ mod valve;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
@@ -135,7 +138,7 @@ impl Gateway {
         !self.0.is_draining() && self.0.upstreams.all().iter().any(|engine| engine.is_healthy())
     }
 
-    /// The event streams that are being passed on, the oldest first.
+    /// The event streams that are being passed on or wait for their clients, the oldest first.
     pub fn streams(&self) -> Vec<StreamView> {
         self.0.live.views()
     }
@@ -144,6 +147,11 @@ impl Gateway {
 impl Shared {
     pub(crate) fn is_draining(&self) -> bool {
         *self.phase.borrow() >= Phase::Draining
+    }
+
+    /// How long a client may take nothing.
+    pub(crate) fn hold_max(&self) -> Duration {
+        self.settings.pace.map_or(Duration::MAX, |pace| pace.hold_max)
     }
 
     /// Waits until the gateway is so far.

@@ -32,6 +32,8 @@ pub struct Settings {
     pub pace: Option<Pace>,
     /// Time without an event after which a stream gets a comment, so that nobody on its way takes it for dead; `None`: never.
     pub keep_alive: Option<Duration>,
+    /// Time that a stream whose client's connection is gone waits for it to come back; `None`: none, and its work ends at once.
+    pub resume_window: Option<Duration>,
     /// Time that streams are given to end by themselves once the gateway stops. Then they get a last event.
     pub drain: Duration,
 }

@@ -15,8 +15,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::dialect::Dialect;
 use crate::failure::Failure;
+use crate::meter::Sight;
 use crate::socket::Client;
-use crate::sse::{Kind, Piece, Role, merge};
+use crate::sse::{Piece, Role, merge};
 
 /// How soon a held stream is looked at again: at first, and at most. The kernel tells nobody of an ACK, so one must look; what
 /// comes back is noticed within a fraction of what a reader notices.
@@ -41,13 +42,32 @@ pub(crate) struct Waiting {
     pub(crate) tokens: u32,
     pub(crate) role: Role,
     pub(crate) since: Instant,
+    /// It was handed on before, to a client that has come back.
+    pub(crate) again: bool,
 }
 
-/// What was let through.
+/// What was let through: an event, mostly.
 #[derive(Debug)]
 pub(crate) struct Through {
-    pub(crate) bytes: Bytes,
-    pub(crate) tokens: u32,
+    first: Waiting,
+    /// Those that could not be put together with it.
+    more: Vec<Waiting>,
+}
+
+impl Through {
+    pub(crate) fn tokens(&self) -> u32 {
+        self.first.tokens + self.more.iter().map(|waiting| waiting.tokens).sum::<u32>()
+    }
+
+    /// All of it in one, each as `write` has it.
+    pub(crate) fn into_bytes(self, mut write: impl FnMut(Waiting) -> Bytes) -> Bytes {
+        let first = write(self.first);
+        if self.more.is_empty() {
+            return first;
+        }
+        let rest = self.more.into_iter().map(write);
+        std::iter::once(first).chain(rest).flatten().collect::<Vec<u8>>().into()
+    }
 }
 
 /// One stream's pace.
@@ -95,8 +115,18 @@ impl Valve {
         self.flows();
     }
 
-    pub(crate) fn report(&self) -> Option<Report> {
-        self.pacer.as_ref().map(StreamPacer::report)
+    /// What is seen of the client's connection, if anybody looks.
+    pub(crate) fn sight(&self) -> Option<Sight> {
+        let report = self.pacer.as_ref()?.report();
+        let Report { acked, causes, srtt_seconds, .. } = report;
+        Some(Sight { acked, causes, srtt_seconds })
+    }
+
+    /// So much was handed on.
+    pub(crate) fn sent(&mut self, tokens: u32, bytes: usize) {
+        if let Some(pacer) = &self.pacer {
+            pacer.on_sent(tokens, bytes as u64);
+        }
     }
 
     /// The next event or group, when it may go. `more` may come soon. An error ends the stream: the client is gone.
@@ -117,10 +147,10 @@ impl Valve {
         }
         let Some(pacer) = &self.pacer else {
             self.flows();
-            return Poll::Ready(Ok(self.take(queue, 1)));
+            return self.give(queue, 1);
         };
         if first.tokens == 0 {
-            return Poll::Ready(Ok(self.take(queue, 1)));
+            return self.give(queue, 1);
         }
         let is_narrow = self.is_narrow_still() || pacer.report().state == State::Constrained;
         let group = if is_narrow { texts(queue) } else { 1 };
@@ -134,7 +164,7 @@ impl Valve {
         match pacer.admit(tokens) {
             Admission::Now => {
                 self.flows();
-                Poll::Ready(Ok(self.take(queue, group)))
+                self.give(queue, group)
             }
             _ if pacer.gone().is_some() => Poll::Ready(Err(Failure::ClientSilent)),
             Admission::Wait(wait) => {
@@ -180,26 +210,24 @@ impl Valve {
         Poll::Pending
     }
 
-    /// Takes the first `count` out, as one event if there are several.
-    fn take(&self, queue: &mut VecDeque<Waiting>, count: usize) -> Through {
-        let mut through = Through { bytes: Bytes::new(), tokens: 0 };
-        let mut whole: Option<Piece> = None;
-        for waiting in queue.drain(..count.min(queue.len())) {
-            through.tokens += waiting.tokens;
-            whole = Some(match whole {
-                None => waiting.piece,
-                Some(whole) => merge(self.dialect, &whole, &waiting.piece).unwrap_or_else(|| {
-                    // Alike or not, they are two events in one write.
-                    let bytes = [&whole.bytes[..], &waiting.piece.bytes].concat().into();
-                    Piece { bytes, kind: Kind::Event }
-                }),
-            });
+    fn give(&self, queue: &mut VecDeque<Waiting>, count: usize) -> Poll<Result<Through, Failure>> {
+        self.take(queue, count).map_or(Poll::Pending, |through| Poll::Ready(Ok(through)))
+    }
+
+    /// Takes a group of `count` out, as one event as far as they are alike.
+    fn take(&self, queue: &mut VecDeque<Waiting>, count: usize) -> Option<Through> {
+        let mut through = Through { first: queue.pop_front()?, more: Vec::new() };
+        for waiting in queue.drain(..(count - 1).min(queue.len())) {
+            let last = through.more.last_mut().unwrap_or(&mut through.first);
+            match merge(self.dialect, &last.piece, &waiting.piece) {
+                Some(piece) => {
+                    last.piece = piece;
+                    last.tokens += waiting.tokens;
+                }
+                None => through.more.push(waiting),
+            }
         }
-        through.bytes = whole.map(|piece| piece.bytes).unwrap_or_default();
-        if let Some(pacer) = &self.pacer {
-            pacer.on_sent(through.tokens, through.bytes.len() as u64);
-        }
-        through
+        Some(through)
     }
 }
 

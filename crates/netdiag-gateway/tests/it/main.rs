@@ -11,6 +11,7 @@ mod held;
 mod links;
 mod paced;
 mod refused;
+mod resumed;
 mod segments;
 mod streams;
 mod support;

@@ -48,6 +48,7 @@ pub(crate) fn settings(engines: &[SocketAddr]) -> Settings {
         requests: RequestLimits::default(),
         pace: None,
         keep_alive: None,
+        resume_window: None,
         drain: Duration::from_secs(5),
     }
 }

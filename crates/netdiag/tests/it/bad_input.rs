@@ -272,5 +272,6 @@ fn a_gateway_that_cannot_be() {
     check(&["--max-streams", "0"], &["--max-streams 0", "from 1 to 1000000"]);
     check(&["--max-body", "5000"], &["--max-body 5000", "from 1 to 4096"]);
     check(&["--drain", "-1"], &["--drain -1", "number of seconds from 0 to 86400"]);
+    check(&["--resume-window", "-1"], &["--resume-window -1", "number of seconds from 0 to 86400"]);
     check(&["--hold-max", "0"], &["--hold-max 0", "number of seconds from 0.01"]);
 }
