@@ -19,7 +19,6 @@ use crate::dialect::Dialect;
 use crate::failure::Failure;
 use crate::flow::Flow;
 use crate::live::{Hand, Live, Slot};
-use crate::meter::Meter;
 use crate::socket::Client;
 use crate::valve::{Alarm, Valve};
 
@@ -92,8 +91,7 @@ impl Events {
         if !flow.has_ended()
             && let Some(failure) = self.live.poll_wish(context)
         {
-            let Side { manner, valve, .. } = &self.side;
-            flow.break_off(failure, |meter| told(manner, valve, meter));
+            flow.break_off(failure);
             // Nobody waits for a pace at the end.
             self.side.valve.open();
         }
@@ -127,7 +125,8 @@ impl Side {
     fn poll(&mut self, context: &mut Context<'_>, live: &Live, flow: &mut Flow) -> Polled {
         loop {
             if flow.queue.is_empty() && !flow.has_source() {
-                return Poll::Ready(flow.take_trailers().map(Ok));
+                let last = self.report(flow).or_else(|| flow.take_trailers());
+                return Poll::Ready(last.map(Ok));
             }
             if let Poll::Ready(through) = self.hand_on(context, live, flow) {
                 return Poll::Ready(Some(through.map(Frame::data)));
@@ -171,12 +170,18 @@ impl Side {
     }
 
     fn read(&mut self, context: &mut Context<'_>, flow: &mut Flow) -> bool {
-        let Self { manner, valve, .. } = self;
-        let has_come = flow.read(context, |meter| told(manner, valve, meter));
+        let has_come = flow.read(context);
         if flow.has_failed() {
-            valve.open();
+            self.valve.open();
         }
         has_come
+    }
+
+    /// The comment that tells the client how its stream went, if it wants to know.
+    fn report(&self, flow: &mut Flow) -> Option<Frame<Bytes>> {
+        let summary = flow.take_report(self.valve.sight().as_ref()).filter(|_| self.manner.report);
+        let summary = serde_json::to_string(&summary?).ok()?;
+        Some(Frame::data(format!(": netdiag {summary}\n\n").into()))
     }
 
     /// A comment, if there has been nothing for long and the client takes something.
@@ -194,24 +199,12 @@ impl Side {
     }
 }
 
-/// The comment that tells a client how its stream went, if it wants to know.
-fn told(manner: &Manner, valve: &Valve, meter: &Meter) -> Option<String> {
-    let summary = manner.report.then(|| meter.summary(valve.sight().as_ref(), false))?;
-    Some(format!(": netdiag {}\n\n", serde_json::to_string(&summary).ok()?))
-}
-
 /// The client's side of a stream: what paces it, if it can be paced.
 pub(crate) fn valve(gateway: &Shared, client: &Arc<Client>, dialect: Dialect) -> Valve {
-    let pacer = gateway.pacing.as_ref().filter(|_| client.has_one_stream()).and_then(|pacing| {
-        pacing
-            .stream(&**client)
-            // The client is gone, or descriptors have run out: the one will show, the other must not end the stream.
-            .inspect_err(|error| tracing::debug!(%error, "a stream is not paced"))
-            .ok()
-    });
+    let lane = gateway.lanes.as_ref().and_then(|lanes| lanes.join(client));
     client.keep_little_unsent();
     if gateway.settings.resume_window.is_some() {
         client.keep_little_unacked();
     }
-    Valve::new(pacer, Arc::clone(client), dialect, gateway.hold_max())
+    Valve::new(lane, Arc::clone(client), dialect, gateway.hold_max())
 }

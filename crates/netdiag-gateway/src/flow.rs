@@ -17,7 +17,7 @@ use crate::Shared;
 use crate::dialect::Dialect;
 use crate::failure::Failure;
 use crate::live::About;
-use crate::meter::{End, Meter, Sight};
+use crate::meter::{End, Meter, Sight, Summary};
 use crate::resume::Tail;
 use crate::source::Source;
 use crate::sse::{Kind, LONGEST_EVENT, Piece, Reading, Role, Splitter, TokenReader};
@@ -40,6 +40,8 @@ pub(crate) struct Flow {
     meter: Meter,
     end: Option<End>,
     failure: Option<Failure>,
+    /// It has ended with a whole event, behind which there may be a comment.
+    can_report: bool,
     is_counted: bool,
 }
 
@@ -58,6 +60,7 @@ impl Flow {
             meter: Meter::new(about.asked),
             end: None,
             failure: None,
+            can_report: false,
             is_counted: false,
         }
     }
@@ -91,6 +94,11 @@ impl Flow {
         waiting + self.tail.as_ref().map_or(0, Tail::bytes)
     }
 
+    /// How it went, seen from here, for a client that has all of it. Once.
+    pub(crate) fn take_report(&mut self, sight: Option<&Sight>) -> Option<Summary> {
+        std::mem::take(&mut self.can_report).then(|| self.meter.summary(sight, false))
+    }
+
     pub(crate) fn take_trailers(&mut self) -> Option<Frame<Bytes>> {
         self.trailers.take()
     }
@@ -104,12 +112,8 @@ impl Flow {
         }
     }
 
-    /// Reads from the engine. Whether there was something. `report` says how it went, for clients that want to know.
-    pub(crate) fn read(
-        &mut self,
-        context: &mut Context<'_>,
-        report: impl FnOnce(&Meter) -> Option<String>,
-    ) -> bool {
+    /// Reads from the engine. Whether there was something.
+    pub(crate) fn read(&mut self, context: &mut Context<'_>) -> bool {
         let Some(source) = &mut self.source else { return false };
         source.behind(!self.queue.is_empty());
         match source.poll_frame(context) {
@@ -118,8 +122,8 @@ impl Flow {
                 Ok(data) => self.take(data),
                 Err(trailers) => self.trailers = Some(trailers),
             },
-            Poll::Ready(Some(Err(failure))) => self.break_off(failure, report),
-            Poll::Ready(None) => self.complete(report),
+            Poll::Ready(Some(Err(failure))) => self.break_off(failure),
+            Poll::Ready(None) => self.complete(),
         }
         true
     }
@@ -154,7 +158,7 @@ impl Flow {
     }
 
     /// The engine has sent all that it had.
-    fn complete(&mut self, report: impl FnOnce(&Meter) -> Option<String>) {
+    fn complete(&mut self) {
         // Some leave out the last empty line, and clients that read line by line do not miss it.
         let rest = self.splitter.take_rest();
         let is_whole = rest.is_empty() && !self.is_opaque;
@@ -166,26 +170,18 @@ impl Flow {
             }
             _ => self.push(rest, Kind::Filler, Role::Other),
         }
-        if is_whole && let Some(report) = report(&self.meter) {
-            self.push(report.into(), Kind::Filler, Role::Other);
-        }
+        self.can_report = is_whole;
         self.source = None;
         self.end = Some(End::Complete);
     }
 
     /// Ends the stream with an event that says why. What has come of an event that is not whole is left out.
-    pub(crate) fn break_off(
-        &mut self,
-        failure: Failure,
-        report: impl FnOnce(&Meter) -> Option<String>,
-    ) {
+    pub(crate) fn break_off(&mut self, failure: Failure) {
         self.source = None;
         drop(self.splitter.take_rest());
         // Bytes that are no events have no end to put one behind.
         if !self.is_opaque {
-            if let Some(report) = report(&self.meter) {
-                self.push(report.into(), Kind::Filler, Role::Other);
-            }
+            self.can_report = true;
             self.push(failure.event(self.dialect).into(), Kind::Event, Role::Error);
         }
         self.end = Some(End::Failed);

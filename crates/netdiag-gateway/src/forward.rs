@@ -7,11 +7,10 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, StatusCode, Version};
-use serde::Deserialize;
+use hyper::{Request, Response, StatusCode, Version};
 use tokio::time::{Instant, timeout};
 
 use crate::adapter;
@@ -24,20 +23,14 @@ use crate::framing::Framing;
 use crate::headers::{self, Origin};
 use crate::live::About;
 use crate::passing::{Clock, Course, Passing, Stay};
-use crate::request_body::{BodyLimits, Complaint, RequestBody};
-use crate::resume::{Position, Tail};
-use crate::segment::plan::Progress;
+use crate::question::{self, Question, Returning};
+use crate::request_body::{Complaint, RequestBody};
+use crate::resume::Tail;
 use crate::socket::{Asking, Client};
 use crate::trace::{self, REQUEST_ID, STREAM_ID, STREAM_PREFIX};
 use crate::upstream::Seat;
 use crate::upstream::link::{Answer, Link, Unanswered};
 use crate::{Phase, Shared};
-
-/// Longest name of a model that is told apart, bytes. Paths of files are names, too.
-const LONGEST_MODEL: usize = 256;
-
-/// Where a client takes or ends a stream of its own, by the name that it was told.
-const STREAMS: &str = "/v1/netdiag/streams/";
 
 /// Answers one request. It always has an answer, if only a refusal.
 pub(crate) async fn answer(
@@ -49,11 +42,14 @@ pub(crate) async fn answer(
     let (mut parts, body) = request.into_parts();
     let dialect = Dialect::of_path(parts.uri.path());
     let version = parts.version;
+    if version == Version::HTTP_2 {
+        client.set_multiplexed();
+    }
     let id = trace::identify(&mut parts.headers);
     let method = parts.method.clone();
     // Without the query, which may hold keys.
     let path = parts.uri.path().to_owned();
-    let framing = client.framing.take();
+    let framing = client.watch.take();
     let forwarded = forward(&gateway, &client, asking, parts, body, dialect, framing);
     // Who still waits for an answer at the end is told so; who has one has a body of its own to end.
     let answered = tokio::select! {
@@ -92,38 +88,20 @@ async fn forward(
     if gateway.is_draining() {
         return Err(Failure::Draining);
     }
-    headers::check(&parts, framing)?;
-    if let Some(token) = gateway.settings.exposure.token() {
-        headers::take_token(&mut parts.headers, token)?;
-    }
-    let limits = gateway.settings.requests;
-    let body_limits = BodyLimits { bytes: limits.body_bytes, patience: limits.body_time };
-    let returning = Returning::of(gateway, &parts, dialect)?;
-    if let Some(returning) = returning {
-        let body = RequestBody::take(body, body_limits, Complaint::default()).await?;
+    let settings = &gateway.settings;
+    let chunked = parts.headers.contains_key(header::TRANSFER_ENCODING);
+    if let Some(returning) = question::check(settings, &mut parts, framing, dialect)? {
+        let body = question::take_body(settings, body, &Complaint::default()).await?;
         // What was asked is known. Unread it would stand between us and the client's leaving.
         body.discard().await?;
         return returning.answer(gateway, client, asking, &mut parts.headers);
     }
     let asked = Instant::now();
-    let end = asked + limits.total_time;
+    let end = asked + settings.requests.total_time;
     let place = Arc::clone(&gateway.places).try_acquire_owned().map_err(|_| Failure::Busy)?;
-    let complaint = Complaint::default();
-    let chunked = parts.headers.contains_key(header::TRANSFER_ENCODING);
-    let body = RequestBody::take(body, body_limits, complaint.clone()).await?;
-    let model = body.bytes().filter(|_| dialect.has_events()).and_then(|body| model(&body));
-    let report = headers::take_report(&mut parts.headers);
     let origin = Origin { address: client.address(), tls: client.is_tls() };
-    let target = parts.uri.clone();
-    headers::to_engine(&mut parts.headers, &target, origin);
-    let plan = adapter::plan(gateway, dialect, &parts, &body);
-    let body = match &plan {
-        None => body,
-        Some(plan) => {
-            parts.headers.remove(header::CONTENT_LENGTH);
-            RequestBody::whole(plan.next(Progress::default()))
-        }
-    };
+    let question = Question::of(settings, origin, parts, body, dialect).await?;
+    let Question { parts, body, plan, model, report, complaint } = question;
     let mut ask = Ask { gateway, parts, dialect, complaint };
     let (mut response, link, seat) = ask.until_answered(body, None).await?;
     headers::to_client(response.headers_mut());
@@ -131,7 +109,7 @@ async fn forward(
         // Clients that send such bodies are few, and whatever is behind one that was not read is not looked at.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    let clock = Clock::new(limits.silent_time, end);
+    let clock = Clock::new(settings.requests.silent_time, end);
     let engine = seat.engine().url().to_string();
     let (mut head, incoming) = response.into_parts();
     let stay = Stay { seat, place, clock };
@@ -160,44 +138,8 @@ async fn forward(
     Ok(Response::from_parts(head, Outgoing::Events(Box::new(events))))
 }
 
-/// What a client wants with a stream that it has already. That it knows its name is the proof that it is its own.
-enum Returning {
-    Stop(String),
-    Resume {
-        stream: String,
-        after: u64,
-        /// Of the request, if it is one of an API.
-        dialect: Option<Dialect>,
-    },
-}
-
 impl Returning {
-    /// `None` for a request to an engine.
-    fn of(gateway: &Shared, parts: &Parts, dialect: Dialect) -> Result<Option<Self>, Failure> {
-        let resumes = gateway.settings.resume_window.is_some();
-        let Some(stream) = parts.uri.path().strip_prefix(STREAMS) else {
-            if !resumes || !dialect.has_events() {
-                return Ok(None);
-            }
-            // A client that repeats its request, as some that read event streams with `fetch` do.
-            let position = Position::of_request(&parts.headers);
-            return Ok(position.map(|(stream, after)| Self::Resume {
-                stream,
-                after,
-                dialect: Some(dialect),
-            }));
-        };
-        let stream = stream.to_owned();
-        match parts.method {
-            Method::DELETE => Ok(Some(Self::Stop(stream))),
-            Method::GET if resumes => {
-                let after = Position::in_stream(&parts.headers, &stream)?;
-                Ok(Some(Self::Resume { stream, after, dialect: None }))
-            }
-            _ => Err(Failure::WrongMethod(if resumes { "GET, DELETE" } else { "DELETE" })),
-        }
-    }
-
+    /// Does it.
     fn answer(
         self,
         gateway: &Arc<Shared>,
@@ -231,17 +173,6 @@ impl Returning {
         }
         Ok(response)
     }
-}
-
-/// The model that a request asks for.
-fn model(body: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Asked {
-        model: String,
-    }
-    // Names are short; what is not is no name, and would be a label.
-    let asked: Asked = serde_json::from_slice(body).ok()?;
-    (asked.model.len() <= LONGEST_MODEL).then_some(asked.model)
 }
 
 /// A request that looks for an engine.
@@ -301,11 +232,17 @@ impl Ask<'_> {
                 },
             };
             let again = body.again();
-            let Some(request) = self.request(seat, body) else {
+            let Some(request) = question::for_engine(&self.parts, engine.url(), body) else {
                 return Err((Failure::Malformed("the request's target is malformed"), None));
             };
             let patience = self.gateway.settings.requests.head_time;
             let unanswered = match timeout(patience, link.send(request)).await {
+                // hyper passes over all that may come before an answer but 101, which nobody has asked for: what follows it is no HTTP,
+                // and the client would believe that it speaks with the engine itself.
+                Ok(Ok(response)) if response.status().is_informational() => {
+                    engine.failed(&"it changes to another protocol unasked");
+                    return Err((Failure::Garbage, None));
+                }
                 Ok(Ok(response)) => return Ok((response, link)),
                 Ok(Err(unanswered)) => unanswered,
                 Err(_) => {
@@ -346,22 +283,6 @@ impl Ask<'_> {
                 Err(Failure::ConnectTimeout)
             }
         }
-    }
-
-    /// The request as the engine is to get it.
-    fn request(&self, seat: &Seat, body: RequestBody) -> Option<Request<RequestBody>> {
-        let url = seat.engine().url();
-        let path = self.parts.uri.path_and_query().map_or("/", |path| path.as_str());
-        let mut request = Request::new(body);
-        *request.method_mut() = self.parts.method.clone();
-        *request.uri_mut() = url.target(path)?;
-        *request.headers_mut() = self.parts.headers.clone();
-        request.headers_mut().insert(header::HOST, url.authority().clone());
-        if request.body().size_hint().exact().is_none() {
-            // The length is what hyper has read it to be, and here it is not known.
-            request.headers_mut().remove(header::CONTENT_LENGTH);
-        }
-        Some(request)
     }
 }
 

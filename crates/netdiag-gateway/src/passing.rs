@@ -146,7 +146,7 @@ pub(crate) struct Passing {
 
 impl Passing {
     pub(crate) fn new(course: Course, asking: Asking) -> Self {
-        Self { course, _asking: asking, failure: None }
+        Self { course, _asking: asking.into_stranger(), failure: None }
     }
 
     pub(crate) fn poll_frame(

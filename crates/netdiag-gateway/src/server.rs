@@ -20,12 +20,10 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::forward::answer;
 use crate::framing::Watched;
+use crate::lane::MOST_STREAMS;
 use crate::socket::{Client, ClientIo};
 use crate::upstream::health;
 use crate::{Gateway, Phase, Shared};
-
-/// Streams of one HTTP/2 connection at once: what browsers and SDKs expect to be given (RFC 9113 §6.5.2).
-const MOST_STREAMS: u32 = 100;
 
 /// Bytes of one HTTP/2 stream that wait for its window or for the socket: as for HTTP/1.1.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -64,8 +62,8 @@ impl Gateway {
             async move { shared.live.watch(&shared).await }
         });
         // On a task of its own, no stream finds it due and looks after all others.
-        if let Some(pacing) = shared.pacing.clone() {
-            beside.spawn(pacing.run());
+        if let Some(lanes) = shared.lanes.clone() {
+            beside.spawn(lanes.run());
         }
         accepting.await;
         shared.phase.send_replace(Phase::Draining);
@@ -144,7 +142,7 @@ impl Connection {
         let asking = Arc::clone(&client);
         let service =
             service_fn(move |request| answer(Arc::clone(&shared), Arc::clone(&asking), request));
-        let io = Watched::new(io, Arc::clone(&client), longest_head);
+        let io = Watched::new(io, Arc::clone(&client.watch), longest_head);
         let connection = builder.serve_connection(TokioIo::new(io), service);
         tokio::select! {
             ended = watcher.watch(connection) => {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use netdiag_http::{Exposure, Limits};
 use netdiag_pacer::TpsRange;
 use netdiag_telemetry::Tps;
+use rustls::RootCertStore;
 use tokio_rustls::TlsAcceptor;
 
 use crate::adapter::Adapter;
@@ -16,6 +17,8 @@ use crate::upstream::health::HealthCheck;
 pub struct Settings {
     /// The engines, at least one.
     pub upstreams: Vec<UpstreamUrl>,
+    /// The authorities that https engines are told by ([`crate::authorities`]); `None`: those that this system trusts.
+    pub authorities: Option<RootCertStore>,
     /// How they are held for clients that take nothing.
     pub adapter: Adapter,
     /// How their health is asked for.

@@ -9,12 +9,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use netdiag_embed::{Admission, Report, StreamPacer};
-use netdiag_pacer::State;
+use netdiag_embed::Admission;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::dialect::Dialect;
 use crate::failure::Failure;
+use crate::lane::Ticket;
 use crate::meter::Sight;
 use crate::socket::Client;
 use crate::sse::{Piece, Role, merge};
@@ -28,9 +28,6 @@ const MOMENT: Duration = Duration::from_millis(100);
 
 /// Tokens in one event where the path is the bottleneck, at most: half a second of fast reading.
 const GROUP: usize = 8;
-
-/// How long a path that has held a stream is taken for narrow: some round trips through full queues.
-const NARROW: Duration = Duration::from_secs(5);
 
 /// How long a token waits for others to go with, there. No longer than the pauses that readers do not notice.
 const GATHER: Duration = Duration::from_millis(250);
@@ -73,35 +70,27 @@ impl Through {
 /// One stream's pace.
 pub(crate) struct Valve {
     /// `None`: as fast as it comes.
-    pacer: Option<StreamPacer>,
+    lane: Option<Ticket>,
+    /// It is paced no more.
+    is_open: bool,
     client: Arc<Client>,
     dialect: Dialect,
     hold_max: Duration,
     held_since: Option<Instant>,
-    /// When a hold was last longer than a moment.
-    held_last: Option<Instant>,
     look: Duration,
     alarm: Alarm,
 }
 
 impl Valve {
     pub(crate) fn new(
-        pacer: Option<StreamPacer>,
+        lane: Option<Ticket>,
         client: Arc<Client>,
         dialect: Dialect,
         hold_max: Duration,
     ) -> Self {
         let alarm = Alarm::default();
-        Self {
-            pacer,
-            client,
-            dialect,
-            hold_max,
-            held_since: None,
-            held_last: None,
-            look: LOOK[0],
-            alarm,
-        }
+        let (is_open, held_since, look) = (false, None, LOOK[0]);
+        Self { lane, is_open, client, dialect, hold_max, held_since, look, alarm }
     }
 
     /// Whether nothing goes through because the client takes nothing. A moment of that is no hold: every path has some.
@@ -111,21 +100,26 @@ impl Valve {
 
     /// Lets everything through from now on.
     pub(crate) fn open(&mut self) {
-        self.pacer = None;
+        self.is_open = true;
+        self.step_aside();
         self.flows();
+    }
+
+    fn step_aside(&self) {
+        if let Some(lane) = &self.lane {
+            lane.step_aside();
+        }
     }
 
     /// What is seen of the client's connection, if anybody looks.
     pub(crate) fn sight(&self) -> Option<Sight> {
-        let report = self.pacer.as_ref()?.report();
-        let Report { acked, causes, srtt_seconds, .. } = report;
-        Some(Sight { acked, causes, srtt_seconds })
+        self.lane.as_ref().map(Ticket::sight)
     }
 
     /// So much was handed on.
     pub(crate) fn sent(&mut self, tokens: u32, bytes: usize) {
-        if let Some(pacer) = &self.pacer {
-            pacer.on_sent(tokens, bytes as u64);
+        if let Some(lane) = &mut self.lane {
+            lane.sent(tokens, bytes as u64);
         }
     }
 
@@ -137,48 +131,42 @@ impl Valve {
         more: bool,
     ) -> Poll<Result<Through, Failure>> {
         let Some(first) = queue.front() else { return Poll::Pending };
-        if self.pacer.is_some() && !self.client.has_one_stream() {
-            // The kernel cannot tell the bytes of streams apart that share a connection.
-            self.open();
-        }
         if self.client.is_clogged() {
             // More would lie in the HTTP library's buffer, and nobody would ask us any more.
             return self.hold(context);
         }
-        let Some(pacer) = &self.pacer else {
+        // The kernel cannot tell text from other bytes on its connection.
+        let is_paced = !self.is_open && !self.client.has_strangers();
+        let Some(lane) = self.lane.as_mut().filter(|_| is_paced) else {
+            self.step_aside();
             self.flows();
             return self.give(queue, 1);
         };
         if first.tokens == 0 {
             return self.give(queue, 1);
         }
-        let is_narrow = self.is_narrow_still() || pacer.report().state == State::Constrained;
+        let is_narrow = lane.is_narrow();
         let group = if is_narrow { texts(queue) } else { 1 };
         let tokens = queue.iter().take(group).map(|waiting| waiting.tokens).sum();
         if is_narrow && more && group < GROUP && group == queue.len() {
             let due = first.since + GATHER;
             if !self.alarm.is_due(context, due) {
+                lane.step_aside();
                 return Poll::Pending;
             }
         }
-        match pacer.admit(tokens) {
+        match lane.admit(tokens) {
             Admission::Now => {
                 self.flows();
                 self.give(queue, group)
             }
-            _ if pacer.gone().is_some() => Poll::Ready(Err(Failure::ClientSilent)),
+            _ if lane.gone().is_some() => Poll::Ready(Err(Failure::ClientSilent)),
             Admission::Wait(wait) => {
                 self.flows();
                 self.wait(context, wait)
             }
             Admission::Hold => self.hold(context),
         }
-    }
-
-    /// Whether the path has held the stream of late. Where a network's own queue takes what the path does not carry, the kernel sees
-    /// nothing wait, and this is all that shows it.
-    fn is_narrow_still(&self) -> bool {
-        self.held_last.is_some_and(|held| held.elapsed() < NARROW)
     }
 
     /// Something goes through, or could.
@@ -195,8 +183,10 @@ impl Valve {
         if held >= self.hold_max {
             return Poll::Ready(Err(Failure::ClientSilent));
         }
-        if held >= MOMENT {
-            self.held_last = Some(now);
+        if held >= MOMENT
+            && let Some(lane) = &self.lane
+        {
+            lane.was_held(now);
         }
         let wait = self.look;
         self.look = (wait * 2).min(LOOK[1]);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use netdiag_gateway::{
     Adapter, Gateway, HealthCheck, Pace, RequestLimits, Settings, UpstreamUrl, acceptor,
-    default_limits,
+    authorities, default_limits,
 };
 use netdiag_http::{Exposure, GivenUp, Limits};
 use netdiag_pacer::TpsRange;
@@ -58,6 +58,13 @@ pub(crate) struct Args {
     #[arg(long = "upstream", value_name = "URL", env = "NETDIAG_UPSTREAM", required = true, value_delimiter = ',',
           help_heading = "Engines", value_parser = values::upstream)]
     upstream: Vec<UpstreamUrl>,
+
+    /// Trust these authorities in https engines, and no others.
+    ///
+    /// A PEM file with their certificates, or with that of an engine that has signed its own. Without an https engine it has no
+    /// effect. Default: the authorities that this system trusts.
+    #[arg(long, value_name = "FILE", env = "NETDIAG_UPSTREAM_CA", help_heading = "Engines")]
+    upstream_ca: Option<PathBuf>,
 
     /// Ask engines for this path to see whether they are well.
     ///
@@ -275,6 +282,11 @@ impl Args {
                 )));
             }
         };
+        let authorities = self.upstream_ca.as_deref().map(|path| {
+            authorities(path).map_err(|error| {
+                UsageError::because(places.named("upstream_ca", path.display()), error)
+            })
+        });
         let pace = if self.no_pacing {
             None
         } else {
@@ -299,6 +311,7 @@ impl Args {
         };
         Ok(Settings {
             upstreams: self.upstream.clone(),
+            authorities: authorities.transpose()?,
             adapter: match self.engine {
                 EngineKind::Generic => Adapter::Generic,
                 EngineKind::Segment => Adapter::Segment(self.segment_tokens),

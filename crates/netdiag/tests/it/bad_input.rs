@@ -261,6 +261,7 @@ fn a_gateway_that_cannot_be() {
     let engine = ["gateway", "--upstream", "http://127.0.0.1:1"];
     let check = |more: &[&str], told: &[&str]| check(&[&engine[..], more].concat(), told);
     check(&["--upstream", "http://127.0.0.1:1"], &["http://127.0.0.1:1 is given twice"]);
+    check(&["--upstream-ca", "/no/such"], &["--upstream-ca /no/such", "No such file"]);
     check(&["--tls-cert", "/no/such"], &["--tls-cert /no/such needs its key: give --tls-key"]);
     check(&["--tls-key", "/no/such"], &["--tls-key /no/such", "give --tls-cert"]);
     check(
