@@ -306,3 +306,52 @@ impl Own {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> Own {
+        let rate = Tps::try_new(1.0).expect("valid");
+        Own {
+            bucket: TokenBucket::new(rate, BURST, Duration::ZERO),
+            began: Instant::now(),
+            paid: 0,
+            handed: 0,
+            marks: VecDeque::new(),
+            arrived: 0,
+        }
+    }
+
+    #[test]
+    fn what_has_arrived_of_a_stream_follows_from_the_order_of_all() {
+        let mut own = own();
+        // Two of its own, then three of others, then one of its own.
+        own.marks.extend([(1, 1), (2, 2), (6, 3)]);
+        let check = |own: &Own, acked: f64, expected| assert_eq!(own.arrived(acked), expected);
+        check(&own, 0.0, 0);
+        check(&own, 1.9, 2);
+        check(&own, 5.0, 2);
+        check(&own, 6.0, 3);
+        own.drop_marks(2.0);
+        assert_eq!(own.marks, [(6, 3)]);
+        check(&own, 0.0, 2);
+        check(&own, 7.0, 3);
+    }
+
+    #[test]
+    fn marks_are_few_and_arrivals_noticed_late_rather_than_early() {
+        let mut own = own();
+        for n in 1..=10_000 {
+            own.marks.push_back((3 * n, n));
+            if own.marks.len() > MARKS {
+                own.drop_marks(0.0);
+            }
+        }
+        assert!(own.marks.len() <= MARKS, "{}", own.marks.len());
+        for acked in [0, 300, 9_999, 29_999] {
+            assert!(own.arrived(f64::from(acked)) <= u64::from(acked as u32) / 3, "{acked}");
+        }
+        assert_eq!(own.arrived(30_000.0), 10_000);
+    }
+}
