@@ -50,6 +50,23 @@ fn event_stream_seeds_pass_and_are_what_they_are_called() {
 }
 
 #[test]
+fn request_seeds_pass_and_are_what_they_are_called() {
+    use netdiag_gateway::examine::Verdict;
+    for (name, input) in seeds("gateway_request") {
+        gateway_request(&input);
+        let verdict = gateway_request::verdict(&input);
+        let kind = match &verdict {
+            Verdict::Unread => "unread",
+            Verdict::Refused(_) => "refused",
+            Verdict::Returning => "returning",
+            Verdict::Passed(passed) if passed.in_segments => "segments",
+            Verdict::Passed(_) => "passed",
+        };
+        assert!(name.starts_with(kind), "{name}: {verdict:?}");
+    }
+}
+
+#[test]
 fn recipes_pass_and_are_models() {
     for (_, input) in seeds("model_judge") {
         model_judge(&input);

@@ -28,6 +28,8 @@ pub(crate) enum Target {
     CsvRows,
     /// Any bytes as an event stream, cut anywhere
     SseSplit,
+    /// Any bytes as a request, in pieces
+    GatewayRequest,
 }
 
 /// Where the targets are built: outside the workspace, for the reason given there.

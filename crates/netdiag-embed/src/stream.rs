@@ -114,6 +114,12 @@ impl StreamPacer {
         self.stream.inner().pacer.on_sent(tokens, bytes);
     }
 
+    /// It may have so many tokens/s of the engine from now on, for those who share an engine, or a connection, themselves. Where
+    /// [`crate::Settings::capacity`] is given, the next tick decides anew.
+    pub fn grant(&self, rate: f64) {
+        self.stream.grant(self.pacing.now(), rate);
+    }
+
     /// What is known of the stream.
     pub fn report(&self) -> Report {
         self.pacing.tick_if_due();

@@ -51,12 +51,12 @@ pub enum Adapter {
 
 /// How this request is asked for in segments, if it is.
 pub(crate) fn plan(
-    gateway: &Shared,
+    adapter: Adapter,
     dialect: Dialect,
     parts: &Parts,
     body: &RequestBody,
 ) -> Option<Plan> {
-    let Adapter::Segment(tokens) = gateway.settings.adapter else { return None };
+    let Adapter::Segment(tokens) = adapter else { return None };
     let is_fit = parts.method == Method::POST
         && matches!(dialect, Dialect::Chat | Dialect::Completions)
         && OF_ONE.iter().all(|name| !parts.headers.contains_key(name));

@@ -5,7 +5,7 @@
 //! | `GET /livez` | `ok` while the process serves |
 //! | `GET /readyz` | `ok` while an engine is well and the gateway does not end, 503 otherwise |
 //! | `GET /metrics` | metrics for Prometheus |
-//! | `GET /v1/netdiag/streams` | the event streams that are being passed on, as JSON |
+//! | `GET /v1/netdiag/streams` | the event streams that are being passed on or wait for their clients, as JSON |
 //! | `DELETE /v1/netdiag/streams/{id}` | ends one; its client gets a last event |
 
 use std::sync::Arc;
@@ -68,7 +68,7 @@ async fn ready(State(gateway): State<Arc<Shared>>) -> Response {
 }
 
 async fn metrics(State(gateway): State<Arc<Shared>>) -> Response {
-    let text = gateway.metrics.encode(gateway.live.len(), &gateway.upstreams);
+    let text = gateway.metrics.encode(gateway.live.counts(), &gateway.upstreams);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
@@ -80,7 +80,7 @@ async fn streams(State(gateway): State<Arc<Shared>>) -> Response {
 }
 
 async fn stop(State(gateway): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
-    if gateway.live.stop(&id) {
+    if gateway.live.stop(&gateway, &id) {
         StatusCode::NO_CONTENT.into_response()
     } else {
         Problem::new(StatusCode::NOT_FOUND, "there is no stream of this name").into_response()

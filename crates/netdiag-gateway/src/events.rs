@@ -1,12 +1,11 @@
-//! An event stream on its way from an engine to a client, event by event.
+//! An event stream on its way to a client, event by event.
 //!
 //! Only whole events are handed on, so that whatever happens to the engine the stream can end with one of ours. A few are read
 //! ahead, which evens out an engine's bursts; while the client takes no more, the engine is not read.
 //!
-//! Invariants: the bytes are the engine's, but where the path is so narrow that texts are put together, and for comments. What is
-//! generated is counted once; when this body is dropped the stream is over for everybody.
+//! Invariants: a stream goes out on one connection at a time, and only whoever has it touches it. When this body is dropped the
+//! stream is over for everybody, or waits for its client to come back.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -16,13 +15,12 @@ use hyper::body::Frame;
 use tokio::time::Instant;
 
 use crate::Shared;
+use crate::dialect::Dialect;
 use crate::failure::Failure;
-use crate::live::Live;
-use crate::meter::{End, Meter};
+use crate::flow::Flow;
+use crate::live::{Hand, Live, Slot};
 use crate::socket::Client;
-use crate::source::Source;
-use crate::sse::{Kind, LONGEST_EVENT, Piece, Role, Splitter, TokenReader};
-use crate::valve::{Alarm, Valve, Waiting};
+use crate::valve::{Alarm, Valve};
 
 /// Events that are read ahead of what may be handed on. A burst of an engine that batches its steps is a handful.
 const AHEAD: usize = 16;
@@ -42,197 +40,156 @@ pub(crate) struct Manner {
 pub(crate) struct Events {
     gateway: Arc<Shared>,
     live: Arc<Live>,
+    /// By which the stream is ours.
+    hand: Hand,
+    side: Side,
+    is_over: bool,
+}
+
+/// The client's side.
+struct Side {
     manner: Manner,
-    /// `None` once it has ended, or nobody wants more of it.
-    source: Option<Box<dyn Source>>,
-    splitter: Splitter,
-    /// What comes is no event stream after all, and is passed as bytes.
-    is_opaque: bool,
-    reader: TokenReader,
-    queue: VecDeque<Waiting>,
-    trailers: Option<Frame<Bytes>>,
     valve: Valve,
-    was_held: bool,
-    meter: Meter,
     quiet: Alarm,
     handed_on: Instant,
-    end: Option<End>,
-    failure: Option<Failure>,
 }
+
+type Polled = Poll<Option<Result<Frame<Bytes>, Failure>>>;
 
 impl Events {
     pub(crate) fn new(
         gateway: Arc<Shared>,
-        live: Arc<Live>,
+        (live, hand): (Arc<Live>, Hand),
         manner: Manner,
-        source: Box<dyn Source>,
         valve: Valve,
     ) -> Self {
-        let reader = TokenReader::new(live.about.dialect);
-        let meter = Meter::new(live.about.asked);
-        Self {
-            gateway,
-            live,
-            manner,
-            source: Some(source),
-            splitter: Splitter::new(LONGEST_EVENT),
-            is_opaque: false,
-            reader,
-            queue: VecDeque::new(),
-            trailers: None,
-            valve,
-            was_held: false,
-            meter,
-            quiet: Alarm::default(),
-            handed_on: Instant::now(),
-            end: None,
-            failure: None,
-        }
+        let (quiet, handed_on) = (Alarm::default(), Instant::now());
+        let side = Side { manner, valve, quiet, handed_on };
+        Self { gateway, live, hand, side, is_over: false }
     }
 
     /// What goes to the client next.
-    pub(crate) fn poll_frame(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        if self.end.is_none()
+    pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Polled {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        let mut slot = self.live.slot();
+        let Slot { hand, flow, handed, lost, .. } = &mut *slot;
+        if *hand != self.hand {
+            self.is_over = true;
+            return Poll::Ready(Some(match lost {
+                // It is not told as a broken connection, after which clients would come back and take it back.
+                Failure::TakenOver => Ok(Frame::data(lost.event(self.live.about.dialect).into())),
+                lost => Err(lost.clone()),
+            }));
+        }
+        let Some(flow) = flow else {
+            self.is_over = true;
+            return Poll::Ready(None);
+        };
+        *handed = None;
+        if !flow.has_ended()
             && let Some(failure) = self.live.poll_wish(context)
         {
-            self.break_off(failure);
+            flow.break_off(failure);
+            // Nobody waits for a pace at the end.
+            self.side.valve.open();
         }
-        loop {
-            if self.queue.is_empty() && self.source.is_none() {
-                return Poll::Ready(self.trailers.take().map(Ok));
+        let polled = self.side.poll(context, &self.live, flow);
+        match &polled {
+            Poll::Ready(Some(Ok(_))) => *handed = Some(Instant::now()),
+            Poll::Ready(Some(Err(_))) => {
+                drop(slot);
+                // The engine is to stop in this moment, and not when the connection is done.
+                self.leave();
             }
-            if let Poll::Ready(through) = self.hand_on(context) {
+            _ => {}
+        }
+        polled
+    }
+
+    fn leave(&mut self) {
+        self.is_over = true;
+        let sight = self.side.valve.sight();
+        self.gateway.live.leave(&self.gateway, &self.live, self.hand, sight.as_ref());
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+impl Side {
+    fn poll(&mut self, context: &mut Context<'_>, live: &Live, flow: &mut Flow) -> Polled {
+        loop {
+            if flow.queue.is_empty() && !flow.has_source() {
+                let last = self.report(flow).or_else(|| flow.take_trailers());
+                return Poll::Ready(last.map(Ok));
+            }
+            if let Poll::Ready(through) = self.hand_on(context, live, flow) {
                 return Poll::Ready(Some(through.map(Frame::data)));
             }
-            if self.queue.len() >= AHEAD || !self.read(context) {
-                return self.keep_alive(context);
+            if flow.queue.len() >= AHEAD || !self.read(context, flow) {
+                return self.keep_alive(context, flow);
             }
         }
     }
 
     /// The next event, if it may go.
-    fn hand_on(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, Failure>> {
-        let through = self.valve.poll(context, &mut self.queue, self.source.is_some());
-        self.tell_of_holds();
+    fn hand_on(
+        &mut self,
+        context: &mut Context<'_>,
+        live: &Live,
+        flow: &mut Flow,
+    ) -> Poll<Result<Bytes, Failure>> {
+        let more = flow.has_source();
+        let through = self.valve.poll(context, &mut flow.queue, more);
+        if flow.hold(self.valve.is_held()) {
+            live.set_held(self.valve.is_held());
+        }
         through.map(|through| match through {
             Ok(through) => {
-                self.meter.sent(through.tokens);
+                let tokens = through.tokens();
+                let bytes = flow.hand_on(through);
+                self.valve.sent(tokens, bytes.len());
                 if self.manner.keep_alive.is_some() {
                     self.handed_on = Instant::now();
                 }
-                let (generated, sent) = self.meter.tokens();
-                self.live.update(generated, sent, self.meter.ttft());
-                Ok(through.bytes)
+                live.update(flow.meter());
+                Ok(bytes)
             }
             Err(failure) => {
-                // The engine is to stop in this moment, and not when the connection is done.
-                self.source = None;
-                self.end = Some(End::ClientGone);
-                self.failure = Some(failure.clone());
+                if !flow.can_be_resumed() {
+                    flow.give_up(failure.clone());
+                }
                 Err(failure)
             }
         })
     }
 
-    /// Reads from the engine. Whether there was something.
-    fn read(&mut self, context: &mut Context<'_>) -> bool {
-        let Some(source) = &mut self.source else { return false };
-        source.behind(!self.queue.is_empty());
-        match source.poll_frame(context) {
-            Poll::Pending => return false,
-            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                Ok(data) => self.take(data),
-                Err(trailers) => self.trailers = Some(trailers),
-            },
-            Poll::Ready(Some(Err(failure))) => self.break_off(failure),
-            Poll::Ready(None) => self.complete(),
+    fn read(&mut self, context: &mut Context<'_>, flow: &mut Flow) -> bool {
+        let has_come = flow.read(context);
+        if flow.has_failed() {
+            self.valve.open();
         }
-        true
+        has_come
     }
 
-    /// Takes what has come, up to the end of the last whole event.
-    fn take(&mut self, data: Bytes) {
-        if self.is_opaque {
-            return self.opaque(data);
-        }
-        let (queue, reader, meter) = (&mut self.queue, &mut self.reader, &mut self.meter);
-        let since = Instant::now();
-        let split = self.splitter.push(data, |piece| {
-            let reading = reader.read(&piece);
-            meter.generated(reading.tokens);
-            queue.push_back(Waiting { piece, tokens: reading.tokens, role: reading.role, since });
-        });
-        if split.is_err() {
-            self.is_opaque = true;
-            let rest = self.splitter.take_rest();
-            self.opaque(rest);
-        }
-    }
-
-    fn opaque(&mut self, bytes: Bytes) {
-        if !bytes.is_empty() {
-            let piece = Piece { bytes, kind: Kind::Filler };
-            let since = Instant::now();
-            self.queue.push_back(Waiting { piece, tokens: 0, role: Role::Other, since });
-        }
-    }
-
-    /// The engine has sent all that it had.
-    fn complete(&mut self) {
-        // Some leave out the last empty line, and clients that read line by line do not miss it.
-        let rest = self.splitter.take_rest();
-        let is_whole = rest.is_empty() && !self.is_opaque;
-        self.opaque(rest);
-        if self.manner.report && is_whole {
-            self.report();
-        }
-        self.source = None;
-        self.end = Some(End::Complete);
-    }
-
-    /// Ends the stream with an event that says why. What has come of an event that is not whole is left out.
-    fn break_off(&mut self, failure: Failure) {
-        self.source = None;
-        let begun = self.splitter.take_rest();
-        // Nobody waits for a pace at the end.
-        let report = self.manner.report;
-        if report {
-            self.report();
-        }
-        drop(begun);
-        self.valve.open();
-        let event = failure.event(self.live.about.dialect);
-        // Bytes that are no events have no end to put one behind.
-        if !self.is_opaque {
-            let piece = Piece { bytes: event.into(), kind: Kind::Event };
-            let since = Instant::now();
-            self.queue.push_back(Waiting { piece, tokens: 0, role: Role::Error, since });
-        }
-        self.end = Some(End::Failed);
-        self.failure = Some(failure);
-    }
-
-    fn report(&mut self) {
-        let summary = self.meter.summary(self.valve.report().as_ref(), false);
-        let Ok(summary) = serde_json::to_string(&summary) else { return };
-        let bytes = format!(": netdiag {summary}\n\n").into();
-        let piece = Piece { bytes, kind: Kind::Filler };
-        let since = Instant::now();
-        self.queue.push_back(Waiting { piece, tokens: 0, role: Role::Other, since });
+    /// The comment that tells the client how its stream went, if it wants to know.
+    fn report(&self, flow: &mut Flow) -> Option<Frame<Bytes>> {
+        let summary = flow.take_report(self.valve.sight().as_ref()).filter(|_| self.manner.report);
+        let summary = serde_json::to_string(&summary?).ok()?;
+        Some(Frame::data(format!(": netdiag {summary}\n\n").into()))
     }
 
     /// A comment, if there has been nothing for long and the client takes something.
-    fn keep_alive(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+    fn keep_alive(&mut self, context: &mut Context<'_>, flow: &Flow) -> Polled {
         let Some(every) = self.manner.keep_alive.filter(|_| !self.valve.is_held()) else {
             return Poll::Pending;
         };
-        if self.is_opaque || !self.quiet.is_due(context, self.handed_on + every) {
+        if flow.is_opaque() || !self.quiet.is_due(context, self.handed_on + every) {
             return Poll::Pending;
         }
         self.handed_on = Instant::now();
@@ -240,53 +197,14 @@ impl Events {
         let _ = self.quiet.is_due(context, self.handed_on + every);
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(KEEP_ALIVE)))))
     }
-
-    fn tell_of_holds(&mut self) {
-        let held = self.valve.is_held();
-        if held != self.was_held {
-            self.was_held = held;
-            self.live.set_held(held);
-            if let Some(source) = &mut self.source {
-                source.hold(held);
-            }
-        }
-    }
-}
-
-impl Drop for Events {
-    fn drop(&mut self) {
-        self.source = None;
-        let end = match self.end {
-            // What waits here was not handed on.
-            Some(End::Complete) if !self.queue.is_empty() => End::ClientGone,
-            Some(end) => end,
-            None => End::ClientGone,
-        };
-        let about = &self.live.about;
-        self.gateway.live.remove(&about.id);
-        let summary = self.meter.summary(self.valve.report().as_ref(), end == End::ClientGone);
-        self.gateway.metrics.stream_ended(about, end, self.failure.as_ref(), &self.meter, &summary);
-        tracing::info!(
-            id = about.id, peer = %about.peer, engine = about.engine,
-            model = about.model.as_deref().unwrap_or_default(), ?end,
-            failure = self.failure.as_ref().map(Failure::code),
-            told = self.reader.tokens(),
-            summary = serde_json::to_string(&summary).unwrap_or_default(),
-            "stream ended",
-        );
-    }
 }
 
 /// The client's side of a stream: what paces it, if it can be paced.
-pub(crate) fn valve(gateway: &Shared, client: &Arc<Client>, live: &Live) -> Valve {
-    let pacer = gateway.pacing.as_ref().filter(|_| client.has_one_stream()).and_then(|pacing| {
-        pacing
-            .stream(&**client)
-            // The client is gone, or descriptors have run out: the one will show, the other must not end the stream.
-            .inspect_err(|error| tracing::debug!(%error, "a stream is not paced"))
-            .ok()
-    });
+pub(crate) fn valve(gateway: &Shared, client: &Arc<Client>, dialect: Dialect) -> Valve {
+    let lane = gateway.lanes.as_ref().and_then(|lanes| lanes.join(client));
     client.keep_little_unsent();
-    let hold_max = gateway.settings.pace.map_or(Duration::MAX, |pace| pace.hold_max);
-    Valve::new(pacer, Arc::clone(client), live.about.dialect, hold_max)
+    if gateway.settings.resume_window.is_some() {
+        client.keep_little_unacked();
+    }
+    Valve::new(lane, Arc::clone(client), dialect, gateway.hold_max())
 }

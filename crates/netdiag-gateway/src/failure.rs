@@ -25,9 +25,15 @@ pub(crate) enum Failure {
     /// A stream's name that is nobody's.
     #[error("there is no stream of this name")]
     NoSuchStream,
-    /// A stream can only be ended.
-    #[error("a stream can be ended, by DELETE")]
-    WrongMethod,
+    /// A stream can only be ended, or taken. With the methods that there are.
+    #[error("a stream has other methods: {0}")]
+    WrongMethod(&'static str),
+    /// A stream that cannot be resumed where its client is.
+    #[error("the events behind this Last-Event-ID are not kept any more: ask anew")]
+    TooFarBack,
+    /// Somebody else has the stream now.
+    #[error("the stream goes on over another connection")]
+    TakenOver,
     /// What is asked for is not done here.
     #[error("{0}")]
     NotImplemented(&'static str),
@@ -82,7 +88,9 @@ impl Failure {
             Self::Malformed(_) | Self::Body(BodyFault::Broken) => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::NoSuchStream => StatusCode::NOT_FOUND,
-            Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::WrongMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooFarBack => StatusCode::GONE,
+            Self::TakenOver => StatusCode::CONFLICT,
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Body(BodyFault::TooLong) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Body(BodyFault::TooSlow) => StatusCode::REQUEST_TIMEOUT,
@@ -105,7 +113,9 @@ impl Failure {
             Self::Malformed(_) => "malformed_request",
             Self::Unauthorized => "unauthorized",
             Self::NoSuchStream => "no_such_stream",
-            Self::WrongMethod => "wrong_method",
+            Self::WrongMethod(_) => "wrong_method",
+            Self::TooFarBack => "event_not_kept",
+            Self::TakenOver => "taken_over",
             Self::NotImplemented(_) => "not_implemented",
             Self::Body(BodyFault::TooLong) => "body_too_long",
             Self::Body(BodyFault::TooSlow) => "body_too_slow",
@@ -142,8 +152,8 @@ impl Failure {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if status == StatusCode::METHOD_NOT_ALLOWED {
-            headers.insert(header::ALLOW, HeaderValue::from_static("DELETE"));
+        if let Self::WrongMethod(others) = self {
+            headers.insert(header::ALLOW, HeaderValue::from_static(others));
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -7,11 +7,10 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use hyper::body::{Body as _, Incoming};
-use hyper::header::{self, HeaderValue};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, StatusCode, Version};
-use serde::Deserialize;
+use hyper::{Request, Response, StatusCode, Version};
 use tokio::time::{Instant, timeout};
 
 use crate::adapter;
@@ -19,23 +18,19 @@ use crate::body::Outgoing;
 use crate::dialect::{Dialect, is_event_stream};
 use crate::events::{self, Events, Manner};
 use crate::failure::Failure;
+use crate::flow::Flow;
 use crate::framing::Framing;
 use crate::headers::{self, Origin};
 use crate::live::About;
 use crate::passing::{Clock, Course, Passing, Stay};
-use crate::request_body::{BodyLimits, Complaint, RequestBody};
-use crate::segment::plan::Progress;
+use crate::question::{self, Question, Returning};
+use crate::request_body::{Complaint, RequestBody};
+use crate::resume::Tail;
 use crate::socket::{Asking, Client};
-use crate::trace::{self, REQUEST_ID, STREAM_ID};
+use crate::trace::{self, REQUEST_ID, STREAM_ID, STREAM_PREFIX};
 use crate::upstream::Seat;
 use crate::upstream::link::{Answer, Link, Unanswered};
 use crate::{Phase, Shared};
-
-/// Longest name of a model that is told apart, bytes. Paths of files are names, too.
-const LONGEST_MODEL: usize = 256;
-
-/// Where a client ends a stream of its own, by the name that it was told.
-const STREAMS: &str = "/v1/netdiag/streams/";
 
 /// Answers one request. It always has an answer, if only a refusal.
 pub(crate) async fn answer(
@@ -47,11 +42,14 @@ pub(crate) async fn answer(
     let (mut parts, body) = request.into_parts();
     let dialect = Dialect::of_path(parts.uri.path());
     let version = parts.version;
+    if version == Version::HTTP_2 {
+        client.set_multiplexed();
+    }
     let id = trace::identify(&mut parts.headers);
     let method = parts.method.clone();
     // Without the query, which may hold keys.
     let path = parts.uri.path().to_owned();
-    let framing = client.framing.take();
+    let framing = client.watch.take();
     let forwarded = forward(&gateway, &client, asking, parts, body, dialect, framing);
     // Who still waits for an answer at the end is told so; who has one has a body of its own to end.
     let answered = tokio::select! {
@@ -90,34 +88,20 @@ async fn forward(
     if gateway.is_draining() {
         return Err(Failure::Draining);
     }
-    headers::check(&parts, framing)?;
-    if let Some(token) = gateway.settings.exposure.token() {
-        headers::take_token(&mut parts.headers, token)?;
-    }
-    if let Some(id) = parts.uri.path().strip_prefix(STREAMS) {
-        return stop(gateway, &parts.method, id);
-    }
-    let limits = gateway.settings.requests;
-    let asked = Instant::now();
-    let end = asked + limits.total_time;
-    let place = Arc::clone(&gateway.places).try_acquire_owned().map_err(|_| Failure::Busy)?;
-    let complaint = Complaint::default();
-    let body_limits = BodyLimits { bytes: limits.body_bytes, patience: limits.body_time };
+    let settings = &gateway.settings;
     let chunked = parts.headers.contains_key(header::TRANSFER_ENCODING);
-    let body = RequestBody::take(body, body_limits, complaint.clone()).await?;
-    let model = body.bytes().filter(|_| dialect.has_events()).and_then(|body| model(&body));
-    let report = headers::take_report(&mut parts.headers);
+    if let Some(returning) = question::check(settings, &mut parts, framing, dialect)? {
+        let body = question::take_body(settings, body, &Complaint::default()).await?;
+        // What was asked is known. Unread it would stand between us and the client's leaving.
+        body.discard().await?;
+        return returning.answer(gateway, client, asking, &mut parts.headers);
+    }
+    let asked = Instant::now();
+    let end = asked + settings.requests.total_time;
+    let place = Arc::clone(&gateway.places).try_acquire_owned().map_err(|_| Failure::Busy)?;
     let origin = Origin { address: client.address(), tls: client.is_tls() };
-    let target = parts.uri.clone();
-    headers::to_engine(&mut parts.headers, &target, origin);
-    let plan = adapter::plan(gateway, dialect, &parts, &body);
-    let body = match &plan {
-        None => body,
-        Some(plan) => {
-            parts.headers.remove(header::CONTENT_LENGTH);
-            RequestBody::whole(plan.next(Progress::default()))
-        }
-    };
+    let question = Question::of(settings, origin, parts, body, dialect).await?;
+    let Question { parts, body, plan, model, report, complaint } = question;
     let mut ask = Ask { gateway, parts, dialect, complaint };
     let (mut response, link, seat) = ask.until_answered(body, None).await?;
     headers::to_client(response.headers_mut());
@@ -125,52 +109,70 @@ async fn forward(
         // Clients that send such bodies are few, and whatever is behind one that was not read is not looked at.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    let clock = Clock::new(limits.silent_time, end);
+    let clock = Clock::new(settings.requests.silent_time, end);
     let engine = seat.engine().url().to_string();
     let (mut head, incoming) = response.into_parts();
-    let stay = Stay { seat, place, asking, clock };
+    let stay = Stay { seat, place, clock };
     let course = Course::new(Answer::new(incoming, link), stay);
     let is_stream =
         dialect.has_events() && is_event_stream(&head.headers) && head.status.is_success();
     if !is_stream {
-        return Ok(Response::from_parts(head, Outgoing::Passing(Box::new(Passing::new(course)))));
+        return Ok(Response::from_parts(
+            head,
+            Outgoing::Passing(Box::new(Passing::new(course, asking))),
+        ));
     }
-    let id = trace::new_id("st_");
+    let id = trace::new_id(STREAM_PREFIX);
     let name = id.to_str().unwrap_or_default().to_owned();
     head.headers.insert(STREAM_ID, id);
     // A last event of ours may be more than was announced.
     head.headers.remove(header::CONTENT_LENGTH);
     let about = About { id: name, peer: client.peer(), dialect, model, engine, asked };
-    let live = gateway.live.add(about);
-    let valve = events::valve(gateway, client, &live);
-    let manner = Manner { keep_alive: gateway.settings.keep_alive, report };
+    let tail = gateway.settings.resume_window.map(|_| Tail::new(about.id.clone()));
     let source = adapter::source(gateway, course, ask.parts, plan, &head.headers);
-    let events = Events::new(Arc::clone(gateway), live, manner, source, valve);
+    let flow = Flow::new(&about, source, tail);
+    let valve = events::valve(gateway, client, dialect);
+    let manner = Manner { keep_alive: gateway.settings.keep_alive, report };
+    let stream = gateway.live.add(about, flow, asking);
+    let events = Events::new(Arc::clone(gateway), stream, manner, valve);
     Ok(Response::from_parts(head, Outgoing::Events(Box::new(events))))
 }
 
-/// Ends a stream for its client. Its name is the proof that it is theirs.
-fn stop(gateway: &Shared, method: &Method, id: &str) -> Result<Response<Outgoing>, Failure> {
-    if method != Method::DELETE {
-        return Err(Failure::WrongMethod);
+impl Returning {
+    /// Does it.
+    fn answer(
+        self,
+        gateway: &Arc<Shared>,
+        client: &Arc<Client>,
+        asking: Asking,
+        headers: &mut HeaderMap,
+    ) -> Result<Response<Outgoing>, Failure> {
+        let (stream, after, dialect) = match self {
+            Self::Resume { stream, after, dialect } => (stream, after, dialect),
+            Self::Stop(id) if gateway.live.stop(gateway, &id) => {
+                let mut response = Response::new(Outgoing::full(String::new()));
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                return Ok(response);
+            }
+            Self::Stop(_) => return Err(Failure::NoSuchStream),
+        };
+        let report = headers::take_report(headers);
+        let taken = gateway.live.resume(&stream, dialect, after, asking)?;
+        gateway.metrics.resumed();
+        tracing::info!(id = stream, peer = %client.peer(), after, "stream resumed");
+        let valve = events::valve(gateway, client, taken.0.about.dialect);
+        let manner = Manner { keep_alive: gateway.settings.keep_alive, report };
+        let events = Events::new(Arc::clone(gateway), taken, manner, valve);
+        let mut response = Response::new(Outgoing::Events(Box::new(events)));
+        let headers = response.headers_mut();
+        let kind = HeaderValue::from_static("text/event-stream; charset=utf-8");
+        headers.insert(header::CONTENT_TYPE, kind);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Ok(stream) = HeaderValue::from_str(&stream) {
+            headers.insert(STREAM_ID, stream);
+        }
+        Ok(response)
     }
-    if !gateway.live.stop(id) {
-        return Err(Failure::NoSuchStream);
-    }
-    let mut response = Response::new(Outgoing::full(String::new()));
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    Ok(response)
-}
-
-/// The model that a request asks for.
-fn model(body: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Asked {
-        model: String,
-    }
-    // Names are short; what is not is no name, and would be a label.
-    let asked: Asked = serde_json::from_slice(body).ok()?;
-    (asked.model.len() <= LONGEST_MODEL).then_some(asked.model)
 }
 
 /// A request that looks for an engine.
@@ -230,11 +232,17 @@ impl Ask<'_> {
                 },
             };
             let again = body.again();
-            let Some(request) = self.request(seat, body) else {
+            let Some(request) = question::for_engine(&self.parts, engine.url(), body) else {
                 return Err((Failure::Malformed("the request's target is malformed"), None));
             };
             let patience = self.gateway.settings.requests.head_time;
             let unanswered = match timeout(patience, link.send(request)).await {
+                // hyper passes over all that may come before an answer but 101, which nobody has asked for: what follows it is no HTTP,
+                // and the client would believe that it speaks with the engine itself.
+                Ok(Ok(response)) if response.status().is_informational() => {
+                    engine.failed(&"it changes to another protocol unasked");
+                    return Err((Failure::Garbage, None));
+                }
                 Ok(Ok(response)) => return Ok((response, link)),
                 Ok(Err(unanswered)) => unanswered,
                 Err(_) => {
@@ -275,22 +283,6 @@ impl Ask<'_> {
                 Err(Failure::ConnectTimeout)
             }
         }
-    }
-
-    /// The request as the engine is to get it.
-    fn request(&self, seat: &Seat, body: RequestBody) -> Option<Request<RequestBody>> {
-        let url = seat.engine().url();
-        let path = self.parts.uri.path_and_query().map_or("/", |path| path.as_str());
-        let mut request = Request::new(body);
-        *request.method_mut() = self.parts.method.clone();
-        *request.uri_mut() = url.target(path)?;
-        *request.headers_mut() = self.parts.headers.clone();
-        request.headers_mut().insert(header::HOST, url.authority().clone());
-        if request.body().size_hint().exact().is_none() {
-            // The length is what hyper has read it to be, and here it is not known.
-            request.headers_mut().remove(header::CONTENT_LENGTH);
-        }
-        Some(request)
     }
 }
 

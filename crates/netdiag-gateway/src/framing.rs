@@ -12,12 +12,10 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-use crate::socket::Client;
 
 /// What is known of the request that is being read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,14 +28,33 @@ pub(crate) enum Framing {
     Double = 2,
 }
 
-/// Where the reader of a connection tells its answerer.
+/// What the reader of a connection and those who answer on it know of each other.
 #[derive(Debug, Default)]
-pub(crate) struct Told(AtomicU8);
+pub(crate) struct Watch {
+    /// Of the request that is being read.
+    framing: AtomicU8,
+    /// Requests that are being answered.
+    busy: AtomicUsize,
+}
 
-impl Told {
+impl Watch {
+    /// A request is being answered from now on.
+    pub(crate) fn begin(&self) {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One is not any more.
+    pub(crate) fn end(&self) {
+        self.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) > 0
+    }
+
     /// What is known of the request that has just been read. Once.
     pub(crate) fn take(&self) -> Framing {
-        match self.0.swap(Framing::Unseen as u8, Ordering::Relaxed) {
+        match self.framing.swap(Framing::Unseen as u8, Ordering::Relaxed) {
             1 => Framing::Single,
             2 => Framing::Double,
             _ => Framing::Unseen,
@@ -45,14 +62,14 @@ impl Told {
     }
 
     fn tell(&self, framing: Framing) {
-        self.0.store(framing as u8, Ordering::Relaxed);
+        self.framing.store(framing as u8, Ordering::Relaxed);
     }
 }
 
 /// A connection whose heads are looked at while they are read.
 pub(crate) struct Watched<I> {
     io: I,
-    client: Arc<Client>,
+    watch: Arc<Watch>,
     scan: Scan,
     longest: usize,
 }
@@ -70,12 +87,12 @@ enum Scan {
 
 impl<I> Watched<I> {
     /// Heads of more than `longest` bytes are refused by whoever reads them.
-    pub(crate) fn new(io: I, client: Arc<Client>, longest: usize) -> Self {
-        Self { io, client, scan: Scan::Head(Vec::new()), longest }
+    pub(crate) fn new(io: I, watch: Arc<Watch>, longest: usize) -> Self {
+        Self { io, watch, scan: Scan::Head(Vec::new()), longest }
     }
 
     fn see(&mut self, bytes: &[u8]) {
-        if self.scan == Scan::Body(0) && !self.client.is_busy() {
+        if self.scan == Scan::Body(0) && !self.watch.is_busy() {
             self.scan = Scan::Head(Vec::new());
         }
         match &mut self.scan {
@@ -93,7 +110,7 @@ impl<I> Watched<I> {
                 } else if let Some(end) = end_of_head(head, before) {
                     let (framing, length) = read(&head[..end]);
                     let surplus = (head.len() - end) as u64;
-                    self.client.framing.tell(framing);
+                    self.watch.tell(framing);
                     self.scan = match length {
                         Some(length) if surplus <= length => Scan::Body(length - surplus),
                         _ => Scan::Lost,

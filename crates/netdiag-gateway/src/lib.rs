@@ -20,15 +20,20 @@ mod admin;
 mod body;
 mod dialect;
 mod events;
+pub mod examine;
 mod failure;
+mod flow;
 mod forward;
 mod framing;
 mod headers;
+mod lane;
 mod live;
 mod meter;
 mod metrics;
 mod passing;
+mod question;
 mod request_body;
+mod resume;
 mod segment;
 mod server;
 mod settings;
@@ -42,6 +47,7 @@ mod valve;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
@@ -49,19 +55,14 @@ pub use adapter::Adapter;
 pub use dialect::Dialect;
 pub use live::StreamView;
 pub use settings::{InvalidSettings, Pace, RequestLimits, Settings, default_limits};
-pub use tls::{TlsError, acceptor};
+pub use tls::{TlsError, acceptor, authorities};
 pub use upstream::health::HealthCheck;
 pub use upstream::{InvalidUpstream, UpstreamUrl};
 
+use lane::Lanes;
 use live::Registry;
 use metrics::Metrics;
-use netdiag_embed::Pacing;
-use netdiag_telemetry::Tps;
 use upstream::Upstreams;
-
-/// How fast clients read if nobody says, tokens/s: the fastest readers that the simulator has. It is no limit of a stream's rate;
-/// it says how much text may be under way beyond what the path needs.
-const READING_TPS: f64 = 16.0;
 
 /// A gateway. All clones are the same one.
 #[derive(Clone)]
@@ -77,7 +78,7 @@ pub(crate) struct Shared {
     calls: Semaphore,
     live: Registry,
     metrics: Metrics,
-    pacing: Option<Pacing>,
+    lanes: Option<Lanes>,
     phase: watch::Sender<Phase>,
 }
 
@@ -104,18 +105,15 @@ impl Gateway {
             return Err(InvalidSettings::Twice(engines[at].clone()));
         }
         // The system's authorities are a file to read, which plain engines do not need.
-        let roots = match engines.iter().any(UpstreamUrl::is_tls) {
-            true => tls::system_roots()?,
-            false => rustls::RootCertStore::empty(),
+        let roots = match &settings.authorities {
+            Some(authorities) => authorities.clone(),
+            None if engines.iter().any(UpstreamUrl::is_tls) => tls::system_roots()?,
+            None => rustls::RootCertStore::empty(),
         };
         let upstreams = Upstreams::new(engines, &tls::connector(roots)?);
         let places = Arc::new(Semaphore::new(settings.requests.at_once));
         let phase = watch::Sender::new(Phase::Serving);
-        let pacing = settings.pace.map(|pace| {
-            let reading =
-                pace.reading.or(Tps::try_new(READING_TPS).ok()).unwrap_or(pace.range.max());
-            Pacing::try_new(netdiag_embed::Settings::new(pace.range, reading))
-        });
+        let lanes = settings.pace.map(Lanes::try_new).transpose()?;
         Ok(Self(Arc::new(Shared {
             settings,
             upstreams,
@@ -123,7 +121,7 @@ impl Gateway {
             calls: Semaphore::new(adapter::told::CALLS),
             live: Registry::default(),
             metrics: Metrics::new(),
-            pacing: pacing.transpose()?,
+            lanes,
             phase,
         })))
     }
@@ -135,7 +133,7 @@ impl Gateway {
         !self.0.is_draining() && self.0.upstreams.all().iter().any(|engine| engine.is_healthy())
     }
 
-    /// The event streams that are being passed on, the oldest first.
+    /// The event streams that are being passed on or wait for their clients, the oldest first.
     pub fn streams(&self) -> Vec<StreamView> {
         self.0.live.views()
     }
@@ -144,6 +142,11 @@ impl Gateway {
 impl Shared {
     pub(crate) fn is_draining(&self) -> bool {
         *self.phase.borrow() >= Phase::Draining
+    }
+
+    /// How long a client may take nothing.
+    pub(crate) fn hold_max(&self) -> Duration {
+        self.settings.pace.map_or(Duration::MAX, |pace| pace.hold_max)
     }
 
     /// Waits until the gateway is so far.

@@ -1,6 +1,9 @@
-//! The event streams that are being passed on: each with its name, what is known of it, and a way to end it.
+//! The event streams that are being passed on, or wait for a client to come back: each with its name, what is known of it, and ways
+//! to end it and to take it over ([`parking`]).
 //!
-//! Invariant: a stream is listed exactly as long as its body is there.
+//! Invariant: a stream is here exactly as long as a client could have more of it.
+
+mod parking;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,12 +16,20 @@ use futures_util::task::AtomicWaker;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::Shared;
 use crate::dialect::Dialect;
 use crate::failure::Failure;
+use crate::flow::Flow;
+use crate::meter::Meter;
+use crate::socket::Asking;
+use parking::Finished;
 
 /// All of them.
-#[derive(Debug, Default)]
-pub(crate) struct Registry(Mutex<HashMap<String, Arc<Live>>>);
+#[derive(Default)]
+pub(crate) struct Registry {
+    all: Mutex<HashMap<String, Arc<Live>>>,
+    finished: Mutex<Finished>,
+}
 
 /// What is fixed about a stream.
 #[derive(Clone, Debug)]
@@ -34,10 +45,10 @@ pub(crate) struct About {
     pub(crate) asked: Instant,
 }
 
-/// A stream that is being passed on.
-#[derive(Debug)]
+/// A stream.
 pub(crate) struct Live {
     pub(crate) about: About,
+    slot: Mutex<Slot>,
     generated: AtomicU64,
     sent: AtomicU64,
     /// Until the first token, nanoseconds; 0: none has come.
@@ -46,6 +57,46 @@ pub(crate) struct Live {
     /// A [`Wish`].
     wish: AtomicU8,
     waker: AtomicWaker,
+}
+
+/// A connection's hold on a stream. Who takes a stream gets a new one, and all others are none any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hand(u64);
+
+/// The stream itself, and whose it is.
+pub(crate) struct Slot {
+    /// Whose it is, or was last.
+    pub(crate) hand: Hand,
+    /// `None` once it is over.
+    pub(crate) flow: Option<Box<Flow>>,
+    /// When its connection was given something, and has not asked for more since.
+    pub(crate) handed: Option<Instant>,
+    /// Why it is nobody else's.
+    pub(crate) lost: Failure,
+    /// Counts as a request of its connection's.
+    asking: Option<Asking>,
+    peer: SocketAddr,
+    rest: Rest,
+}
+
+/// Whether a client has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// One has.
+    Taken,
+    /// None has since then, and the engine is held.
+    Parked(Instant),
+    /// All of it was handed on by then, which is not to say that it has arrived.
+    Finished(Instant),
+}
+
+/// How many streams there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Those that a client has.
+    pub(crate) taken: usize,
+    /// Those that wait for one.
+    pub(crate) parked: usize,
 }
 
 /// Why a stream is to end. The number is its place in an atomic.
@@ -79,13 +130,26 @@ pub struct StreamView {
     pub sent: u64,
     /// Nothing is handed on now, because the client's path takes nothing.
     pub held: bool,
+    /// The client's connection is gone, and the stream waits for it to come back.
+    pub parked: bool,
 }
 
 impl Registry {
-    /// Lists a stream; taken out with [`Registry::remove`].
-    pub(crate) fn add(&self, about: About) -> Arc<Live> {
+    /// Lists a stream, which is the caller's.
+    pub(crate) fn add(&self, about: About, flow: Flow, asking: Asking) -> (Arc<Live>, Hand) {
+        let hand = Hand(0);
+        let slot = Slot {
+            hand,
+            flow: Some(Box::new(flow)),
+            handed: None,
+            lost: Failure::TakenOver,
+            asking: Some(asking),
+            peer: about.peer,
+            rest: Rest::Taken,
+        };
         let live = Arc::new(Live {
             about,
+            slot: Mutex::new(slot),
             generated: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             ttft: AtomicU64::new(0),
@@ -94,42 +158,55 @@ impl Registry {
             waker: AtomicWaker::new(),
         });
         self.lock().insert(live.about.id.clone(), Arc::clone(&live));
-        live
+        (live, hand)
     }
 
-    pub(crate) fn remove(&self, id: &str) {
-        self.lock().remove(id);
-    }
-
-    /// Ends a stream. Whether there is one of this name.
-    pub(crate) fn stop(&self, id: &str) -> bool {
-        let found = self.lock().get(id).cloned();
-        if let Some(live) = &found {
+    /// Ends a stream: its client gets a last event if there is one. Whether there is a stream of this name.
+    pub(crate) fn stop(&self, gateway: &Shared, id: &str) -> bool {
+        let Some(live) = self.get(id) else { return false };
+        if live.is_at_rest() {
+            self.end(gateway, &live, &Failure::Stopped);
+        } else {
             live.wish(Wish::Stop);
         }
-        found.is_some()
+        true
     }
 
     /// Ends all of them.
     pub(crate) fn drain(&self) {
         // Waking is not for under the lock: whoever is woken may want it.
-        let all: Vec<_> = self.lock().values().cloned().collect();
-        all.iter().for_each(|live| live.wish(Wish::Drain));
+        self.list().iter().for_each(|live| live.wish(Wish::Drain));
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.lock().len()
+    pub(crate) fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for live in self.list() {
+            match live.slot().rest {
+                Rest::Taken => counts.taken += 1,
+                Rest::Parked(_) => counts.parked += 1,
+                Rest::Finished(_) => {}
+            }
+        }
+        counts
     }
 
-    /// All of them, the oldest first.
+    /// All that are not finished, the oldest first.
     pub(crate) fn views(&self) -> Vec<StreamView> {
-        let mut all: Vec<_> = self.lock().values().cloned().collect();
+        let mut all = self.list();
         all.sort_by_key(|live| live.about.asked);
-        all.iter().map(|live| live.view()).collect()
+        all.iter().filter_map(|live| live.view()).collect()
+    }
+
+    fn get(&self, id: &str) -> Option<Arc<Live>> {
+        self.lock().get(id).cloned()
+    }
+
+    fn list(&self) -> Vec<Arc<Live>> {
+        self.lock().values().cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Live>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -144,10 +221,20 @@ impl Live {
         }
     }
 
-    pub(crate) fn update(&self, generated: u64, sent: u64, ttft: Option<Duration>) {
+    /// Who holds it must not want any other lock of these, nor the registry's.
+    pub(crate) fn slot(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.slot().rest != Rest::Taken
+    }
+
+    pub(crate) fn update(&self, meter: &Meter) {
+        let (generated, sent) = meter.tokens();
         self.generated.store(generated, Ordering::Relaxed);
         self.sent.store(sent, Ordering::Relaxed);
-        if let Some(ttft) = ttft {
+        if let Some(ttft) = meter.ttft() {
             let nanos = u64::try_from(ttft.as_nanos()).unwrap_or(u64::MAX).max(1);
             self.ttft.store(nanos, Ordering::Relaxed);
         }
@@ -162,11 +249,16 @@ impl Live {
         self.waker.wake();
     }
 
-    fn view(&self) -> StreamView {
+    /// Nothing of one that is finished.
+    fn view(&self) -> Option<StreamView> {
+        let (rest, peer) = {
+            let slot = self.slot();
+            (slot.rest, slot.peer)
+        };
         let ttft = self.ttft.load(Ordering::Relaxed);
-        StreamView {
+        let view = StreamView {
             id: self.about.id.clone(),
-            peer: self.about.peer,
+            peer,
             model: self.about.model.clone(),
             engine: self.about.engine.clone(),
             age_seconds: self.about.asked.elapsed().as_secs_f64(),
@@ -174,6 +266,8 @@ impl Live {
             generated: self.generated.load(Ordering::Relaxed),
             sent: self.sent.load(Ordering::Relaxed),
             held: self.held.load(Ordering::Relaxed),
-        }
+            parked: matches!(rest, Rest::Parked(_)),
+        };
+        (!matches!(rest, Rest::Finished(_))).then_some(view)
     }
 }

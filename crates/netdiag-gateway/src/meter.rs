@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use netdiag_embed::Report;
 use netdiag_pacer::Causes;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -25,6 +24,27 @@ pub(crate) struct Meter {
     generated: u64,
     sent: u64,
     gaps: [u32; BUCKETS],
+    /// Tokens that the client had when it took this connection: all of those before it, and no more.
+    had: u64,
+    /// Of all connections that are over.
+    past: Past,
+}
+
+/// What is known of connections that are over.
+#[derive(Clone, Copy, Debug, Default)]
+struct Past {
+    acked: Option<u64>,
+    path: Option<Path>,
+}
+
+/// What is known of the connection that a stream goes out on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sight {
+    /// Tokens of the stream that were handed on there and have arrived.
+    pub(crate) acked: f64,
+    /// What the stream waited for there.
+    pub(crate) causes: Causes,
+    pub(crate) srtt_seconds: Option<f64>,
 }
 
 /// How a stream ended.
@@ -86,7 +106,16 @@ impl End {
 
 impl Meter {
     pub(crate) fn new(asked: Instant) -> Self {
-        Self { asked, first: None, last: None, generated: 0, sent: 0, gaps: [0; BUCKETS] }
+        Self {
+            asked,
+            first: None,
+            last: None,
+            generated: 0,
+            sent: 0,
+            gaps: [0; BUCKETS],
+            had: 0,
+            past: Past::default(),
+        }
     }
 
     /// The engine has sent so many tokens more.
@@ -126,9 +155,22 @@ impl Meter {
         Some(self.last?.duration_since(self.first?) / between)
     }
 
-    /// All of it. What is not acknowledged is wasted if the client is `gone`, and under way otherwise.
-    pub(crate) fn summary(&self, report: Option<&Report>, gone: bool) -> Summary {
-        let acked = report.map(|report| (report.acked.max(0.0) as u64).min(self.sent));
+    /// The connection is over, and this is the last that was seen of it.
+    pub(crate) fn detach(&mut self, sight: Option<&Sight>) {
+        self.past = self.with(sight);
+    }
+
+    /// A client takes the stream on another connection, and has so many tokens. The others are handed on again.
+    pub(crate) fn go_back(&mut self, had: u64) {
+        self.had = had;
+        self.sent = had;
+        self.past.acked = Some(had);
+    }
+
+    /// All of it, with what is seen of the present connection. What is not acknowledged is wasted if the client is `gone`, and under
+    /// way otherwise.
+    pub(crate) fn summary(&self, sight: Option<&Sight>, gone: bool) -> Summary {
+        let Past { acked, path } = self.with(sight);
         let delivered = match (gone, acked) {
             (true, Some(acked)) => acked,
             _ => self.sent,
@@ -145,8 +187,27 @@ impl Meter {
                 acked,
                 wasted: self.generated.saturating_sub(delivered),
             },
-            path: report.map(Path::of),
+            path,
         }
+    }
+
+    /// What is known of all connections, the present one included.
+    fn with(&self, sight: Option<&Sight>) -> Past {
+        let Some(sight) = sight else { return self.past };
+        let acked = (self.had + sight.acked.max(0.0) as u64).min(self.sent);
+        let before = self.past.path.map_or_else(Causes::default, |path| path.cause_seconds);
+        let causes = Causes {
+            engine: before.engine + sight.causes.engine,
+            path: before.path + sight.causes.path,
+            reader: before.reader + sight.causes.reader,
+            pacer: before.pacer + sight.causes.pacer,
+        };
+        let path = Path {
+            cause: causes.dominant().map(|cause| cause.as_str()),
+            cause_seconds: causes,
+            srtt_seconds: sight.srtt_seconds,
+        };
+        Past { acked: Some(acked), path: Some(path) }
     }
 
     /// The gap that this share of gaps is not above.
@@ -167,16 +228,6 @@ impl Meter {
 fn bucket(gap: f64) -> usize {
     let doublings = (gap / SHORTEST).log2();
     (doublings * PER_DOUBLING).ceil().clamp(0.0, (BUCKETS - 1) as f64) as usize
-}
-
-impl Path {
-    fn of(report: &Report) -> Self {
-        Self {
-            cause: report.cause.map(|cause| cause.as_str()),
-            cause_seconds: report.causes,
-            srtt_seconds: report.srtt_seconds,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -212,6 +263,28 @@ mod tests {
         let summary = Meter::new(Instant::now()).summary(None, false);
         assert_eq!((summary.ttft_seconds, summary.tpot_seconds), (None, None));
         assert_eq!(summary.gap_p50_seconds, None);
+    }
+
+    #[test]
+    fn over_several_connections_times_add_up_and_only_what_the_client_has_is_acked() {
+        let mut meter = Meter::new(Instant::now());
+        let sight = |acked: f64, path: u64| Sight {
+            acked,
+            causes: Causes { path: Duration::from_secs(path), ..Causes::default() },
+            srtt_seconds: Some(0.05),
+        };
+        meter.generated(10);
+        meter.sent(8);
+        meter.detach(Some(&sight(6.0, 2)));
+        let gone = meter.summary(None, true);
+        assert_eq!((gone.tokens.acked, gone.tokens.wasted), (Some(6), 4));
+        // The client's kernel had six, but its program has read five.
+        meter.go_back(5);
+        meter.sent(4);
+        let summary = meter.summary(Some(&sight(3.0, 1)), true);
+        let Tokens { generated, sent, acked, wasted } = summary.tokens;
+        assert_eq!((generated, sent, acked, wasted), (10, 9, Some(8), 2));
+        assert_eq!(summary.path.expect("seen").cause_seconds.path, Duration::from_secs(3));
     }
 
     #[test]

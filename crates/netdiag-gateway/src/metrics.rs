@@ -21,7 +21,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::adapter::told;
 use crate::dialect::Dialect;
 use crate::failure::Failure;
-use crate::live::About;
+use crate::live::{About, Counts};
 use crate::meter::{End, Meter, Summary};
 use crate::upstream::Upstreams;
 
@@ -94,6 +94,9 @@ pub(crate) struct Metrics {
     retries: Counter,
     orders: Family<Ordered, Counter>,
     streams: Gauge,
+    parked: Gauge,
+    resumed: Counter,
+    expired: Counter,
     ended: Family<Ended, Counter>,
     tokens: Family<Fate, Counter>,
     seconds: Family<CauseLabel, Counter<f64, AtomicU64>>,
@@ -136,6 +139,9 @@ impl Metrics {
             retries: Counter::default(),
             orders: Family::default(),
             streams: Gauge::default(),
+            parked: Gauge::default(),
+            resumed: Counter::default(),
+            expired: Counter::default(),
             ended: Family::default(),
             tokens: Family::default(),
             seconds: Family::default(),
@@ -155,6 +161,21 @@ impl Metrics {
             metrics.orders.clone(),
         );
         ours.register("streams", "Event streams that are being passed on", metrics.streams.clone());
+        ours.register(
+            "streams_parked",
+            "Event streams that wait for their clients to come back",
+            metrics.parked.clone(),
+        );
+        ours.register(
+            "streams_resumed",
+            "Times that a client has come back for its stream",
+            metrics.resumed.clone(),
+        );
+        ours.register(
+            "streams_expired",
+            "Event streams whose clients did not come back in time",
+            metrics.expired.clone(),
+        );
         ours.register("streams_ended", "Event streams, by how they ended", metrics.ended.clone());
         ours.register(
             "tokens",
@@ -188,6 +209,16 @@ impl Metrics {
     /// A request goes to another engine.
     pub(crate) fn retried(&self) {
         self.retries.inc();
+    }
+
+    /// A client has come back for its stream.
+    pub(crate) fn resumed(&self) {
+        self.resumed.inc();
+    }
+
+    /// A client has not.
+    pub(crate) fn expired(&self) {
+        self.expired.inc();
     }
 
     /// An engine was told what to do with a request.
@@ -241,8 +272,9 @@ impl Metrics {
     }
 
     /// The text of a scrape.
-    pub(crate) fn encode(&self, streams: usize, engines: &Upstreams) -> String {
-        self.streams.set(streams.try_into().unwrap_or(i64::MAX));
+    pub(crate) fn encode(&self, streams: Counts, engines: &Upstreams) -> String {
+        self.streams.set(streams.taken.try_into().unwrap_or(i64::MAX));
+        self.parked.set(streams.parked.try_into().unwrap_or(i64::MAX));
         for engine in engines.all() {
             let label = Engine { engine: engine.url().to_string() };
             self.engine_up.get_or_create(&label).set(engine.is_healthy().into());

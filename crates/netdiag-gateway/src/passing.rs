@@ -30,7 +30,6 @@ pub(crate) struct Course {
 pub(crate) struct Stay {
     pub(crate) seat: Seat,
     pub(crate) place: OwnedSemaphorePermit,
-    pub(crate) asking: Asking,
     pub(crate) clock: Clock,
 }
 
@@ -84,6 +83,13 @@ impl Source for Course {
             }
         }
     }
+
+    fn hold(&mut self, held: bool) {
+        if !held {
+            // Nobody has listened meanwhile.
+            self.wait_anew();
+        }
+    }
 }
 
 impl Drop for Line {
@@ -134,12 +140,13 @@ impl Clock {
 /// An answer of which nothing is known.
 pub(crate) struct Passing {
     course: Course,
+    _asking: Asking,
     failure: Option<Failure>,
 }
 
 impl Passing {
-    pub(crate) fn new(course: Course) -> Self {
-        Self { course, failure: None }
+    pub(crate) fn new(course: Course, asking: Asking) -> Self {
+        Self { course, _asking: asking.into_stranger(), failure: None }
     }
 
     pub(crate) fn poll_frame(

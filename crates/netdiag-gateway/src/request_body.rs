@@ -98,6 +98,14 @@ impl RequestBody {
         }
     }
 
+    /// Reads to its end what nobody wants.
+    pub(crate) async fn discard(mut self) -> Result<(), Failure> {
+        while let Some(frame) = self.frame().await {
+            frame?;
+        }
+        Ok(())
+    }
+
     /// The same once more, if it can be sent again.
     pub(crate) fn again(&self) -> Option<Self> {
         match self {

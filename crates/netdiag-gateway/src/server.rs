@@ -20,12 +20,13 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::forward::answer;
 use crate::framing::Watched;
+use crate::lane::MOST_STREAMS;
 use crate::socket::{Client, ClientIo};
 use crate::upstream::health;
 use crate::{Gateway, Phase, Shared};
 
-/// Streams of one HTTP/2 connection at once: what browsers and SDKs expect to be given (RFC 9113 §6.5.2).
-const MOST_STREAMS: u32 = 100;
+/// Bytes of one HTTP/2 stream that wait for its window or for the socket: as for HTTP/1.1.
+const SEND_BUFFER: usize = 64 * 1024;
 
 /// Time to take a last event, and then the end of the connection.
 const GRACE: Duration = Duration::from_secs(1);
@@ -56,12 +57,18 @@ impl Gateway {
             let shared = Arc::clone(shared);
             async move { health::watch(&shared.upstreams, &shared.settings.health).await }
         });
+        beside.spawn({
+            let shared = Arc::clone(shared);
+            async move { shared.live.watch(&shared).await }
+        });
         // On a task of its own, no stream finds it due and looks after all others.
-        if let Some(pacing) = shared.pacing.clone() {
-            beside.spawn(pacing.run());
+        if let Some(lanes) = shared.lanes.clone() {
+            beside.spawn(lanes.run());
         }
         accepting.await;
         shared.phase.send_replace(Phase::Draining);
+        // Nobody can come back for them any more.
+        shared.live.end_at_rest(shared);
         let mut ended = std::pin::pin!(graceful.shutdown());
         if timeout(shared.settings.drain, &mut ended).await.is_err() {
             shared.phase.send_replace(Phase::Ending);
@@ -71,6 +78,8 @@ impl Gateway {
             }
         }
         shared.phase.send_replace(Phase::Ended);
+        // Whose client left in the moment when all of this began.
+        shared.live.end_at_rest(shared);
     }
 }
 
@@ -86,6 +95,7 @@ fn builder(limits: Limits) -> Builder<TokioExecutor> {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MOST_STREAMS)
+        .max_send_buf_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX));
     builder
 }
@@ -132,7 +142,7 @@ impl Connection {
         let asking = Arc::clone(&client);
         let service =
             service_fn(move |request| answer(Arc::clone(&shared), Arc::clone(&asking), request));
-        let io = Watched::new(io, Arc::clone(&client), longest_head);
+        let io = Watched::new(io, Arc::clone(&client.watch), longest_head);
         let connection = builder.serve_connection(TokioIo::new(io), service);
         tokio::select! {
             ended = watcher.watch(connection) => {

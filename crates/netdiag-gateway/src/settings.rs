@@ -5,6 +5,7 @@ use std::time::Duration;
 use netdiag_http::{Exposure, Limits};
 use netdiag_pacer::TpsRange;
 use netdiag_telemetry::Tps;
+use rustls::RootCertStore;
 use tokio_rustls::TlsAcceptor;
 
 use crate::adapter::Adapter;
@@ -16,6 +17,8 @@ use crate::upstream::health::HealthCheck;
 pub struct Settings {
     /// The engines, at least one.
     pub upstreams: Vec<UpstreamUrl>,
+    /// The authorities that https engines are told by ([`crate::authorities`]); `None`: those that this system trusts.
+    pub authorities: Option<RootCertStore>,
     /// How they are held for clients that take nothing.
     pub adapter: Adapter,
     /// How their health is asked for.
@@ -32,6 +35,8 @@ pub struct Settings {
     pub pace: Option<Pace>,
     /// Time without an event after which a stream gets a comment, so that nobody on its way takes it for dead; `None`: never.
     pub keep_alive: Option<Duration>,
+    /// Time that a stream whose client's connection is gone waits for it to come back; `None`: none, and its work ends at once.
+    pub resume_window: Option<Duration>,
     /// Time that streams are given to end by themselves once the gateway stops. Then they get a last event.
     pub drain: Duration,
 }

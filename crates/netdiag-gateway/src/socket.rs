@@ -7,8 +7,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use crate::framing::Told;
+use crate::framing::Watch;
+use crate::lane::Lane;
 
 /// Time that a client is given to take the end of an answer that it did not wait for (see [`Client::linger`]).
 const LINGER: Duration = Duration::from_secs(1);
@@ -25,21 +26,28 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Bytes that may wait unsent in the kernel: some ten packets of events, so that an ACK always finds something to send.
 const UNSENT: u32 = 16 * 1024;
 
+/// Bytes that the kernel may hold of a stream that may be resumed, acknowledged or not: Linux doubles it, because it counts what it
+/// needs itself as well. So much on its way within a round trip of 300 ms is ten times what the fastest engines write.
+const UNACKED: usize = 48 * 1024;
+
 /// Bytes that are read and thrown away meanwhile: no more than one more window.
 const LINGER_BYTES: usize = 4 << 20;
 
 /// A client's connection.
-#[derive(Debug)]
 pub(crate) struct Client {
     socket: TcpStream,
     peer: SocketAddr,
     tls: bool,
-    /// Requests that are being answered.
-    busy: AtomicUsize,
     /// The kernel takes no more for now.
     clogged: AtomicBool,
-    /// Of the request that is being read.
-    pub(crate) framing: Told,
+    /// Answers on it that are no event streams.
+    strangers: AtomicUsize,
+    /// It speaks HTTP/2.
+    multiplexed: AtomicBool,
+    /// What paces it, while a stream goes out on it.
+    lane: Mutex<Weak<Lane>>,
+    /// Its requests.
+    pub(crate) watch: Arc<Watch>,
     changed: Notify,
 }
 
@@ -52,9 +60,11 @@ impl Client {
             socket,
             peer,
             tls,
-            busy: AtomicUsize::new(0),
             clogged: AtomicBool::new(false),
-            framing: Told::default(),
+            strangers: AtomicUsize::new(0),
+            multiplexed: AtomicBool::new(false),
+            lane: Mutex::default(),
+            watch: Arc::default(),
             changed: Notify::new(),
         })
     }
@@ -71,14 +81,22 @@ impl Client {
         self.tls
     }
 
-    /// Whether no more than one request is being answered on it.
-    pub(crate) fn has_one_stream(&self) -> bool {
-        self.busy.load(Ordering::Relaxed) <= 1
+    /// Whether bytes are sent on it that belong to no event stream.
+    pub(crate) fn has_strangers(&self) -> bool {
+        self.strangers.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether a request is being answered on it.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.busy.load(Ordering::Relaxed) > 0
+    /// Whether it may carry several answers at a time.
+    pub(crate) fn is_multiplexed(&self) -> bool {
+        self.multiplexed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_multiplexed(&self) {
+        self.multiplexed.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn lane(&self) -> MutexGuard<'_, Weak<Lane>> {
+        self.lane.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the kernel has taken no more when it was last given something.
@@ -99,11 +117,17 @@ impl Client {
         let _ = socket2::SockRef::from(&self.socket).set_tcp_notsent_lowat(UNSENT);
     }
 
+    /// Lets the kernel hold no more than may be lost with the connection and had again from us.
+    pub(crate) fn keep_little_unacked(&self) {
+        // Without it a stream whose connection broke may be too far back to be resumed, which its client is told.
+        let _ = socket2::SockRef::from(&self.socket).set_send_buffer_size(UNACKED);
+    }
+
     /// Counts a request until the guard is dropped.
     pub(crate) fn request(self: &Arc<Self>) -> Asking {
-        self.busy.fetch_add(1, Ordering::Relaxed);
+        self.watch.begin();
         self.changed.notify_one();
-        Asking(Arc::clone(self))
+        Asking { client: Arc::clone(self), is_stranger: false }
     }
 
     /// Waits until there has been no request for so long. hyper has such limits for HTTP/1 only, and none before it knows
@@ -111,7 +135,7 @@ impl Client {
     pub(crate) async fn idle(&self, limit: Duration) {
         loop {
             let changed = self.changed.notified();
-            if self.busy.load(Ordering::Relaxed) > 0 {
+            if self.watch.is_busy() {
                 changed.await;
             } else if timeout(limit, changed).await.is_err() {
                 return;
@@ -148,18 +172,35 @@ impl AsFd for Client {
 }
 
 /// A request that is being answered.
-#[derive(Debug)]
-pub(crate) struct Asking(Arc<Client>);
+pub(crate) struct Asking {
+    client: Arc<Client>,
+    is_stranger: bool,
+}
+
+impl Asking {
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.client.peer
+    }
+
+    /// Its answer is no event stream.
+    pub(crate) fn into_stranger(mut self) -> Self {
+        self.is_stranger = true;
+        self.client.strangers.fetch_add(1, Ordering::Relaxed);
+        self
+    }
+}
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        self.0.busy.fetch_sub(1, Ordering::Relaxed);
-        self.0.changed.notify_one();
+        if self.is_stranger {
+            self.client.strangers.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.client.watch.end();
+        self.client.changed.notify_one();
     }
 }
 
 /// The socket as the HTTP library sees it.
-#[derive(Debug)]
 pub(crate) struct ClientIo(pub(crate) Arc<Client>);
 
 impl AsyncRead for ClientIo {

@@ -49,6 +49,22 @@ pub fn acceptor(chain: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
+/// Certificate authorities of one's own, to tell engines by: a PEM file. A certificate that an engine has signed itself does as well.
+pub fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
+    let unusable = |why: String| TlsError::File { path: path.to_owned(), why };
+    let mut roots = RootCertStore::empty();
+    let certificates =
+        CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))?;
+    for certificate in certificates {
+        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+        roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(unusable("there is no certificate in it".to_owned()));
+    }
+    Ok(roots)
+}
+
 /// The certificate authorities that this system trusts.
 pub(crate) fn system_roots() -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();

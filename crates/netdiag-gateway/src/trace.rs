@@ -15,6 +15,9 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// The id of an event stream, for its client.
 pub(crate) const STREAM_ID: HeaderName = HeaderName::from_static("x-netdiag-stream-id");
 
+/// What streams' ids begin with.
+pub(crate) const STREAM_PREFIX: &str = "st_";
+
 /// Longest id that is passed on.
 const LONGEST_ID: usize = 128;
 
@@ -43,10 +46,17 @@ pub(crate) fn identify(headers: &mut HeaderMap) -> HeaderValue {
     }
 }
 
-/// An id that nobody can guess: who knows a stream's may end it.
+/// An id that nobody can guess: who knows a stream's may end it, and resume it.
 pub(crate) fn new_id(prefix: &str) -> HeaderValue {
     let id = format!("{prefix}{:032x}", rand::random::<u128>());
     HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("none"))
+}
+
+/// Whether it has the form of a stream's id.
+pub(crate) fn is_stream_id(id: &str) -> bool {
+    let digits = id.strip_prefix(STREAM_PREFIX).unwrap_or_default();
+    let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    digits.len() == 32 && digits.bytes().all(is_hex)
 }
 
 fn is_id(id: &[u8]) -> bool {

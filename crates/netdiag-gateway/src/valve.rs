@@ -9,14 +9,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use netdiag_embed::{Admission, Report, StreamPacer};
-use netdiag_pacer::State;
+use netdiag_embed::Admission;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::dialect::Dialect;
 use crate::failure::Failure;
+use crate::lane::Ticket;
+use crate::meter::Sight;
 use crate::socket::Client;
-use crate::sse::{Kind, Piece, Role, merge};
+use crate::sse::{Piece, Role, merge};
 
 /// How soon a held stream is looked at again: at first, and at most. The kernel tells nobody of an ACK, so one must look; what
 /// comes back is noticed within a fraction of what a reader notices.
@@ -28,9 +29,6 @@ const MOMENT: Duration = Duration::from_millis(100);
 /// Tokens in one event where the path is the bottleneck, at most: half a second of fast reading.
 const GROUP: usize = 8;
 
-/// How long a path that has held a stream is taken for narrow: some round trips through full queues.
-const NARROW: Duration = Duration::from_secs(5);
-
 /// How long a token waits for others to go with, there. No longer than the pauses that readers do not notice.
 const GATHER: Duration = Duration::from_millis(250);
 
@@ -41,47 +39,58 @@ pub(crate) struct Waiting {
     pub(crate) tokens: u32,
     pub(crate) role: Role,
     pub(crate) since: Instant,
+    /// It was handed on before, to a client that has come back.
+    pub(crate) again: bool,
 }
 
-/// What was let through.
+/// What was let through: an event, mostly.
 #[derive(Debug)]
 pub(crate) struct Through {
-    pub(crate) bytes: Bytes,
-    pub(crate) tokens: u32,
+    first: Waiting,
+    /// Those that could not be put together with it.
+    more: Vec<Waiting>,
+}
+
+impl Through {
+    pub(crate) fn tokens(&self) -> u32 {
+        self.first.tokens + self.more.iter().map(|waiting| waiting.tokens).sum::<u32>()
+    }
+
+    /// All of it in one, each as `write` has it.
+    pub(crate) fn into_bytes(self, mut write: impl FnMut(Waiting) -> Bytes) -> Bytes {
+        let first = write(self.first);
+        if self.more.is_empty() {
+            return first;
+        }
+        let rest = self.more.into_iter().map(write);
+        std::iter::once(first).chain(rest).flatten().collect::<Vec<u8>>().into()
+    }
 }
 
 /// One stream's pace.
 pub(crate) struct Valve {
     /// `None`: as fast as it comes.
-    pacer: Option<StreamPacer>,
+    lane: Option<Ticket>,
+    /// It is paced no more.
+    is_open: bool,
     client: Arc<Client>,
     dialect: Dialect,
     hold_max: Duration,
     held_since: Option<Instant>,
-    /// When a hold was last longer than a moment.
-    held_last: Option<Instant>,
     look: Duration,
     alarm: Alarm,
 }
 
 impl Valve {
     pub(crate) fn new(
-        pacer: Option<StreamPacer>,
+        lane: Option<Ticket>,
         client: Arc<Client>,
         dialect: Dialect,
         hold_max: Duration,
     ) -> Self {
         let alarm = Alarm::default();
-        Self {
-            pacer,
-            client,
-            dialect,
-            hold_max,
-            held_since: None,
-            held_last: None,
-            look: LOOK[0],
-            alarm,
-        }
+        let (is_open, held_since, look) = (false, None, LOOK[0]);
+        Self { lane, is_open, client, dialect, hold_max, held_since, look, alarm }
     }
 
     /// Whether nothing goes through because the client takes nothing. A moment of that is no hold: every path has some.
@@ -91,12 +100,27 @@ impl Valve {
 
     /// Lets everything through from now on.
     pub(crate) fn open(&mut self) {
-        self.pacer = None;
+        self.is_open = true;
+        self.step_aside();
         self.flows();
     }
 
-    pub(crate) fn report(&self) -> Option<Report> {
-        self.pacer.as_ref().map(StreamPacer::report)
+    fn step_aside(&self) {
+        if let Some(lane) = &self.lane {
+            lane.step_aside();
+        }
+    }
+
+    /// What is seen of the client's connection, if anybody looks.
+    pub(crate) fn sight(&self) -> Option<Sight> {
+        self.lane.as_ref().map(Ticket::sight)
+    }
+
+    /// So much was handed on.
+    pub(crate) fn sent(&mut self, tokens: u32, bytes: usize) {
+        if let Some(lane) = &mut self.lane {
+            lane.sent(tokens, bytes as u64);
+        }
     }
 
     /// The next event or group, when it may go. `more` may come soon. An error ends the stream: the client is gone.
@@ -107,48 +131,42 @@ impl Valve {
         more: bool,
     ) -> Poll<Result<Through, Failure>> {
         let Some(first) = queue.front() else { return Poll::Pending };
-        if self.pacer.is_some() && !self.client.has_one_stream() {
-            // The kernel cannot tell the bytes of streams apart that share a connection.
-            self.open();
-        }
         if self.client.is_clogged() {
             // More would lie in the HTTP library's buffer, and nobody would ask us any more.
             return self.hold(context);
         }
-        let Some(pacer) = &self.pacer else {
+        // The kernel cannot tell text from other bytes on its connection.
+        let is_paced = !self.is_open && !self.client.has_strangers();
+        let Some(lane) = self.lane.as_mut().filter(|_| is_paced) else {
+            self.step_aside();
             self.flows();
-            return Poll::Ready(Ok(self.take(queue, 1)));
+            return self.give(queue, 1);
         };
         if first.tokens == 0 {
-            return Poll::Ready(Ok(self.take(queue, 1)));
+            return self.give(queue, 1);
         }
-        let is_narrow = self.is_narrow_still() || pacer.report().state == State::Constrained;
+        let is_narrow = lane.is_narrow();
         let group = if is_narrow { texts(queue) } else { 1 };
         let tokens = queue.iter().take(group).map(|waiting| waiting.tokens).sum();
         if is_narrow && more && group < GROUP && group == queue.len() {
             let due = first.since + GATHER;
             if !self.alarm.is_due(context, due) {
+                lane.step_aside();
                 return Poll::Pending;
             }
         }
-        match pacer.admit(tokens) {
+        match lane.admit(tokens) {
             Admission::Now => {
                 self.flows();
-                Poll::Ready(Ok(self.take(queue, group)))
+                self.give(queue, group)
             }
-            _ if pacer.gone().is_some() => Poll::Ready(Err(Failure::ClientSilent)),
+            _ if lane.gone().is_some() => Poll::Ready(Err(Failure::ClientSilent)),
             Admission::Wait(wait) => {
                 self.flows();
                 self.wait(context, wait)
             }
             Admission::Hold => self.hold(context),
         }
-    }
-
-    /// Whether the path has held the stream of late. Where a network's own queue takes what the path does not carry, the kernel sees
-    /// nothing wait, and this is all that shows it.
-    fn is_narrow_still(&self) -> bool {
-        self.held_last.is_some_and(|held| held.elapsed() < NARROW)
     }
 
     /// Something goes through, or could.
@@ -165,8 +183,10 @@ impl Valve {
         if held >= self.hold_max {
             return Poll::Ready(Err(Failure::ClientSilent));
         }
-        if held >= MOMENT {
-            self.held_last = Some(now);
+        if held >= MOMENT
+            && let Some(lane) = &self.lane
+        {
+            lane.was_held(now);
         }
         let wait = self.look;
         self.look = (wait * 2).min(LOOK[1]);
@@ -180,26 +200,24 @@ impl Valve {
         Poll::Pending
     }
 
-    /// Takes the first `count` out, as one event if there are several.
-    fn take(&self, queue: &mut VecDeque<Waiting>, count: usize) -> Through {
-        let mut through = Through { bytes: Bytes::new(), tokens: 0 };
-        let mut whole: Option<Piece> = None;
-        for waiting in queue.drain(..count.min(queue.len())) {
-            through.tokens += waiting.tokens;
-            whole = Some(match whole {
-                None => waiting.piece,
-                Some(whole) => merge(self.dialect, &whole, &waiting.piece).unwrap_or_else(|| {
-                    // Alike or not, they are two events in one write.
-                    let bytes = [&whole.bytes[..], &waiting.piece.bytes].concat().into();
-                    Piece { bytes, kind: Kind::Event }
-                }),
-            });
+    fn give(&self, queue: &mut VecDeque<Waiting>, count: usize) -> Poll<Result<Through, Failure>> {
+        self.take(queue, count).map_or(Poll::Pending, |through| Poll::Ready(Ok(through)))
+    }
+
+    /// Takes a group of `count` out, as one event as far as they are alike.
+    fn take(&self, queue: &mut VecDeque<Waiting>, count: usize) -> Option<Through> {
+        let mut through = Through { first: queue.pop_front()?, more: Vec::new() };
+        for waiting in queue.drain(..(count - 1).min(queue.len())) {
+            let last = through.more.last_mut().unwrap_or(&mut through.first);
+            match merge(self.dialect, &last.piece, &waiting.piece) {
+                Some(piece) => {
+                    last.piece = piece;
+                    last.tokens += waiting.tokens;
+                }
+                None => through.more.push(waiting),
+            }
         }
-        through.bytes = whole.map(|piece| piece.bytes).unwrap_or_default();
-        if let Some(pacer) = &self.pacer {
-            pacer.on_sent(through.tokens, through.bytes.len() as u64);
-        }
-        through
+        Some(through)
     }
 }
 

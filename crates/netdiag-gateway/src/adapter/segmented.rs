@@ -188,6 +188,12 @@ impl Source for Segmented {
         }
     }
 
+    fn hold(&mut self, held: bool) {
+        if let State::Reading(course) | State::Whole(course) = &mut self.state {
+            course.hold(held);
+        }
+    }
+
     fn behind(&mut self, behind: bool) {
         self.behind = behind;
     }
@@ -199,13 +205,13 @@ impl Again {
         let (gateway, parts, dialect) =
             (Arc::clone(&self.gateway), self.parts.clone(), self.dialect);
         let asking = async move {
-            let Stay { seat, place, asking, clock } = stay;
+            let Stay { seat, place, clock } = stay;
             let complaint = Complaint::default();
             let mut ask = Ask { gateway: &gateway, parts, dialect, complaint };
             let body = RequestBody::whole(body);
             let (response, link, seat) = ask.until_answered(body, Some(seat)).await?;
             let (head, incoming) = response.into_parts();
-            let stay = Stay { seat, place, asking, clock };
+            let stay = Stay { seat, place, clock };
             let course = Course::new(Answer::new(incoming, link), stay);
             if head.status.is_success() && is_event_stream(&head.headers) {
                 return Ok(answered(course));

@@ -244,6 +244,7 @@ impl Source for Told {
     }
 
     fn hold(&mut self, held: bool) {
+        self.course.hold(held);
         if std::mem::replace(&mut self.held, held) != held && !self.ended {
             self.order(if held { Order::Pause } else { Order::Resume });
         }

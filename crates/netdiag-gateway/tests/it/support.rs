@@ -39,6 +39,7 @@ pub(crate) fn settings(engines: &[SocketAddr]) -> Settings {
             .iter()
             .map(|engine| format!("http://{engine}").parse().expect("valid"))
             .collect(),
+        authorities: None,
         adapter: Adapter::Generic,
         // Scripts answer what they are scripted to; nobody asks them how they are.
         health: HealthCheck { every: Duration::from_secs(3600), ..HealthCheck::default() },
@@ -48,6 +49,7 @@ pub(crate) fn settings(engines: &[SocketAddr]) -> Settings {
         requests: RequestLimits::default(),
         pace: None,
         keep_alive: None,
+        resume_window: None,
         drain: Duration::from_secs(5),
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use netdiag_gateway::{
     Adapter, Gateway, HealthCheck, Pace, RequestLimits, Settings, UpstreamUrl, acceptor,
-    default_limits,
+    authorities, default_limits,
 };
 use netdiag_http::{Exposure, GivenUp, Limits};
 use netdiag_pacer::TpsRange;
@@ -44,10 +44,10 @@ const PATIENCE: Duration = Duration::from_millis(200);
 ///
 /// Point clients at the gateway and the gateway at any engine with an OpenAI-compatible API; other paths and methods
 /// pass as well. HTTP/1.1 and HTTP/2, with TLS if a certificate is given. A client that leaves ends its work at the
-/// engine at once, and one that takes nothing is held. Each stream has a name (`x-netdiag-stream-id`), by which its client
-/// may end it (`DELETE /v1/netdiag/streams/NAME`); who asks with `x-netdiag-report: 1` is told in a last comment how it
-/// went. Runs until SIGINT or SIGTERM; streams in flight then have --drain seconds to end, and get a last event if they
-/// do not.
+/// engine at once, unless it may come back (--resume-window), and one that takes nothing is held. Each stream has a name
+/// (`x-netdiag-stream-id`), by which its client may end it (`DELETE /v1/netdiag/streams/NAME`); who asks with
+/// `x-netdiag-report: 1` is told in a last comment how it went. Runs until SIGINT or SIGTERM; streams in flight then have
+/// --drain seconds to end, and get a last event if they do not.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Pass requests on to this engine (repeatable).
@@ -58,6 +58,13 @@ pub(crate) struct Args {
     #[arg(long = "upstream", value_name = "URL", env = "NETDIAG_UPSTREAM", required = true, value_delimiter = ',',
           help_heading = "Engines", value_parser = values::upstream)]
     upstream: Vec<UpstreamUrl>,
+
+    /// Trust these authorities in https engines, and no others.
+    ///
+    /// A PEM file with their certificates, or with that of an engine that has signed its own. Without an https engine it has no
+    /// effect. Default: the authorities that this system trusts.
+    #[arg(long, value_name = "FILE", env = "NETDIAG_UPSTREAM_CA", help_heading = "Engines")]
+    upstream_ca: Option<PathBuf>,
 
     /// Ask engines for this path to see whether they are well.
     ///
@@ -155,6 +162,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", env = "NETDIAG_KEEP_ALIVE", default_value = "15", help_heading = "Pacing",
           value_parser = values::drain)]
     keep_alive: Duration,
+
+    /// Let a client whose connection was lost come back for its stream within this time, in seconds.
+    ///
+    /// From 0 to 86400; 0: a client that leaves ends its work at once. Otherwise the engine is held, and the client goes on by
+    /// `GET /v1/netdiag/streams/NAME`, or by its request once more, with the last event's id as `Last-Event-ID`; events have
+    /// ids then, and the last 256 KiB of each stream are kept. Who does not want to come back says so by DELETE. Streams that
+    /// wait count for --max-streams. docs/engines.md says more.
+    #[arg(long, value_name = "SECONDS", env = "NETDIAG_RESUME_WINDOW", default_value = "0", help_heading = "Clients",
+          value_parser = values::drain)]
+    resume_window: Duration,
 
     /// Answer at most this many requests at once.
     ///
@@ -265,6 +282,11 @@ impl Args {
                 )));
             }
         };
+        let authorities = self.upstream_ca.as_deref().map(|path| {
+            authorities(path).map_err(|error| {
+                UsageError::because(places.named("upstream_ca", path.display()), error)
+            })
+        });
         let pace = if self.no_pacing {
             None
         } else {
@@ -289,6 +311,7 @@ impl Args {
         };
         Ok(Settings {
             upstreams: self.upstream.clone(),
+            authorities: authorities.transpose()?,
             adapter: match self.engine {
                 EngineKind::Generic => Adapter::Generic,
                 EngineKind::Segment => Adapter::Segment(self.segment_tokens),
@@ -301,6 +324,7 @@ impl Args {
             requests,
             pace,
             keep_alive: (self.keep_alive > Duration::ZERO).then_some(self.keep_alive),
+            resume_window: (self.resume_window > Duration::ZERO).then_some(self.resume_window),
             drain: self.drain,
         })
     }

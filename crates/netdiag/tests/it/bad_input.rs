@@ -261,6 +261,7 @@ fn a_gateway_that_cannot_be() {
     let engine = ["gateway", "--upstream", "http://127.0.0.1:1"];
     let check = |more: &[&str], told: &[&str]| check(&[&engine[..], more].concat(), told);
     check(&["--upstream", "http://127.0.0.1:1"], &["http://127.0.0.1:1 is given twice"]);
+    check(&["--upstream-ca", "/no/such"], &["--upstream-ca /no/such", "No such file"]);
     check(&["--tls-cert", "/no/such"], &["--tls-cert /no/such needs its key: give --tls-key"]);
     check(&["--tls-key", "/no/such"], &["--tls-key /no/such", "give --tls-cert"]);
     check(
@@ -272,5 +273,6 @@ fn a_gateway_that_cannot_be() {
     check(&["--max-streams", "0"], &["--max-streams 0", "from 1 to 1000000"]);
     check(&["--max-body", "5000"], &["--max-body 5000", "from 1 to 4096"]);
     check(&["--drain", "-1"], &["--drain -1", "number of seconds from 0 to 86400"]);
+    check(&["--resume-window", "-1"], &["--resume-window -1", "number of seconds from 0 to 86400"]);
     check(&["--hold-max", "0"], &["--hold-max 0", "number of seconds from 0.01"]);
 }
