@@ -28,6 +28,8 @@ pub(crate) enum Framing {
     Single = 1,
     /// It gives it in two.
     Double = 2,
+    /// Its head is longer than any may be: hyper takes what one read brings, and its own limit is only for what does not end in it.
+    Long = 3,
 }
 
 /// Where the reader of a connection tells its answerer.
@@ -40,6 +42,7 @@ impl Told {
         match self.0.swap(Framing::Unseen as u8, Ordering::Relaxed) {
             1 => Framing::Single,
             2 => Framing::Double,
+            3 => Framing::Long,
             _ => Framing::Unseen,
         }
     }
@@ -91,7 +94,10 @@ impl<I> Watched<I> {
                 if head.starts_with(b"PRI * HTTP/2") {
                     self.scan = Scan::Lost;
                 } else if let Some(end) = end_of_head(head, before) {
-                    let (framing, length) = read(&head[..end]);
+                    let (framing, length) = match end <= self.longest {
+                        true => read(&head[..end]),
+                        false => (Framing::Long, None),
+                    };
                     let surplus = (head.len() - end) as u64;
                     self.client.framing.tell(framing);
                     self.scan = match length {
@@ -99,6 +105,7 @@ impl<I> Watched<I> {
                         _ => Scan::Lost,
                     };
                 } else if head.len() > self.longest {
+                    self.client.framing.tell(Framing::Long);
                     self.scan = Scan::Lost;
                 }
             }

@@ -25,6 +25,9 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Bytes that may wait unsent in the kernel: some ten packets of events, so that an ACK always finds something to send.
 const UNSENT: u32 = 16 * 1024;
 
+/// How HTTP/2 begins; no method of HTTP/1 does.
+const PREFACE: &[u8; 3] = b"PRI";
+
 /// Bytes that are read and thrown away meanwhile: no more than one more window.
 const LINGER_BYTES: usize = 4 << 20;
 
@@ -97,6 +100,17 @@ impl Client {
     pub(crate) fn keep_little_unsent(&self) {
         // Without it the kernel's usual buffer fills before anything is noticed.
         let _ = socket2::SockRef::from(&self.socket).set_tcp_notsent_lowat(UNSENT);
+    }
+
+    /// Whether what comes first can be no HTTP/2 (RFC 9113 §3.4), nor anything under TLS. Waits for it, and leaves it where it is.
+    pub(crate) async fn begins_as_http1(&self) -> bool {
+        let mut first = [0; PREFACE.len()];
+        let came = match self.socket.peek(&mut first).await {
+            // The end shows to whoever reads.
+            Ok(0) | Err(_) => return false,
+            Ok(came) => came,
+        };
+        !self.tls && first[..came] != PREFACE[..came]
     }
 
     /// Counts a request until the guard is dropped.

@@ -122,7 +122,7 @@ impl Valve {
         if first.tokens == 0 {
             return Poll::Ready(Ok(self.take(queue, 1)));
         }
-        let is_narrow = self.is_narrow_still() || pacer.report().state == State::Constrained;
+        let is_narrow = self.is_narrow_still() || pacer.state() == State::Constrained;
         let group = if is_narrow { texts(queue) } else { 1 };
         let tokens = queue.iter().take(group).map(|waiting| waiting.tokens).sum();
         if is_narrow && more && group < GROUP && group == queue.len() {
