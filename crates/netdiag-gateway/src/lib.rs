@@ -40,6 +40,7 @@ mod trace;
 mod upstream;
 mod valve;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -137,11 +138,23 @@ impl Gateway {
 
     /// The event streams that are being passed on, the oldest first.
     pub fn streams(&self) -> Vec<StreamView> {
-        self.0.live.views()
+        self.0.views()
     }
 }
 
 impl Shared {
+    /// The streams with what each has waited for, which the pacer knows by the client's address.
+    pub(crate) fn views(&self) -> Vec<StreamView> {
+        let reports = self.pacing.as_ref().map(Pacing::reports).unwrap_or_default();
+        let causes: HashMap<_, _> = reports
+            .into_iter()
+            .filter_map(|(key, report)| Some((key.peer, report.cause?.as_str())))
+            .collect();
+        let mut views = self.live.views();
+        views.iter_mut().for_each(|view| view.cause = causes.get(&view.peer).copied());
+        views
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         *self.phase.borrow() >= Phase::Draining
     }

@@ -79,6 +79,8 @@ pub struct StreamView {
     pub sent: u64,
     /// Nothing is handed on now, because the client's path takes nothing.
     pub held: bool,
+    /// What it has waited for most so far (`engine`, `path`, `reader` or `pacer`), if it is paced and has waited.
+    pub cause: Option<&'static str>,
 }
 
 impl Registry {
@@ -174,6 +176,7 @@ impl Live {
             generated: self.generated.load(Ordering::Relaxed),
             sent: self.sent.load(Ordering::Relaxed),
             held: self.held.load(Ordering::Relaxed),
+            cause: None,
         }
     }
 }
