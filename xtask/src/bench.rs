@@ -6,6 +6,7 @@
 mod attribution;
 mod client;
 mod dashboard;
+mod gateway;
 mod health;
 mod iforest;
 mod lab;
@@ -32,6 +33,8 @@ pub(crate) enum Name {
     Iforest,
     /// The dashboard's weight, first paint and cost, with nobody, ten and a thousand stuck viewers
     Dashboard,
+    /// The gateway's cost per event, the wait that it adds and its memory, beside nginx and a bare hyper proxy
+    Gateway,
     /// Emulated links beside what they are asked to be, what they cost, and whether anything of them stays behind
     Lab,
     /// Whom streams wait for while engines pause, links fail and readers stop: the confusion matrix of `netdiag up`
@@ -59,6 +62,9 @@ pub(crate) struct Options {
     /// For health and for --quality: the folder of labelled CSV files; for lab and prediction: of traces in Mahimahi's format
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
+    /// For gateway: measure LiteLLM's proxy as well, which takes minutes to install
+    #[arg(long)]
+    litellm: bool,
 }
 
 /// What a bench measured.
@@ -111,6 +117,9 @@ pub(crate) fn run(name: Name, options: &Options) -> anyhow::Result<()> {
     if options.quality && !matches!(name, Name::Iforest) {
         bail!("--quality is for the bench iforest only");
     }
+    if options.litellm && !matches!(name, Name::Gateway) {
+        bail!("--litellm is for the bench gateway only");
+    }
     let takes_data = matches!(name, Name::Health | Name::Lab | Name::Prediction);
     if options.data.is_some() && !options.quality && !takes_data {
         bail!(
@@ -123,6 +132,7 @@ pub(crate) fn run(name: Name, options: &Options) -> anyhow::Result<()> {
         Name::Pacer => pacer::run(options.long)?,
         Name::Prediction => prediction::run(options)?,
         Name::Probe => probe::run(options.long)?,
+        Name::Gateway => gateway::run(options)?,
         Name::Dashboard => dashboard::run(options.long)?,
         Name::Attribution => attribution::run(options)?,
         Name::Reaction => reaction::run(options)?,

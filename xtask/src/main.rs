@@ -8,6 +8,7 @@
 
 mod bench;
 mod bpf;
+mod clients;
 mod command;
 mod fuzz;
 mod screenshots;
@@ -58,6 +59,8 @@ enum Task {
         #[command(flatten)]
         options: bench::Options,
     },
+    /// Asks engines with and without the gateway, by clients from PyPI and npm; exits 1 if an answer differs
+    Clients(clients::Options),
     /// Takes pictures of the dashboard in all its states, and the two that the READMEs show
     Screenshots,
     /// Boots Debian's kernels under qemu and checks eBPF and fault injection there; takes minutes
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Task::Bpf { check } => bpf::run(check),
         Task::Fuzz { target, seconds } => fuzz::run(target, seconds),
         Task::Bench { name, options } => bench::run(name, &options),
+        Task::Clients(options) => clients::run(&options),
         Task::Screenshots => screenshots::run(),
         Task::Vm(options) => vm::run(&options),
     };

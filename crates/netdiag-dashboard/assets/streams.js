@@ -7,6 +7,7 @@
 
 import { ask, byId, make, setAttribute, setParts, setText } from "./dom.js";
 import { bits, bytes, count, fixed, microseconds, waiting } from "./format.js";
+import { makeGateway } from "./gateway.js";
 import { failure, language, t, word } from "./i18n.js";
 import { STALLED_FIRST, TABLE_COLUMNS, filtered, pressed, rowsInSight, sorted } from "./table.js";
 
@@ -35,6 +36,7 @@ const CELLS = {
 };
 
 export function makeStreams() {
+  const gateway = makeGateway();
   const scroll = byId("streams-scroll");
   const table = byId("streams-table");
   const body = table.tBodies[0];
@@ -207,15 +209,18 @@ export function makeStreams() {
     setHello(hello) {
       available = hello.has_streams;
       mode = hello.mode;
+      gateway.setHello(hello);
       arrange();
       look();
     },
     show(visible) {
       shown = visible;
+      gateway.show(visible);
       if (visible) request();
       look();
     },
     translate() {
+      gateway.translate();
       for (const { key, button } of heads) setText(button, t(`column.${key}`));
       arrange();
     },

@@ -53,6 +53,16 @@ export function filtered(flows, text) {
   });
 }
 
+// Streams of a gateway that are listed one by one.
+export const MOST_STREAMS = 200;
+
+// Those that are held first, and of the others the oldest. They come in the order of their age.
+export function firstStreams(streams) {
+  const held = streams.filter((stream) => stream.held);
+  const flowing = streams.filter((stream) => !stream.held);
+  return [...held, ...flowing].slice(0, MOST_STREAMS);
+}
+
 // The rows to draw: those in sight and a few more, so that a fast hand does not outrun them.
 export function rowsInSight({ scrollTop, height, rowHeight, total, overscan = 6 }) {
   const start = Math.max(0, Math.floor(scrollTop / rowHeight) - overscan);

@@ -38,6 +38,7 @@ const FILES: &[(&str, &str)] = &embed! {
     "experiment.js": "experiment.js",
     "feed.js": "feed.js",
     "format.js": "format.js",
+    "gateway.js": "gateway.js",
     "i18n.js": "i18n.js",
     "icon.svg": "icon.svg",
     "machine.js": "machine.js",

@@ -41,6 +41,8 @@ pub struct Label {
     pub telemetry: String,
     /// Whether flows can be listed.
     pub has_streams: bool,
+    /// Whether a gateway's streams can be listed.
+    pub has_gateway: bool,
     /// Whether the machine that is looked at can be examined.
     pub has_machine: bool,
 }

@@ -40,6 +40,8 @@ pub struct Options {
     pub exposure: Exposure,
     /// The host's flows (see [`crate::flows_json`]), if they can be listed.
     pub streams: Option<Document>,
+    /// The streams that a gateway passes on, as its `/v1/netdiag/streams` says it.
+    pub gateway: Option<Document>,
     /// What this machine supports, as `netdiag doctor --json` says it.
     pub machine: Option<Document>,
     /// Connections that the server gives up because nobody reads them.
@@ -77,6 +79,7 @@ pub fn router(feed: Feed, options: Options) -> Router {
         .route("/assets/{name}", get(asset))
         .route("/api/events", get(push))
         .route("/api/streams", get(streams))
+        .route("/api/gateway", get(gateway))
         .route("/api/machine", get(machine))
         .route("/api/session", get(async || StatusCode::NO_CONTENT))
         .route("/api/experiment/report", get(report))
@@ -130,6 +133,11 @@ async fn push(State(shared): State<Shared>) -> Response {
 async fn streams(State(shared): State<Shared>) -> Response {
     let without = "flows cannot be listed here: the telemetry speaks for the host as a whole";
     document(shared.options.streams.as_ref(), without).await
+}
+
+async fn gateway(State(shared): State<Shared>) -> Response {
+    let without = "no gateway was named; `netdiag dashboard --gateway URL` shows its streams";
+    document(shared.options.gateway.as_ref(), without).await
 }
 
 async fn machine(State(shared): State<Shared>) -> Response {

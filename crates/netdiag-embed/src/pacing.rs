@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,12 @@ use crate::stream::{Stream, StreamPacer};
 /// A stream that has not asked for so long generates nothing now (its prompt is being read, or a tool runs) and its share is the
 /// others'. Ten ticks: who waits asks at least once in each.
 const QUIET_AFTER: Duration = Duration::from_secs(1);
+
+/// How soon after a tick another may follow because a held stream has heard of an ACK. Many links may come back at once.
+const SOONEST: Duration = Duration::from_millis(10);
+
+/// Ticks after which a stream does what is somebody else's to do.
+const LATE_TICKS: u32 = 3;
 
 /// What a [`Pacing`] is told.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,6 +65,8 @@ struct Shared {
     settings: Settings,
     began: Instant,
     waiting: AtomicUsize,
+    /// Somebody ticks for all, so that no stream need do it on its way.
+    is_driven: AtomicBool,
     streams: Mutex<Streams>,
     ticks: Mutex<Ticks>,
 }
@@ -90,6 +98,7 @@ impl Pacing {
             settings,
             began: Instant::now(),
             waiting: AtomicUsize::new(0),
+            is_driven: AtomicBool::new(false),
             streams: Mutex::default(),
             ticks: Mutex::default(),
         };
@@ -140,7 +149,7 @@ impl Pacing {
     pub async fn run(self) {
         let (tick, shared) = self.into_weak();
         while let Some(pacing) = Self::upgrade(&shared) {
-            pacing.tick_if_due();
+            pacing.drive();
             drop(pacing);
             tokio::time::sleep(tick).await;
         }
@@ -150,7 +159,7 @@ impl Pacing {
     pub fn run_blocking(self) {
         let (tick, shared) = self.into_weak();
         while let Some(pacing) = Self::upgrade(&shared) {
-            pacing.tick_if_due();
+            pacing.drive();
             drop(pacing);
             std::thread::sleep(tick);
         }
@@ -165,8 +174,28 @@ impl Pacing {
         self.shared.settings.tick
     }
 
+    /// A tick by whoever ticks for all.
+    fn drive(&self) {
+        self.shared.is_driven.store(true, Ordering::Relaxed);
+        // It sleeps for a tick in between, and wakes a moment late.
+        self.tick_after(self.shared.settings.tick / 2);
+    }
+
     pub(crate) fn tick_if_due(&self) {
-        self.tick_after(self.shared.settings.tick);
+        // Two are left out before anybody thinks that the one who does it for all is gone.
+        let late = if self.shared.is_driven.load(Ordering::Relaxed) { LATE_TICKS } else { 1 };
+        self.tick_after(self.shared.settings.tick * late);
+    }
+
+    /// A stream's silence is over. Where the engine is shared only a tick gives it a share again; where it is not, it is looked at alone,
+    /// because thousands may come back at once.
+    pub(crate) fn wake(&self, stream: &Stream) {
+        match self.shared.settings.capacity {
+            Some(_) => self.tick_after(SOONEST),
+            None => {
+                stream.observe(self.now(), Load::default(), QUIET_AFTER);
+            }
+        }
     }
 
     /// Looks at all streams and shares the engine anew, unless that was done within `least` or is being done.

@@ -15,12 +15,13 @@ use netdiag_telemetry::{FlowKey, FlowSnapshot, Tps};
 use crate::pacing::Pacing;
 use crate::patience::Patience;
 
-/// How soon after a tick another may follow because a held stream has heard of an ACK. Many links may come back at once.
-const SOONEST: Duration = Duration::from_millis(10);
-
 /// The kernel's longest pause between two tries while the client is silent, so that a link that is back is found out within it: the
 /// least that Linux takes. Its own is two minutes, and after a silence of four seconds already as long as that.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How often a stream is looked at that has nothing under way: the kernel has nothing new to say of it. Long after a tick, and well
+/// within the gap across which the pacer still compares.
+const IDLE_LOOK: Duration = Duration::from_secs(1);
 
 /// Why nothing more can be delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +57,10 @@ struct Inner {
     /// Bytes acknowledged, as last heard.
     acked: u64,
     is_closed: bool,
+    /// When the socket was last looked at.
+    looked: Duration,
+    /// All that was handed on until then had arrived, and nothing was since.
+    is_idle: bool,
 }
 
 impl StreamPacer {
@@ -75,8 +80,7 @@ impl StreamPacer {
         if admission != Admission::Hold || !self.stream.is_waking() {
             return admission;
         }
-        // The silence is over, and only a tick gives a stream its share of the engine again.
-        self.pacing.tick_after(SOONEST);
+        self.pacing.wake(&self.stream);
         self.stream.admit(self.pacing.now(), tokens)
     }
 
@@ -111,7 +115,14 @@ impl StreamPacer {
     /// `tokens` of those admitted were handed on as `bytes` of text. Those that have no text (the end of a text, a hidden thought) are
     /// handed on as none.
     pub fn on_sent(&self, tokens: u32, bytes: u64) {
-        self.stream.inner().pacer.on_sent(tokens, bytes);
+        let mut inner = self.stream.inner();
+        inner.is_idle = false;
+        inner.pacer.on_sent(tokens, bytes);
+    }
+
+    /// What limits the stream, as it was last looked at.
+    pub fn state(&self) -> State {
+        self.stream.inner().pacer.carry().state()
     }
 
     /// It may have so many tokens/s of the engine from now on, for those who share an engine, or a connection, themselves. Where
@@ -181,6 +192,8 @@ impl Stream {
             asked: now,
             acked: 0,
             is_closed: false,
+            looked: now,
+            is_idle: false,
         };
         inner.see(now, &seen);
         Ok(Self { socket, key: seen.key, inner: Mutex::new(inner) })
@@ -196,13 +209,18 @@ impl Stream {
 
     /// Looks at the socket. What it needs of the engine, unless it has been quiet for `quiet`.
     pub(crate) fn observe(&self, now: Duration, load: Load, quiet: Duration) -> Option<Need> {
-        let seen = netdiag_tcpinfo::snapshot_as(self.key, &self.socket);
+        let is_due = {
+            let inner = self.inner();
+            !inner.is_idle || now.saturating_sub(inner.looked) >= IDLE_LOOK
+        };
+        let seen = is_due.then(|| netdiag_tcpinfo::snapshot_as(self.key, &self.socket));
         let mut inner = self.inner();
         inner.pacer.set_load(load);
         match seen {
-            Ok(seen) => inner.see(now, &seen),
+            Some(Ok(seen)) => inner.see(now, &seen),
             // It was a TCP socket when it came; one that cannot be asked any more is none.
-            Err(_) => inner.is_closed = true,
+            Some(Err(_)) => inner.is_closed = true,
+            None => {}
         }
         let is_quiet = inner.is_closed || now.saturating_sub(inner.asked) > quiet;
         (!is_quiet).then(|| inner.pacer.need())
@@ -215,6 +233,10 @@ impl Stream {
     fn admit(&self, now: Duration, tokens: u32) -> Admission {
         let mut inner = self.inner();
         inner.asked = inner.asked.max(now);
+        if std::mem::take(&mut inner.is_idle) {
+            // Nobody has looked meanwhile, and the time so far was not that of what comes now.
+            inner.pacer.observe_idle(now);
+        }
         inner.pacer.admit(now, tokens)
     }
 
@@ -259,6 +281,8 @@ impl Inner {
     fn see(&mut self, now: Duration, seen: &FlowSnapshot) {
         self.acked = seen.counters.bytes_acked;
         self.is_closed = seen.closed;
+        self.looked = now;
         self.pacer.observe(now, seen);
+        self.is_idle = self.pacer.carry().state() == State::Idle;
     }
 }

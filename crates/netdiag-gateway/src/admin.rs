@@ -74,7 +74,7 @@ async fn metrics(State(gateway): State<Arc<Shared>>) -> Response {
 }
 
 async fn streams(State(gateway): State<Arc<Shared>>) -> Response {
-    let streams = gateway.live.views();
+    let streams = gateway.views();
     let body = json!({"total": streams.len(), "streams": streams});
     ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }

@@ -17,6 +17,9 @@ pub(crate) enum Failure {
     /// The request is not what HTTP allows, or means different things to different readers of it.
     #[error("{0}")]
     Malformed(&'static str),
+    /// The request's head.
+    #[error("the request's head is longer than the limit")]
+    HeadTooLong,
     /// Without the gateway's token.
     #[error(
         "the gateway's token is missing: send it as `Authorization: Bearer TOKEN` or as `x-api-key`"
@@ -86,6 +89,7 @@ impl Failure {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(_) | Self::Body(BodyFault::Broken) => StatusCode::BAD_REQUEST,
+            Self::HeadTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::NoSuchStream => StatusCode::NOT_FOUND,
             Self::WrongMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -111,6 +115,7 @@ impl Failure {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Malformed(_) => "malformed_request",
+            Self::HeadTooLong => "head_too_long",
             Self::Unauthorized => "unauthorized",
             Self::NoSuchStream => "no_such_stream",
             Self::WrongMethod(_) => "wrong_method",
@@ -161,7 +166,11 @@ impl Failure {
         // What is left of the request is not read: it may be endless, or not what it seems to be.
         if matches!(
             self,
-            Self::Malformed(_) | Self::NotImplemented(_) | Self::Body(_) | Self::Draining
+            Self::Malformed(_)
+                | Self::HeadTooLong
+                | Self::NotImplemented(_)
+                | Self::Body(_)
+                | Self::Draining
         ) {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

@@ -50,7 +50,8 @@ pub(crate) async fn answer(
     // Without the query, which may hold keys.
     let path = parts.uri.path().to_owned();
     let framing = client.watch.take();
-    let forwarded = forward(&gateway, &client, asking, parts, body, dialect, framing);
+    // Freed once there is an answer: hyper keeps the place of this future for as long as the connection lasts.
+    let forwarded = Box::pin(forward(&gateway, &client, asking, parts, body, dialect, framing));
     // Who still waits for an answer at the end is told so; who has one has a body of its own to end.
     let answered = tokio::select! {
         answered = forwarded => answered,

@@ -26,6 +26,8 @@ pub(crate) enum Framing {
     Single = 1,
     /// It gives it in two.
     Double = 2,
+    /// Its head is longer than any may be: hyper takes what one read brings, and its own limit is only for what does not end in it.
+    Long = 3,
 }
 
 /// What the reader of a connection and those who answer on it know of each other.
@@ -57,6 +59,7 @@ impl Watch {
         match self.framing.swap(Framing::Unseen as u8, Ordering::Relaxed) {
             1 => Framing::Single,
             2 => Framing::Double,
+            3 => Framing::Long,
             _ => Framing::Unseen,
         }
     }
@@ -108,7 +111,10 @@ impl<I> Watched<I> {
                 if head.starts_with(b"PRI * HTTP/2") {
                     self.scan = Scan::Lost;
                 } else if let Some(end) = end_of_head(head, before) {
-                    let (framing, length) = read(&head[..end]);
+                    let (framing, length) = match end <= self.longest {
+                        true => read(&head[..end]),
+                        false => (Framing::Long, None),
+                    };
                     let surplus = (head.len() - end) as u64;
                     self.watch.tell(framing);
                     self.scan = match length {
@@ -116,6 +122,7 @@ impl<I> Watched<I> {
                         _ => Scan::Lost,
                     };
                 } else if head.len() > self.longest {
+                    self.watch.tell(Framing::Long);
                     self.scan = Scan::Lost;
                 }
             }

@@ -36,6 +36,9 @@ const OF_PROXIES: [HeaderName; 2] = [header::PROXY_AUTHORIZATION, header::PROXY_
 
 /// Refuses requests that two readers could understand differently, or that ask for what is not done here.
 pub(crate) fn check(request: &Parts, framing: Framing) -> Result<(), Failure> {
+    if framing == Framing::Long {
+        return Err(Failure::HeadTooLong);
+    }
     let headers = &request.headers;
     if request.method == Method::CONNECT {
         return Err(Failure::NotImplemented("this is no tunnel: CONNECT is not answered"));

@@ -7,8 +7,11 @@
 //! Invariants: a lane with one stream is that stream's pacer, and nothing else. Nobody waits behind a stream that is gone, or that is
 //! not about to ask again.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use netdiag_embed::{Admission, Gone, InvalidSettings, Pacing, Report, Settings, StreamPacer};
@@ -63,9 +66,19 @@ impl Lanes {
         })
     }
 
-    /// Looks at all connections, for ever.
-    pub(crate) async fn run(self) {
-        tokio::join!(self.single.run(), self.shared.run());
+    /// Looks at all connections, on threads that end with the gateway: looking at thousands of them must not keep others waiting.
+    pub(crate) fn start(self) -> io::Result<()> {
+        for pacing in [self.single, self.shared] {
+            let thread = thread::Builder::new().name("pacing".to_owned());
+            thread.spawn(move || pacing.run_blocking())?;
+        }
+        Ok(())
+    }
+
+    /// What each client's streams have waited for most so far, of those that have waited.
+    pub(crate) fn causes(&self) -> HashMap<SocketAddr, &'static str> {
+        let reports = [&self.single, &self.shared].into_iter().flat_map(Pacing::reports);
+        reports.filter_map(|(key, report)| Some((key.peer, report.cause?.as_str()))).collect()
     }
 
     /// A place on the lane of this connection. Nothing if the client is gone or descriptors have run out: the one will show, the other
@@ -258,7 +271,7 @@ impl Ticket {
     pub(crate) fn is_narrow(&self) -> bool {
         let held = self.lane.row().held;
         held.is_some_and(|held| held.elapsed() < NARROW)
-            || self.lane.pacer.report().state == State::Constrained
+            || self.lane.pacer.state() == State::Constrained
     }
 
     pub(crate) fn sight(&self) -> Sight {

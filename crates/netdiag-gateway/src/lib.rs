@@ -135,11 +135,19 @@ impl Gateway {
 
     /// The event streams that are being passed on or wait for their clients, the oldest first.
     pub fn streams(&self) -> Vec<StreamView> {
-        self.0.live.views()
+        self.0.views()
     }
 }
 
 impl Shared {
+    /// The streams with what each has waited for, which the pacer knows by the client's address.
+    pub(crate) fn views(&self) -> Vec<StreamView> {
+        let causes = self.lanes.as_ref().map(Lanes::causes).unwrap_or_default();
+        let mut views = self.live.views();
+        views.iter_mut().for_each(|view| view.cause = causes.get(&view.peer).copied());
+        views
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         *self.phase.borrow() >= Phase::Draining
     }

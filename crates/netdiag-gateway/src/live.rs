@@ -132,6 +132,8 @@ pub struct StreamView {
     pub held: bool,
     /// The client's connection is gone, and the stream waits for it to come back.
     pub parked: bool,
+    /// What it has waited for most so far (`engine`, `path`, `reader` or `pacer`), if it is paced and has waited.
+    pub cause: Option<&'static str>,
 }
 
 impl Registry {
@@ -267,6 +269,7 @@ impl Live {
             sent: self.sent.load(Ordering::Relaxed),
             held: self.held.load(Ordering::Relaxed),
             parked: matches!(rest, Rest::Parked(_)),
+            cause: None,
         };
         (!matches!(rest, Rest::Finished(_))).then_some(view)
     }

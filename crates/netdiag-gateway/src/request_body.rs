@@ -43,7 +43,8 @@ pub(crate) enum RequestBody {
 #[derive(Clone, Default)]
 pub(crate) struct Whole {
     data: Bytes,
-    trailers: Option<HeaderMap>,
+    /// Few have any, and hyper has room for dozens of requests on every connection.
+    trailers: Option<Box<HeaderMap>>,
 }
 
 /// Where a body that passes says why it broke off: hyper's error does not tell.
@@ -90,7 +91,7 @@ impl RequestBody {
         // So short a body has the whole patience for all of it.
         match timeout(limits.patience, body.collect()).await {
             Ok(Ok(whole)) => {
-                let trailers = whole.trailers().cloned();
+                let trailers = whole.trailers().cloned().map(Box::new);
                 Ok(Self::Whole(Whole { data: whole.to_bytes(), trailers }))
             }
             Ok(Err(_)) => Err(BodyFault::Broken.into()),
@@ -187,7 +188,7 @@ impl Body for RequestBody {
             Self::Whole(whole) => {
                 let data = std::mem::take(&mut whole.data);
                 let frame = if data.is_empty() {
-                    whole.trailers.take().map(Frame::trailers)
+                    whole.trailers.take().map(|trailers| Frame::trailers(*trailers))
                 } else {
                     Some(Frame::data(data))
                 };

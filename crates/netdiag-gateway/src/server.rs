@@ -7,6 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -39,13 +40,13 @@ impl Gateway {
         let tls = shared.settings.tls.clone();
         let when_busy = if tls.is_some() { WhenBusy::Close } else { WhenBusy::Answer };
         let graceful = GracefulShutdown::new();
-        let builder = Arc::new(builder(limits));
+        let builders = Arc::new(Builders::new(limits));
         let accepting = accept(listener, limits, when_busy, shutdown, |stream, peer, place| {
             let client = Client::new(stream, peer, tls.is_some());
             let connection = Connection {
                 shared: Arc::clone(shared),
                 client,
-                builder: Arc::clone(&builder),
+                builders: Arc::clone(&builders),
                 watcher: graceful.watcher(),
                 tls: tls.clone(),
             };
@@ -61,9 +62,10 @@ impl Gateway {
             let shared = Arc::clone(shared);
             async move { shared.live.watch(&shared).await }
         });
-        // On a task of its own, no stream finds it due and looks after all others.
-        if let Some(lanes) = shared.lanes.clone() {
-            beside.spawn(lanes.run());
+        if let Some(lanes) = shared.lanes.clone()
+            && let Err(error) = lanes.start()
+        {
+            tracing::warn!(%error, "no thread to look at streams; they look at each other");
         }
         accepting.await;
         shared.phase.send_replace(Phase::Draining);
@@ -83,28 +85,43 @@ impl Gateway {
     }
 }
 
-fn builder(limits: Limits) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.head_time)
-        .max_buf_size(limits.head_bytes)
-        .max_headers(limits.headers);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MOST_STREAMS)
-        .max_send_buf_size(SEND_BUFFER)
-        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX));
-    builder
+/// What serves a connection, once it is known what is spoken on it.
+struct Builders {
+    /// It begins as only HTTP/1 does. The other reads the first bytes into a buffer of its own, and the rest into one twice as large.
+    http1: http1::Builder,
+    either: Builder<TokioExecutor>,
+}
+
+impl Builders {
+    fn new(limits: Limits) -> Self {
+        let mut http1 = http1::Builder::new();
+        http1
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.head_time)
+            .max_buf_size(limits.head_bytes)
+            .max_headers(limits.headers);
+        let mut either = Builder::new(TokioExecutor::new());
+        either
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.head_time)
+            .max_buf_size(limits.head_bytes)
+            .max_headers(limits.headers);
+        either
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MOST_STREAMS)
+            .max_send_buf_size(SEND_BUFFER)
+            .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX));
+        Self { http1, either }
+    }
 }
 
 /// One connection.
 struct Connection {
     shared: Arc<Shared>,
     client: Arc<Client>,
-    builder: Arc<Builder<TokioExecutor>>,
+    builders: Arc<Builders>,
     watcher: Watcher,
     tls: Option<TlsAcceptor>,
 }
@@ -128,28 +145,37 @@ impl Connection {
     async fn run(self) {
         let io = ClientIo(Arc::clone(&self.client));
         let Some(tls) = self.tls.clone() else { return self.http(io).await };
-        match timeout(self.shared.settings.limits.head_time, tls.accept(io)).await {
-            Ok(Ok(stream)) => self.http(stream).await,
+        // What is larger than most connections need is kept apart, here and below.
+        match Box::pin(timeout(self.shared.settings.limits.head_time, tls.accept(io))).await {
+            Ok(Ok(stream)) => Box::pin(self.http(stream)).await,
             Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
             Err(_) => tracing::debug!("TLS handshake took too long"),
         }
     }
 
     async fn http<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, io: I) {
-        let Self { shared, client, builder, watcher, .. } = self;
+        let Self { shared, client, builders, watcher, .. } = self;
         let idle = shared.settings.limits.head_time;
         let longest_head = shared.settings.limits.head_bytes;
         let asking = Arc::clone(&client);
         let service =
             service_fn(move |request| answer(Arc::clone(&shared), Arc::clone(&asking), request));
         let io = Watched::new(io, Arc::clone(&client.watch), longest_head);
-        let connection = builder.serve_connection(TokioIo::new(io), service);
-        tokio::select! {
-            ended = watcher.watch(connection) => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, peer = %client.peer(), "connection ended");
-                }
+        let io = TokioIo::new(io);
+        let served = async {
+            let ended = if client.begins_as_http1().await {
+                let connection = builders.http1.serve_connection(io, service);
+                watcher.watch(connection).await.map_err(Into::into)
+            } else {
+                let connection = builders.either.serve_connection(io, service);
+                Box::pin(watcher.watch(connection)).await
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, peer = %client.peer(), "connection ended");
             }
+        };
+        tokio::select! {
+            () = served => {}
             () = client.idle(idle) => {}
         }
     }

@@ -30,6 +30,9 @@ const UNSENT: u32 = 16 * 1024;
 /// needs itself as well. So much on its way within a round trip of 300 ms is ten times what the fastest engines write.
 const UNACKED: usize = 48 * 1024;
 
+/// How HTTP/2 begins; no method of HTTP/1 does.
+const PREFACE: &[u8; 3] = b"PRI";
+
 /// Bytes that are read and thrown away meanwhile: no more than one more window.
 const LINGER_BYTES: usize = 4 << 20;
 
@@ -121,6 +124,17 @@ impl Client {
     pub(crate) fn keep_little_unacked(&self) {
         // Without it a stream whose connection broke may be too far back to be resumed, which its client is told.
         let _ = socket2::SockRef::from(&self.socket).set_send_buffer_size(UNACKED);
+    }
+
+    /// Whether what comes first can be no HTTP/2 (RFC 9113 §3.4), nor anything under TLS. Waits for it, and leaves it where it is.
+    pub(crate) async fn begins_as_http1(&self) -> bool {
+        let mut first = [0; PREFACE.len()];
+        let came = match self.socket.peek(&mut first).await {
+            // The end shows to whoever reads.
+            Ok(0) | Err(_) => return false,
+            Ok(came) => came,
+        };
+        !self.tls && first[..came] != PREFACE[..came]
     }
 
     /// Counts a request until the guard is dropped.

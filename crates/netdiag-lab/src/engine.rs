@@ -56,6 +56,8 @@ use asked::{Asked, Kind, Offer};
 use connection::Connection;
 use stream::Ticket;
 
+pub(crate) use corpus::pieces;
+
 pub use account::Finish;
 pub use follow::{HintServer, InvalidEvery};
 pub use scheduler::{

@@ -266,6 +266,11 @@ impl Carry {
         self.sent = 0.0;
     }
 
+    /// What was observed last, and when.
+    pub(crate) fn last_seen(&self) -> Option<(Duration, Evidence)> {
+        self.last
+    }
+
     /// The least and the greatest rate.
     pub fn range(&self) -> TpsRange {
         self.range

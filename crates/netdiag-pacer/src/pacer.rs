@@ -153,6 +153,15 @@ impl Pacer {
         self.acked = acked;
     }
 
+    /// Nothing was under way since the last observation, and nothing is: time has passed, and that is all. The same as observing it, for
+    /// callers who need not ask the kernel to know.
+    pub fn observe_idle(&mut self, now: Duration) {
+        if let Some((at, mut seen)) = self.carry.last_seen() {
+            seen.last_ack_age = seen.last_ack_age.saturating_add(now.saturating_sub(at));
+            self.observe_evidence(now, &seen);
+        }
+    }
+
     /// The kernel has `bytes_acked` by now (cumulative): what has arrived since the last observation makes room.
     pub fn acknowledge(&mut self, bytes_acked: u64) {
         self.carry.acknowledge(bytes_acked);

@@ -26,6 +26,17 @@ const FLOWS_KEEP: Duration = Duration::from_millis(400);
 /// How long an examination of the machine serves all viewers. It loads eBPF programs, and little changes.
 const MACHINE_KEEP: Duration = Duration::from_secs(10);
 
+/// What a dashboard shows beside its feed, where there is such a thing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Documents {
+    /// The host's flows.
+    pub(crate) streams: Option<Document>,
+    /// What a gateway passes on.
+    pub(crate) gateway: Option<Document>,
+    /// What this machine supports.
+    pub(crate) machine: Option<Document>,
+}
+
 /// A dashboard that listens already.
 #[derive(Debug)]
 pub(crate) struct Dashboard(Listening);
@@ -50,17 +61,17 @@ impl Dashboard {
         self.0.place()
     }
 
-    /// Shows `feed` until the stop; `streams` lists flows and `machine` examines the machine, where that can be done.
+    /// Shows `feed` and the documents that there are until the stop.
     pub(crate) fn start(
         self,
         feed: Feed,
-        streams: Option<Document>,
-        machine: Option<Document>,
+        documents: Documents,
         stop: &Stop,
     ) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
         let exposure = self.0.exposure().clone();
         let given_up = GivenUp::default();
-        let options = Options { exposure, streams, machine, given_up: given_up.clone() };
+        let Documents { streams, gateway, machine } = documents;
+        let options = Options { exposure, streams, gateway, machine, given_up: given_up.clone() };
         self.0.spawn(router(feed, options), "dashboard", THREADS, given_up, stop)
     }
 }

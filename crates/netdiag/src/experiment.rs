@@ -4,6 +4,8 @@
 //! clients, and the probe watches the server's namespace, as it would on a server. In a paced arm the engine asks the hints
 //! how fast each client's stream may go; in the others it does not, and the hints are what it would have been told.
 //!
+//! Where clients come through the gateway it is the gateway that paces, and the engine is told to pause by it; it hears no hints.
+//!
 //! Invariant: nothing is compared that was not run at the same time under the same conditions.
 
 mod answers;
@@ -17,6 +19,7 @@ mod figures;
 mod files;
 mod findings;
 mod folder;
+mod front;
 mod live;
 mod phases;
 mod privileges;
@@ -26,7 +29,7 @@ mod record;
 mod report;
 mod run;
 
-pub(crate) use conditions::{Conditions, Policy};
+pub(crate) use conditions::{Conditions, Policy, Via};
 pub(crate) use figures::table;
 pub(crate) use files::write;
 pub(crate) use findings::findings;

@@ -21,6 +21,7 @@ mod paced_link;
 mod pacing;
 mod place;
 mod plot;
+mod remote;
 mod remote_hints;
 mod replace;
 mod rows;

@@ -29,6 +29,13 @@ impl Places {
         self.matches.value_source(id) == Some(ValueSource::CommandLine)
     }
 
+    /// Whether nobody has given a setting.
+    pub(crate) fn is_default(&self, id: &str) -> bool {
+        let given = [ValueSource::CommandLine, ValueSource::EnvVariable];
+        let is_given = self.matches.value_source(id).is_some_and(|source| given.contains(&source));
+        !is_given && !self.file.contains_key(id)
+    }
+
     /// Names a setting with its value and its place: `--max-tps 40 (netdiag.toml:3)`.
     pub(crate) fn named(&self, id: &str, value: impl fmt::Display) -> String {
         let flag = id.replace('_', "-");

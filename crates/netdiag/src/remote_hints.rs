@@ -2,27 +2,23 @@
 //!
 //! Invariant: whatever happens to the other end, it is asked again, and what it said last grows old meanwhile.
 
-use std::io;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::{Bytes, Incoming};
-use hyper::{Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::Response;
+use hyper::body::Incoming;
 use netdiag_dashboard::{Feed, FlowRow, Point};
 use netdiag_http::{HttpConnection, Lines, Token};
 use netdiag_pacer::{Hint, State};
 use netdiag_telemetry::Row;
 use netdiag_telemetry::csv::{self, RowDecoder};
 use serde::Deserialize;
-use tokio::net::{TcpSocket, lookup_host};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::args::values::HintUrl;
+use crate::args::values::ServerUrl;
 use crate::failure;
-
-/// Time to connect and to be answered.
-const ANSWER: Duration = Duration::from_secs(5);
+use crate::remote::{ANSWER, Who, ask};
 
 /// A server's events come at its interval or when its hint goes stale, and something every fifteen seconds in between; a silence
 /// beyond is a dead connection.
@@ -43,7 +39,7 @@ const LARGEST_PAGE: usize = 4 << 20;
 /// A hint server.
 #[derive(Clone, Debug)]
 pub(crate) struct RemoteHints {
-    pub(crate) url: HintUrl,
+    pub(crate) url: ServerUrl,
     pub(crate) token: Option<Token>,
 }
 
@@ -128,44 +124,8 @@ impl RemoteHints {
     }
 
     async fn get(&self, path: &str) -> anyhow::Result<(HttpConnection, Response<Incoming>)> {
-        let HintUrl { host, port } = &self.url;
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let asking = async {
-            let addresses = lookup_host((bare, *port)).await.context("has no address")?;
-            // A name may have several, of which the server listens on one.
-            let mut opened = Err(anyhow::anyhow!("has no address"));
-            for address in addresses {
-                let socket = match address.is_ipv4() {
-                    true => TcpSocket::new_v4(),
-                    false => TcpSocket::new_v6(),
-                };
-                opened = HttpConnection::open(socket?, address).await.map_err(Into::into);
-                if opened.is_ok() {
-                    break;
-                }
-            }
-            let mut connection = opened?;
-            let mut request = Request::get(path).header(header::HOST, format!("{host}:{port}"));
-            if let Some(value) = self.token.as_ref().and_then(Token::header) {
-                request = request.header(header::AUTHORIZATION, value);
-            }
-            let response = connection.send(request.body(Full::<Bytes>::default())?).await?;
-            Ok::<_, anyhow::Error>((connection, response))
-        };
-        let late = io::Error::new(io::ErrorKind::TimedOut, "did not answer in time");
-        let (connection, response) = timeout(ANSWER, asking).await.map_err(|_| late)??;
-        match response.status() {
-            StatusCode::OK => Ok((connection, response)),
-            StatusCode::UNAUTHORIZED if self.token.is_some() => {
-                anyhow::bail!(
-                    "refuses the token of --hints-token-file: give the one of its --auth-token-file"
-                )
-            }
-            StatusCode::UNAUTHORIZED => anyhow::bail!("wants a token: give --hints-token-file"),
-            status => {
-                anyhow::bail!("answers {status} to {path}; is it a hint server of this version?")
-            }
-        }
+        let who = Who { token_flag: "--hints-token-file", name: "a hint server" };
+        ask(&self.url, self.token.as_ref(), who, path).await
     }
 }
 

@@ -14,8 +14,13 @@ pub(crate) fn hint(state: HintState) -> Hint {
 }
 
 pub(crate) fn feed() -> Feed {
-    let label =
-        Label { mode: Mode::Up, telemetry: "here".into(), has_streams: true, has_machine: true };
+    let label = Label {
+        mode: Mode::Up,
+        telemetry: "here".into(),
+        has_streams: true,
+        has_gateway: false,
+        has_machine: true,
+    };
     let staleness = Staleness { after: Duration::from_secs(2), policy: WhenStale::Max };
     Feed::new(label, staleness, hint(HintState::Idle))
 }

@@ -23,6 +23,7 @@ fn options(token: bool) -> Options {
     Options {
         exposure: Exposure::try_new(listen, token, false).expect("closed"),
         streams: Some(Document::new(Duration::ZERO, || Ok(b"{}".to_vec()))),
+        gateway: None,
         machine: None,
         given_up: GivenUp::default(),
     }

@@ -6,7 +6,7 @@ import { START, aheadBy, bannerOf, due, isMeasured, isSilent, lightOf, meaningOf
 import { emptyArm, faults, progress, share, withTicks } from "../../assets/phases.js";
 import { fromZero, labelsWithin, logarithmic, roundUp, timeSpace } from "../../assets/scales.js";
 import { actionOf } from "../../assets/shortcuts.js";
-import { STALLED_FIRST, filtered, pressed, rowsInSight, sorted } from "../../assets/table.js";
+import { MOST_STREAMS, STALLED_FIRST, filtered, firstStreams, pressed, rowsInSight, sorted } from "../../assets/table.js";
 import * as views from "../../assets/view.js";
 
 const after = (...events) => events.reduce((state, [event, at]) => step(state, event, at), START);
@@ -314,4 +314,12 @@ test("keys act, but not where they mean something else", () => {
   assert.equal(press("2", "button"), "range.300");
   assert.equal(press("ArrowLeft", "[role='region']"), null);
   assert.equal(press("1", null, { ctrlKey: true }), null);
+});
+
+test("of a gateway's streams those that are held come first, and a few hundred are listed", () => {
+  const streams = Array.from({ length: 300 }, (_, index) => ({ id: String(index), held: index >= 298 }));
+  const listed = firstStreams(streams);
+  assert.equal(listed.length, MOST_STREAMS);
+  assert.deepEqual(listed.slice(0, 4).map((stream) => stream.id), ["298", "299", "0", "1"]);
+  assert.deepEqual(firstStreams([]), []);
 });

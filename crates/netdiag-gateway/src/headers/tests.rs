@@ -48,6 +48,7 @@ fn what_two_readers_could_understand_differently_is_refused() {
     check(&chunked, Framing::Unseen, true);
     check(&plain, Framing::Unseen, false);
     check(&plain, Framing::Double, true);
+    check(&plain, Framing::Long, true);
 }
 
 #[test]

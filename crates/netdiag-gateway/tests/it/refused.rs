@@ -124,18 +124,20 @@ async fn what_is_too_long_or_too_much_is_refused() {
     let (engine, _) = counting().await;
     let requests = RequestLimits { body_bytes: 4 << 20, ..RequestLimits::default() };
     let gateway = start(Settings { requests, ..settings(&[engine]) }).await;
-    let check = async |request: Vec<u8>, status: &str| {
+    // Several, where it depends on how the request comes.
+    let check = async |request: Vec<u8>, statuses: &str| {
         let answer = survives(&gateway, &request).await;
         let start: String = answer.chars().take(300).collect();
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{status}: {start}");
+        let status = answer.split(' ').nth(1).unwrap_or_default();
+        assert!(statuses.split('|').any(|one| one == status), "{statuses}: {start}");
     };
     let headers = |line: &str, times| {
         format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", line.repeat(times)).into_bytes()
     };
     check(headers("x: y\r\n", 10_000), "431").await;
     check(headers(&format!("x: {}\r\n", "y".repeat(100_000)), 1), "431").await;
-    check(format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(70_000)).into_bytes(), "431")
-        .await;
+    let long = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(70_000));
+    check(long.into_bytes(), "414|431").await;
     check(post("/v1/chat/completions", "", &"x".repeat(5 << 20)), "413").await;
     let endless = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
     let endless = [

@@ -5,11 +5,13 @@ use std::borrow::Cow;
 use netdiag_http::LineTooLong;
 use serde::Deserialize;
 
+use crate::engine::pieces;
+
 /// What a line of a stream says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// A token.
-    Token,
+    /// So many tokens: one, unless something on the way has put several together.
+    Tokens(usize),
     /// The answer is complete, or is broken off (`true`).
     Finish(bool),
     /// There will be no more events.
@@ -65,8 +67,9 @@ pub(crate) fn event(line: &[u8]) -> Result<Event, Garbage> {
         return Ok(Event::Finish(reason == "abort"));
     }
     let content = choice.delta.as_ref().and_then(|delta| delta.content.as_ref());
-    let has_text = content.or(choice.text.as_ref()).is_some_and(|text| !text.is_empty());
-    Ok(if has_text { Event::Token } else { Event::Other })
+    let text = content.or(choice.text.as_ref()).filter(|text| !text.is_empty());
+    // As the engine cuts its text, which a text that begins with a whole token is cut like again.
+    Ok(text.map_or(Event::Other, |text| Event::Tokens(pieces(text).count())))
 }
 
 #[cfg(test)]
@@ -79,8 +82,8 @@ mod tests {
     const STREAM: &str = concat!(
         ": a comment\n\n",
         "data: {\"choices\": [{\"delta\": {\"role\": \"assistant\", \"content\": \"\"}}]}\n\n",
-        "data: {\"choices\": [{\"delta\": {\"content\": \"Caf\u{e9}\\n\"}, \"finish_reason\": null}]}\n\n",
-        "data:{\"choices\": [{\"text\": \" two\"}]}\r\n\r\n",
+        "data: {\"choices\": [{\"delta\": {\"content\": \"\\nCaf\u{e9}\"}, \"finish_reason\": null}]}\n\n",
+        "data:{\"choices\": [{\"text\": \" two more\"}]}\r\n\r\n",
         "data: {\"choices\": [{\"delta\": {}, \"finish_reason\": \"stop\"}]}\n\n",
         "data: {\"choices\": [], \"usage\": {\"total_tokens\": 3}}\n\n",
         "data: [DONE]\n\n",
@@ -100,8 +103,9 @@ mod tests {
 
     #[test]
     fn tokens_are_what_has_text() {
-        use Event::{Done, Finish, Token};
-        assert_eq!(events(&[STREAM.as_bytes()]), Ok(vec![Token, Token, Finish(false), Done]));
+        use Event::{Done, Finish, Tokens};
+        let expected = vec![Tokens(1), Tokens(2), Finish(false), Done];
+        assert_eq!(events(&[STREAM.as_bytes()]), Ok(expected));
         let aborted = br#"data: {"choices": [{"text": "", "finish_reason": "abort"}]}"#;
         assert_eq!(events(&[aborted, b"\n"]), Ok(vec![Finish(true)]));
     }

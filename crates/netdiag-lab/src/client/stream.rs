@@ -165,8 +165,9 @@ impl Question {
             let now = Instant::now();
             lines.push(bytes, |line| {
                 match event(line)? {
-                    Event::Token => {
-                        progress.stream.deliveries.push(now - self.start);
+                    Event::Tokens(count) => {
+                        let came = std::iter::repeat_n(now - self.start, count);
+                        progress.stream.deliveries.extend(came);
                         progress.seen = now;
                     }
                     Event::Finish(abort) => aborted = abort,

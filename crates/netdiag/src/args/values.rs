@@ -13,11 +13,12 @@ use netdiag_pacer::WhenStale;
 use netdiag_probe::SourceChoice;
 use netdiag_telemetry::Tps;
 
-use crate::experiment::Policy;
+use crate::experiment::{Policy, Via};
 
 pub(crate) use addresses::{
-    ADMIN_PORT, DASHBOARD_PORT, GATEWAY_PORT, HINT_PORT, HintUrl, ListenAddr, NetnsPath,
-    admin_listen, dashboard_listen, gateway_listen, hint_url, listen, netns, network, upstream,
+    ADMIN_PORT, DASHBOARD_PORT, GATEWAY_PORT, HINT_PORT, ListenAddr, NetnsPath, ServerUrl,
+    admin_listen, dashboard_listen, gateway_listen, gateway_url, hint_url, listen, netns, network,
+    upstream,
 };
 
 /// The shortest interval or window. A round trip to the kernel for ten thousand flows takes longer.
@@ -85,6 +86,14 @@ pub(crate) fn arm(text: &str) -> Result<Policy, String> {
     let policy = Policy::ALL.into_iter().find(|policy| policy.name() == text.trim());
     policy.ok_or_else(|| {
         "must be one of none, classic and carry, or several with commas between them".to_owned()
+    })
+}
+
+/// `--via`.
+pub(crate) fn via() -> impl TypedValueParser<Value = Via> {
+    PossibleValuesParser::new(Via::ALL.map(Via::name)).map(|name| match name.as_str() {
+        "gateway" => Via::Gateway,
+        _ => Via::Engine,
     })
 }
 

@@ -11,14 +11,15 @@ use netdiag_pacer::{Hint, TpsRange};
 use netdiag_telemetry::{Row, Scope};
 use tokio::time::Instant;
 
-use crate::args::values::{self, DASHBOARD_PORT, HintUrl, ListenAddr};
+use crate::args::values::{self, DASHBOARD_PORT, ListenAddr, ServerUrl};
 use crate::args::{AccessArgs, ModelArgs, RateArgs, StaleArgs};
 use crate::csv_file::{CsvPacer, POLL, STALE_AFTER};
-use crate::dashboard::{Dashboard, machine};
+use crate::dashboard::{Dashboard, Documents, machine};
 use crate::failure::{self, UsageError};
 use crate::models::Models;
 use crate::paced_link::PacedLink;
 use crate::place::Places;
+use crate::remote::RemoteGateway;
 use crate::remote_hints::{RemoteHints, SILENCE};
 use crate::stop::{AskOnDrop, Stop};
 use crate::terminal::say;
@@ -58,13 +59,26 @@ pub(crate) struct Args {
     /// http://HOST or http://HOST:PORT of a running `netdiag up` or `serve`, whose judgement is shown; the flags for rates, model
     /// and stale telemetry are its own then. The page shows what comes from now on. Default: none; a file is followed.
     #[arg(long, value_name = "URL", env = "NETDIAG_HINTS", help_heading = "Input", value_parser = values::hint_url)]
-    hints: Option<HintUrl>,
+    hints: Option<ServerUrl>,
 
     /// Show the hint server the token in this file.
     ///
     /// The one of its --auth-token-file. Only with --hints. Default: no token is shown.
     #[arg(long, value_name = "FILE", env = "NETDIAG_HINTS_TOKEN_FILE", help_heading = "Input")]
     hints_token_file: Option<PathBuf>,
+
+    /// Show the streams of this gateway in the view "Streams".
+    ///
+    /// http://HOST or http://HOST:PORT, the --admin-listen address of a running `netdiag gateway`. Beside a file or a hint server.
+    /// Default: no gateway's streams.
+    #[arg(long, value_name = "URL", env = "NETDIAG_GATEWAY", help_heading = "Input", value_parser = values::gateway_url)]
+    gateway: Option<ServerUrl>,
+
+    /// Show the gateway the token in this file.
+    ///
+    /// The one of its --auth-token-file. Only with --gateway. Default: no token is shown.
+    #[arg(long, value_name = "FILE", env = "NETDIAG_GATEWAY_TOKEN_FILE", help_heading = "Input")]
+    gateway_token_file: Option<PathBuf>,
 
     #[command(flatten)]
     access: AccessArgs,
@@ -90,7 +104,15 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         )
         .into());
     }
+    if args.gateway.is_none() && places.is_flag("gateway_token_file") {
+        return Err(UsageError::new(
+            "--gateway-token-file is for a gateway: give --gateway URL, too",
+        )
+        .into());
+    }
     let range = args.rates.validate(places)?;
+    let gateway = args.gateway_document()?;
+    let has_gateway = gateway.is_some();
     let stop = Stop::on_signals()?;
     let address = args.dashboard_listen.socket(DASHBOARD_PORT);
     let dashboard = Dashboard::bind(address, &args.access, "--dashboard-listen ADDR:PORT")?;
@@ -106,20 +128,23 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
             let token = args.hints_token_file.as_deref().map(Token::read).transpose();
             let token = token.map_err(|error| UsageError::because("--hints-token-file", error))?;
             let remote = RemoteHints { url: url.clone(), token };
-            let label = label(Mode::Hints, url.to_string(), true);
+            let label = label(Mode::Hints, url.to_string(), true, has_gateway);
             // What is stale there is the server's to say, as long as it is heard.
             let staleness = Staleness { after: SILENCE, ..staleness };
             let feed = Feed::new(label, staleness, nothing_yet(range));
-            let server = dashboard.start(feed.clone(), Some(flows(remote.clone())), None, &stop)?;
+            let documents =
+                Documents { streams: Some(flows(remote.clone())), gateway, machine: None };
+            let server = dashboard.start(feed.clone(), documents, &stop)?;
             (follow_server(remote, feed, &stop)?, url.to_string(), server)
         }
         None => {
             let models = Models::new(args.model.load(places)?);
-            let label = label(Mode::Csv, args.csv.display().to_string(), false);
+            let label = label(Mode::Csv, args.csv.display().to_string(), false, has_gateway);
             let feed = Feed::new(label, staleness, nothing_yet(range));
             let (pacer, present) = CsvPacer::start(&args.csv, range, models, shown(&feed))?;
             feed.set_hint(pacer.hint(), pacer.sampled_at().map(Into::into));
-            let server = dashboard.start(feed.clone(), None, Some(machine()), &stop)?;
+            let documents = Documents { streams: None, gateway, machine: Some(machine()) };
+            let server = dashboard.start(feed.clone(), documents, &stop)?;
             let waiting = if present { "" } else { " (not there yet)" };
             let told = format!("{}{waiting}", args.csv.display());
             (follow_file(pacer, feed, &stop)?, told, server)
@@ -132,8 +157,23 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     served.and(followed)
 }
 
-fn label(mode: Mode, telemetry: String, has_streams: bool) -> Label {
-    Label { mode, telemetry, has_streams, has_machine: mode != Mode::Hints }
+impl Args {
+    /// What a gateway lists, if there is one.
+    fn gateway_document(&self) -> Result<Option<Document>, UsageError> {
+        let Some(url) = self.gateway.clone() else { return Ok(None) };
+        let token = self.gateway_token_file.as_deref().map(Token::read).transpose();
+        let token = token.map_err(|error| UsageError::because("--gateway-token-file", error))?;
+        let remote = RemoteGateway { url, token };
+        Ok(Some(Document::new(FLOWS_KEEP, move || {
+            let asked = one_thread().context("cannot ask");
+            let listed = asked.and_then(|runtime| runtime.block_on(remote.streams()));
+            listed.map_err(|error| format!("{}: {}", remote.url, failure::chain(&error)))
+        })))
+    }
+}
+
+fn label(mode: Mode, telemetry: String, has_streams: bool, has_gateway: bool) -> Label {
+    Label { mode, telemetry, has_streams, has_gateway, has_machine: mode != Mode::Hints }
 }
 
 fn nothing_yet(range: TpsRange) -> Hint {

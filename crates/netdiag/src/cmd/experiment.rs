@@ -9,8 +9,8 @@ use crate::args::values::DASHBOARD_PORT;
 use crate::args::{AccessArgs, DashboardArgs, RateArgs, values};
 use crate::chaos::values::run_time;
 use crate::config_file::alike;
-use crate::dashboard::{Dashboard, machine};
-use crate::experiment::{self, Conditions, Ended, Folder, Plan, Policy, Ran, Record, TELL};
+use crate::dashboard::{Dashboard, Documents, machine};
+use crate::experiment::{self, Conditions, Ended, Folder, Plan, Policy, Ran, Record, TELL, Via};
 use crate::failure::UsageError;
 use crate::open_files::raise_limit;
 use crate::output;
@@ -80,6 +80,15 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ARMS", env = "NETDIAG_ARMS", default_value = "none,classic,carry", value_delimiter = ',', value_parser = values::arm, help_heading = "Experiment")]
     arms: Vec<Policy>,
 
+    /// Let clients connect to this: the engine, or the gateway before it.
+    ///
+    /// With `gateway` each arm has one in the server's namespace, as `netdiag gateway` is: in arm `none` without pacing, in arm `carry`
+    /// with it, and with --engine netdiag. There is no `classic` then, because the gateway has no pace by health. What counts
+    /// as delivered is what clients have read, and the recommended rates are what `netdiag up` would say beside the gateway.
+    #[arg(long, value_name = "WHAT", env = "NETDIAG_VIA", default_value = "engine", hide_possible_values = true,
+          value_parser = values::via(), help_heading = "Experiment")]
+    via: Via,
+
     /// Write the results into this folder.
     ///
     /// Made if it is not there; files of an earlier run are replaced, all of them or none.
@@ -128,7 +137,7 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
         )
         .into());
     }
-    check_arms(args, places)?;
+    let arms = &check_arms(args, places)?;
     let natural = open_scenario(&args.scenario, places)?;
     let scenario = natural.fit(args.duration).map_err(|error| {
         let given = places.named("duration", format_args!("{:?}", args.duration));
@@ -136,7 +145,8 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
     })?;
     let mut conditions = Conditions::new(&scenario, args.streams, range, TELL)
         .map_err(|error| wrong_division(&error, &args.scenario, args.streams, places))?;
-    check_room(&conditions, args, places)?;
+    conditions.via = args.via;
+    check_room(&conditions, arms.len(), args, places)?;
     // Before this process leaves the network in which somebody looks.
     let dashboard = args
         .serve_dashboard
@@ -158,13 +168,13 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
         .map(|dashboard| {
             say(&format!("netdiag: dashboard on {}", dashboard.place()));
             let feed = experiment::feed(range);
-            feed.begin_experiment(experiment::about(&scenario, &phases, args.streams, &args.arms));
-            let thread = dashboard.start(feed.clone(), None, Some(machine()), &stop)?;
+            feed.begin_experiment(experiment::about(&scenario, &phases, args.streams, arms));
+            let documents = Documents { machine: Some(machine()), ..Documents::default() };
+            let thread = dashboard.start(feed.clone(), documents, &stop)?;
             Ok::<_, anyhow::Error>((feed, thread))
         })
         .transpose()?;
     let feed = shown.as_ref().map(|(feed, _)| feed);
-    let arms = &args.arms;
     let plan = Plan { scenario: &scenario, arms, conditions, phases, notes, command: command() };
     let ran = experiment::run(plan, feed, &stop);
     if let (Err(_) | Ok(None), Some(feed)) = (&ran, feed) {
@@ -214,7 +224,8 @@ fn meant(name: &str) -> Option<String> {
     alike(name, Scenario::builtin_names()).map(|meant| format!("did you mean {meant}?"))
 }
 
-fn check_arms(args: &Args, places: &Places) -> Result<(), UsageError> {
+/// The arms that are to be. Of those that nobody asked for, what cannot be is left out.
+fn check_arms(args: &Args, places: &Places) -> Result<Vec<Policy>, UsageError> {
     for (index, arm) in args.arms.iter().enumerate() {
         if args.arms[..index].contains(arm) {
             let names: Vec<&str> = args.arms.iter().map(|arm| arm.name()).collect();
@@ -225,7 +236,20 @@ fn check_arms(args: &Args, places: &Places) -> Result<(), UsageError> {
             )));
         }
     }
-    Ok(())
+    if places.is_default("arms") {
+        return Ok(args.arms.iter().copied().filter(|arm| args.via.has(*arm)).collect());
+    }
+    match args.arms.iter().find(|arm| !args.via.has(**arm)) {
+        None => Ok(args.arms.clone()),
+        Some(arm) => {
+            let names: Vec<&str> = args.arms.iter().map(|arm| arm.name()).collect();
+            Err(UsageError::new(format!(
+                "{}: the gateway has no arm {}, because it has no pace by health; leave it out",
+                places.named("arms", names.join(",")),
+                arm.name()
+            )))
+        }
+    }
 }
 
 /// A shipped scenario, or one from a file.
@@ -262,8 +286,13 @@ pub(super) fn wrong_division(
 }
 
 /// Refuses what would fail half-way: more files or more memory than there are.
-fn check_room(conditions: &Conditions, args: &Args, places: &Places) -> Result<(), UsageError> {
-    if let Some(longest) = conditions.longest(args.arms.len()) {
+fn check_room(
+    conditions: &Conditions,
+    arms: usize,
+    args: &Args,
+    places: &Places,
+) -> Result<(), UsageError> {
+    if let Some(longest) = conditions.longest(arms) {
         return Err(UsageError::new(format!(
             "{}: every token's arrival is kept in memory until the end, which lasts for {:.0}s of such streams; shorten it, or give \
              fewer --streams",
@@ -271,7 +300,7 @@ fn check_room(conditions: &Conditions, args: &Args, places: &Places) -> Result<(
             longest.as_secs_f64().floor()
         )));
     }
-    let (needed, limit) = (conditions.open_files(args.arms.len()), raise_limit());
+    let (needed, limit) = (conditions.open_files(arms), raise_limit());
     if needed > limit {
         return Err(UsageError::new(format!(
             "{}: so many need {needed} open files, and {limit} are allowed; raise that (`ulimit -n {needed}`), or give fewer",

@@ -21,7 +21,7 @@ use crate::args::{
     StaleArgs,
 };
 use crate::csv_file::CsvSink;
-use crate::dashboard::{self, Dashboard};
+use crate::dashboard::{self, Dashboard, Documents};
 use crate::failure::UsageError;
 use crate::hint_server::HintServer;
 use crate::models::Models;
@@ -135,7 +135,12 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         Some((dashboard, feed)) => {
             say(&format!("netdiag: dashboard on {}", dashboard.place()));
             let flows = dashboard::flows(newest.clone(), stale_after, args.stale.when_stale);
-            Some(dashboard.start(feed, Some(flows), Some(dashboard::machine()), &stop)?)
+            let documents = Documents {
+                streams: Some(flows),
+                machine: Some(dashboard::machine()),
+                ..Documents::default()
+            };
+            Some(dashboard.start(feed, documents, &stop)?)
         }
         None => None,
     };
@@ -198,7 +203,13 @@ fn bind_dashboard(args: &Args) -> anyhow::Result<Option<Dashboard>> {
 /// What the dashboard shows until there is an interval.
 fn feed(staleness: Staleness, hint: Hint) -> Feed {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let label = Label { mode: Mode::Up, telemetry: host, has_streams: true, has_machine: true };
+    let label = Label {
+        mode: Mode::Up,
+        telemetry: host,
+        has_streams: true,
+        has_gateway: false,
+        has_machine: true,
+    };
     Feed::new(label, staleness, hint)
 }
 

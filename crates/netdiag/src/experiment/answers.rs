@@ -5,9 +5,10 @@ use std::net::IpAddr;
 
 use netdiag_lab::client::ClientStream;
 use netdiag_lab::engine::Engine;
-use netdiag_lab::metrics::{Reader, Stalls, StreamRecord, TokenCounts};
+use netdiag_lab::metrics::{Ending, Reader, Stalls, StreamRecord, TokenCounts};
 
 use super::bootstrap::Answer;
+use super::conditions::Via;
 use super::record::{Failure, GroupFigures, Tick};
 
 /// The streams as the metrics take them, with what the engine counted.
@@ -15,11 +16,41 @@ pub(super) fn records(
     streams: &[ClientStream],
     engine: &Engine,
     reader: Reader,
+    via: Via,
 ) -> Vec<StreamRecord> {
-    let counts = |stream: &ClientStream| -> TokenCounts {
-        stream.request_id.as_deref().and_then(|id| engine.counts(id)).unwrap_or_default()
-    };
-    streams.iter().map(|stream| stream.record(reader, counts(stream))).collect()
+    streams.iter().map(|stream| stream.record(reader, counts(stream, engine, via))).collect()
+}
+
+/// Where all the engine's tokens are.
+pub(super) fn tokens(streams: &[ClientStream], engine: &Engine, via: Via) -> TokenCounts {
+    let of_all = engine.tokens();
+    if via == Via::Engine {
+        return of_all;
+    }
+    let mut known = TokenCounts::default();
+    streams.iter().for_each(|stream| known.add(counts(stream, engine, via)));
+    // What was generated for requests that no client has had an answer to. A step of the engine may fall between the two looks.
+    let others = of_all.generated.saturating_sub(known.generated);
+    known.add(TokenCounts { generated: others, wasted: others, ..TokenCounts::default() });
+    known
+}
+
+/// Where a stream's tokens are. Behind the gateway the engine knows what the gateway has taken, and not what has become of it: there
+/// it is what the client has read that counts as delivered, and of the rest what nobody waits for any more as wasted.
+fn counts(stream: &ClientStream, engine: &Engine, via: Via) -> TokenCounts {
+    let id = stream.request_id.as_deref();
+    let counted = id.and_then(|id| engine.counts(id)).unwrap_or_default();
+    match via {
+        Via::Engine => counted,
+        Via::Gateway => delivered(counted.generated, stream.deliveries.len() as u64, stream.ending),
+    }
+}
+
+fn delivered(generated: u64, read: u64, ending: Ending) -> TokenCounts {
+    let acked = read.min(generated);
+    let left = generated - acked;
+    let (in_flight, wasted) = if matches!(ending, Ending::Cut(_)) { (left, 0) } else { (0, left) };
+    TokenCounts { generated, acked, in_flight, wasted }
 }
 
 /// What an answer contributes to the figures that are compared.
@@ -87,8 +118,6 @@ fn mean(values: &[f64]) -> Option<f64> {
 mod tests {
     use std::time::Duration;
 
-    use netdiag_lab::metrics::Ending;
-
     use super::*;
 
     fn stream(client: u8, failure: Option<&str>) -> ClientStream {
@@ -111,6 +140,22 @@ mod tests {
         let streams = streams.map(|failure| stream(1, failure));
         let expected = Failure { reason: "refused".to_owned(), answers: 2 };
         assert_eq!(failure(&streams), Some(expected));
+    }
+
+    #[test]
+    fn behind_the_gateway_tokens_are_where_the_client_has_them() {
+        let check = |generated, read, ending, [acked, in_flight, wasted]: [u64; 3]| {
+            let counts = delivered(generated, read, ending);
+            assert_eq!(counts, TokenCounts { generated, acked, in_flight, wasted });
+            assert!(counts.balances());
+        };
+        let end = Duration::from_secs(1);
+        check(9, 9, Ending::Complete, [9, 0, 0]);
+        check(9, 4, Ending::Cut(end), [4, 5, 0]);
+        check(9, 4, Ending::Left(end), [4, 0, 5]);
+        check(9, 4, Ending::Failed, [4, 0, 5]);
+        // Those of a merged event are counted by its words.
+        check(9, 10, Ending::Complete, [9, 0, 0]);
     }
 
     #[test]

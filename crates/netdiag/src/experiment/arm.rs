@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,8 +22,9 @@ use tokio::task::JoinHandle;
 
 use super::answers;
 use super::conditions::{
-    ANSWER_TOKENS, Conditions, LEAVERS, PATIENCE, Policy, RAMP, engine, reader,
+    ANSWER_TOKENS, Conditions, LEAVERS, PATIENCE, Policy, RAMP, Via, engine, reader,
 };
+use super::front::Front;
 use super::live::Shown;
 use super::phases::PhaseSpan;
 use super::rate::Rate;
@@ -33,14 +34,20 @@ use crate::pacing::{Pacers, Sharing, TICK};
 use crate::sampler::{Interval, Sampler, Settings, Watcher};
 use crate::stop::Stop;
 
-/// Where the engine listens, in a namespace that is its own.
+/// Where clients ask, in a namespace that is the server's own.
 const PORT: u16 = 8000;
+
+/// Where the engine listens if they ask the gateway.
+const BEHIND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8001);
 
 /// An arm that is set up, and runs once it is begun.
 pub(crate) struct Arm {
     policy: Policy,
+    via: Via,
     lab: Arc<Lab>,
     engine: Engine,
+    /// Ends with the arm.
+    _front: Option<Front>,
     sampler: Sampler,
     found: Source,
     /// Which group the client behind an address belongs to.
@@ -96,8 +103,12 @@ impl Arm {
         let _inside = runtime.enter();
         let engine = Engine::try_new(engine())?;
         let (boards, newest) = watch::channel(Arc::new(pacers.board()));
-        runtime.spawn(pace(policy, engine.clone(), newest, range));
-        let address = SocketAddr::new(lab.server_ip(), PORT);
+        let via = conditions.via;
+        // The gateway's connections are the engine's own, and hints are about clients'.
+        let followed = if via == Via::Gateway { Policy::None } else { policy };
+        runtime.spawn(pace(followed, engine.clone(), newest, range));
+        let asked = SocketAddr::new(lab.server_ip(), PORT);
+        let address = if via == Via::Gateway { BEHIND } else { asked };
         let listener = lab
             .on_server(|| {
                 let listener = TcpListener::bind(address)?;
@@ -108,6 +119,9 @@ impl Arm {
             .context("the engine's port")?;
         let serving = engine.clone();
         runtime.spawn(async move { serving.serve(listener, std::future::pending()).await });
+        let front = (via == Via::Gateway)
+            .then(|| Front::start(&lab, policy, [asked, address], range))
+            .transpose()?;
         let seen = Arc::new(Mutex::new(Seen::default()));
         let addresses = lab.links().iter().map(netdiag_lab::Link::client_ip);
         let group_of: HashMap<IpAddr, usize> =
@@ -136,7 +150,8 @@ impl Arm {
         };
         let sampler = Sampler::start(settings, stop.clone(), watcher)?;
         let found = sampler.found().source;
-        Ok(Self { policy, lab: Arc::new(lab), engine, sampler, found, group_of, seen })
+        let lab = Arc::new(lab);
+        Ok(Self { policy, via, lab, engine, _front: front, sampler, found, group_of, seen })
     }
 
     /// Which source measures.
@@ -212,7 +227,8 @@ impl RunningArm {
 impl EndedArm {
     /// Where the tokens are now. To be asked of all arms before any of them is closed.
     pub(crate) fn count(&self) -> TokenCounts {
-        self.arm.engine.tokens()
+        let Arm { via, engine, .. } = &self.arm;
+        answers::tokens(&self.outcome.streams, engine, *via)
     }
 
     /// Closes the arm, of whose tokens stock has been taken after it had run for `ran`.
@@ -230,7 +246,7 @@ impl EndedArm {
         let Seen { mut ticks, rows, .. } = seen;
         let Outcome { streams, .. } = self.outcome;
         deliver(&mut ticks, &streams);
-        let records = answers::records(&streams, &self.arm.engine, reader()?);
+        let records = answers::records(&streams, &self.arm.engine, reader()?, self.arm.via);
         let groups = conditions.groups.len();
         let record = ArmRecord {
             name: self.arm.policy.name().to_owned(),

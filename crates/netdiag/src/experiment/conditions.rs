@@ -45,6 +45,10 @@ const MOST_TOKENS: f64 = 10e6;
 /// acknowledged.
 const FILES_PER_STREAM: u64 = 3;
 
+/// Those of a stream through the gateway: its two sockets and the pacer's handle on one of them come to these, and the engine's handle
+/// is on the other end of the gateway's.
+const FILES_PER_STREAM_VIA_GATEWAY: u64 = FILES_PER_STREAM + 3;
+
 /// Open files of a link, as counted in runs: two interfaces, a namespace, a reservation of addresses, and what carries packets both
 /// ways.
 const FILES_PER_LINK: u64 = 13;
@@ -78,6 +82,31 @@ impl Policy {
     }
 }
 
+/// What clients of an experiment connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Via {
+    /// The engine itself.
+    Engine,
+    /// The gateway, which stands before it.
+    Gateway,
+}
+
+impl Via {
+    pub(crate) const ALL: [Self; 2] = [Self::Engine, Self::Gateway];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Engine => "engine",
+            Self::Gateway => "gateway",
+        }
+    }
+
+    /// Which arms can be: the gateway has no pace by health.
+    pub(crate) fn has(self, policy: Policy) -> bool {
+        self == Self::Engine || policy != Policy::Classic
+    }
+}
+
 /// What is the same for all arms.
 #[derive(Clone, Debug)]
 pub(crate) struct Conditions {
@@ -86,6 +115,7 @@ pub(crate) struct Conditions {
     /// Of each client, which of the groups it belongs to.
     pub(crate) group_of: Vec<usize>,
     pub(crate) groups: Vec<ClientGroup>,
+    pub(crate) via: Via,
     pub(crate) seed: u64,
     pub(crate) streams: usize,
     pub(crate) range: TpsRange,
@@ -115,6 +145,7 @@ impl Conditions {
             schedules: group_of.iter().map(|&group| schedules[group].clone()).collect(),
             groups: groups.collect(),
             group_of,
+            via: Via::Engine,
             seed: scenario.seed(),
             streams,
             range,
@@ -145,7 +176,11 @@ impl Conditions {
     /// Open files that so many arms need at once.
     pub(crate) fn open_files(&self, arms: usize) -> u64 {
         let (streams, links) = (self.streams as u64, self.schedules.len() as u64);
-        let of_arm = streams * FILES_PER_STREAM + links * FILES_PER_LINK + FILES_PER_ARM;
+        let per_stream = match self.via {
+            Via::Engine => FILES_PER_STREAM,
+            Via::Gateway => FILES_PER_STREAM_VIA_GATEWAY,
+        };
+        let of_arm = streams * per_stream + links * FILES_PER_LINK + FILES_PER_ARM;
         arms as u64 * of_arm + SPARE_FILES
     }
 

@@ -53,6 +53,7 @@ pub(crate) fn feed(range: TpsRange) -> Feed {
         mode: Mode::Experiment,
         telemetry: "netdiag experiment".to_owned(),
         has_streams: false,
+        has_gateway: false,
         has_machine: true,
     };
     let staleness = Staleness { after: STALE_AFTER, policy: WhenStale::Max };

@@ -29,6 +29,8 @@ pub(crate) struct Record {
     pub(crate) planned_seconds: f64,
     /// Whether it was.
     pub(crate) cut_short: bool,
+    /// What clients connected to: `engine` or `gateway`.
+    pub(crate) via: &'static str,
     /// Streams per arm.
     pub(crate) streams: usize,
     pub(crate) min_tps: f64,
@@ -129,9 +131,10 @@ impl Record {
     pub(crate) fn setting(&self) -> String {
         let arms: Vec<&str> = self.arms.iter().map(|arm| arm.name.as_str()).collect();
         format!(
-            "{} per arm for {:.0} s, {} ({}); rates from {} to {} tokens/s, seed {}, measured by {}. {}",
+            "{} per arm for {:.0} s{}, {} ({}); rates from {} to {} tokens/s, seed {}, measured by {}. {}",
             counted(self.streams, "stream", "streams"),
             self.seconds,
+            if self.via == "gateway" { " through the gateway" } else { "" },
             counted(arms.len(), "arm", "arms"),
             arms.join(", "),
             self.min_tps,

@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::arm::{Arm, ArmData, EndedArm, RunningArm};
 use super::comparison::compare;
-use super::conditions::{Conditions, Policy};
+use super::conditions::{Conditions, Policy, Via};
 use super::cpu::{CpuMeter, CpuUse, WORKER};
 use super::live::Shown;
 use super::phases::{self, PhaseSpan};
@@ -163,11 +163,12 @@ fn set_up(
 fn introduction(plan: &Plan<'_>, source: &str) -> String {
     let description = plan.scenario.description();
     format!(
-        "netdiag: {}{}{description} ({}, {} each, {:.0} s, by {source})",
+        "netdiag: {}{}{description} ({}, {} each{}, {:.0} s, by {source})",
         plan.scenario.name(),
         if description.is_empty() { "" } else { ": " },
         counted(plan.arms.len(), "arm", "arms"),
         counted(plan.conditions.streams, "stream", "streams"),
+        if plan.conditions.via == Via::Gateway { ", through the gateway" } else { "" },
         plan.conditions.duration.as_secs_f64()
     )
 }
@@ -225,6 +226,7 @@ fn record(plan: &Plan<'_>, source: &str, cpu: CpuUse, ended: Ended, ran: Duratio
         seconds,
         planned_seconds: planned,
         cut_short: ended != Ended::TimeUp,
+        via: conditions.via.name(),
         streams: conditions.streams,
         min_tps: conditions.range.min().get(),
         max_tps: conditions.range.max().get(),

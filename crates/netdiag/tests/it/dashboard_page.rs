@@ -25,7 +25,7 @@ use crate::support::{Running, csv_path, netdiag, root, skipped};
 const SEEN_WITHIN: Duration = Duration::from_secs(2);
 
 /// A program that looks at a page.
-struct Look {
+pub(crate) struct Look {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
@@ -33,7 +33,12 @@ struct Look {
 
 impl Look {
     /// Starts it on the dashboard at `address`; `None`, told as a skipped test, where there is no browser.
-    fn start(test: &str, script: &str, address: SocketAddr, more: &[&str]) -> Option<Self> {
+    pub(crate) fn start(
+        test: &str,
+        script: &str,
+        address: SocketAddr,
+        more: &[&str],
+    ) -> Option<Self> {
         let package = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("netdiag-dashboard");
         if !package.join("node_modules").is_dir() {
             skipped(test, "no node_modules: run `cargo xtask test page`");
@@ -50,18 +55,18 @@ impl Look {
     }
 
     /// Waits for this line.
-    fn expect(&mut self, line: &str) {
+    pub(crate) fn expect(&mut self, line: &str) {
         let mut told = String::new();
         self.output.read_line(&mut told).expect("a line");
         assert_eq!(told.trim_end(), line);
     }
 
-    fn tell(&mut self, line: &str) {
+    pub(crate) fn tell(&mut self, line: &str) {
         writeln!(self.input.as_mut().expect("stdin is piped"), "{line}").expect("it listens");
     }
 
     /// Waits until it is content, and returns what it still had to say.
-    fn end(mut self) -> String {
+    pub(crate) fn end(mut self) -> String {
         drop(self.input.take());
         let mut told = String::new();
         self.output.read_to_string(&mut told).expect("text");

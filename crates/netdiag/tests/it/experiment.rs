@@ -2,6 +2,7 @@
 
 mod endings;
 mod privileges;
+mod via;
 
 use std::path::{Path, PathBuf};
 

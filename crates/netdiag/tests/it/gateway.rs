@@ -7,6 +7,8 @@ use netdiag_lab::engine::{Engine, Settings};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::dashboard::dashboard;
+use crate::dashboard_page::Look;
 use crate::support::{DEADLINE, Running, get, netdiag, until};
 
 /// A demo engine on a thread of its own.
@@ -68,7 +70,7 @@ fn streams_pass_and_are_told_of() {
     let text = rest(ask(clients, 20));
     assert!(text.contains("data: [DONE]") && text.contains(": netdiag {"), "{text}");
 
-    let long = ask(clients, 100_000);
+    let long = ask(clients, 4000);
     let streams = || -> Value {
         let (status, body) = get(admin, "/v1/netdiag/streams");
         assert_eq!(status, 200, "{body}");
@@ -130,4 +132,36 @@ fn an_engine_that_is_not_there_is_told() {
     assert_eq!(status, 502, "{body}");
     assert!(body.contains("engine_unreachable"), "{body}");
     running.end_by(Signal::INT);
+}
+
+#[test]
+fn the_dashboard_lists_its_streams() {
+    let (_engine, address) = engine();
+    let mut running = gateway(address, &["--admin-listen", "127.0.0.1:0"]);
+    let line = running.line_with("gateway on http://");
+    let found = |words: &str| {
+        let (_, rest) = line.split_once(words).unwrap_or_else(|| panic!("{words} in {line}"));
+        rest.split([';', ' ']).next().unwrap_or_default().to_owned()
+    };
+    let clients: SocketAddr = found("gateway on http://").parse().expect("an address");
+    let admin = found("operation on ");
+    let mut stream = ask(clients, 4000);
+    let mut head = [0; 4096];
+    let length = stream.read(&mut head).expect("an answer");
+    let head = String::from_utf8_lossy(&head[..length]);
+    let id = head.lines().find_map(|line| line.strip_prefix("x-netdiag-stream-id: "));
+    let id = id.unwrap_or_else(|| panic!("no name in {head}"));
+    let (_dashboard, page) = dashboard(&["--gateway", &admin]);
+    let listed: Value = serde_json::from_str(&get(page, "/api/gateway").1).expect("JSON");
+    let first = &listed["streams"][0];
+    assert_eq!((&listed["total"], first["id"].as_str()), (&1.into(), Some(id)), "{listed}");
+    assert!(first.get("cause").is_some() && first["model"] == "netdiag-demo", "{listed}");
+    let test = "gateway::the_dashboard_lists_its_streams";
+    let folder = std::env::var("NETDIAG_TEST_PICTURES").ok();
+    let more: Vec<&str> = std::iter::once(id).chain(folder.as_deref()).collect();
+    let Some(mut look) = Look::start(test, "gateway.js", page, &more) else { return };
+    look.expect("listed");
+    drop(stream);
+    look.tell("gone");
+    look.end();
 }

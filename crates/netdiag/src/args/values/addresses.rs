@@ -150,21 +150,32 @@ fn listen_like(text: &str, usual: u16) -> Result<ListenAddr, String> {
 
 /// A hint server's address, from a URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct HintUrl {
+pub(crate) struct ServerUrl {
     /// Name or address, IPv6 in brackets.
     pub(crate) host: String,
     pub(crate) port: u16,
 }
 
-impl fmt::Display for HintUrl {
+impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "http://{}:{}", self.host, self.port)
     }
 }
 
 /// `--hints`.
-pub(crate) fn hint_url(text: &str) -> Result<HintUrl, String> {
-    let wanted = "must be http://HOST or http://HOST:PORT, such as http://127.0.0.1:9000";
+pub(crate) fn hint_url(text: &str) -> Result<ServerUrl, String> {
+    server_url(text, HINT_PORT)
+}
+
+/// `--gateway`.
+pub(crate) fn gateway_url(text: &str) -> Result<ServerUrl, String> {
+    server_url(text, ADMIN_PORT)
+}
+
+/// A server of ours, by its usual port if none is given.
+fn server_url(text: &str, usual: u16) -> Result<ServerUrl, String> {
+    let wanted =
+        &format!("must be http://HOST or http://HOST:PORT, such as http://127.0.0.1:{usual}");
     let text = text.trim();
     if text.starts_with("https://") {
         return Err(format!(
@@ -175,7 +186,7 @@ pub(crate) fn hint_url(text: &str) -> Result<HintUrl, String> {
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let (host, port) = match rest.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| wanted)?),
-        _ => (rest, HINT_PORT),
+        _ => (rest, usual),
     };
     let is_name = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
@@ -186,7 +197,7 @@ pub(crate) fn hint_url(text: &str) -> Result<HintUrl, String> {
     if !is_host || port == 0 {
         return Err(wanted.to_owned());
     }
-    Ok(HintUrl { host: host.to_owned(), port })
+    Ok(ServerUrl { host: host.to_owned(), port })
 }
 
 #[cfg(test)]
@@ -197,13 +208,14 @@ mod tests {
     fn hint_servers_are_found_by_url() {
         let check = |text: &str, expected: Option<(&str, u16)>| {
             let found = hint_url(text).ok();
-            let expected = expected.map(|(host, port)| HintUrl { host: host.to_owned(), port });
+            let expected = expected.map(|(host, port)| ServerUrl { host: host.to_owned(), port });
             assert_eq!(found, expected, "{text}");
         };
         check("http://127.0.0.1:9000", Some(("127.0.0.1", 9000)));
         check("http://engine-1.lan/", Some(("engine-1.lan", 9000)));
         check("http://[::1]:81", Some(("[::1]", 81)));
         check("http://[::1]", Some(("[::1]", 9000)));
+        assert_eq!(gateway_url("http://a").ok().map(|url| url.port), Some(ADMIN_PORT));
         for bad in [
             "",
             "127.0.0.1:9000",

@@ -1,0 +1,98 @@
+//! A question to another process of ours, at its address.
+//!
+//! Invariant: what goes wrong is told with what to do about it.
+
+use std::io;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response, StatusCode, header};
+use netdiag_http::{HttpConnection, Token};
+use tokio::net::{TcpSocket, lookup_host};
+use tokio::time::timeout;
+
+use crate::args::values::ServerUrl;
+
+/// Time to connect and to be answered.
+pub(crate) const ANSWER: Duration = Duration::from_secs(5);
+
+/// Largest list of streams, bytes: as many as a gateway passes on at once have some four megabytes.
+const LARGEST_LIST: usize = 16 << 20;
+
+/// Who is asked, for complaints.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Who {
+    pub(crate) token_flag: &'static str,
+    pub(crate) name: &'static str,
+}
+
+/// A gateway's port for those who run it.
+#[derive(Clone, Debug)]
+pub(crate) struct RemoteGateway {
+    pub(crate) url: ServerUrl,
+    pub(crate) token: Option<Token>,
+}
+
+impl RemoteGateway {
+    /// The streams that it is passing on, as JSON.
+    pub(crate) async fn streams(&self) -> anyhow::Result<Vec<u8>> {
+        let who = Who {
+            token_flag: "--gateway-token-file",
+            name: "the --admin-listen address of a `netdiag gateway`",
+        };
+        let path = "/v1/netdiag/streams";
+        let (_connection, response) = ask(&self.url, self.token.as_ref(), who, path).await?;
+        let body = Limited::new(response.into_body(), LARGEST_LIST).collect();
+        let body = timeout(ANSWER, body).await.context("did not answer in time")?;
+        let body = body.map_err(|error| anyhow::anyhow!("its list of streams: {error}"))?;
+        Ok(body.to_bytes().into())
+    }
+}
+
+/// The answer to a GET, on a connection of its own.
+pub(crate) async fn ask(
+    url: &ServerUrl,
+    token: Option<&Token>,
+    who: Who,
+    path: &str,
+) -> anyhow::Result<(HttpConnection, Response<Incoming>)> {
+    let ServerUrl { host, port } = url;
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let asking = async {
+        let addresses = lookup_host((bare, *port)).await.context("has no address")?;
+        // A name may have several, of which the server listens on one.
+        let mut opened = Err(anyhow::anyhow!("has no address"));
+        for address in addresses {
+            let socket = match address.is_ipv4() {
+                true => TcpSocket::new_v4(),
+                false => TcpSocket::new_v6(),
+            };
+            opened = HttpConnection::open(socket?, address).await.map_err(Into::into);
+            if opened.is_ok() {
+                break;
+            }
+        }
+        let mut connection = opened?;
+        let mut request = Request::get(path).header(header::HOST, format!("{host}:{port}"));
+        if let Some(value) = token.and_then(Token::header) {
+            request = request.header(header::AUTHORIZATION, value);
+        }
+        let response = connection.send(request.body(Full::<Bytes>::default())?).await?;
+        Ok::<_, anyhow::Error>((connection, response))
+    };
+    let late = io::Error::new(io::ErrorKind::TimedOut, "did not answer in time");
+    let (connection, response) = timeout(ANSWER, asking).await.map_err(|_| late)??;
+    let Who { token_flag, name } = who;
+    match response.status() {
+        StatusCode::OK => Ok((connection, response)),
+        StatusCode::UNAUTHORIZED if token.is_some() => {
+            anyhow::bail!(
+                "refuses the token of {token_flag}: give the one of its --auth-token-file"
+            )
+        }
+        StatusCode::UNAUTHORIZED => anyhow::bail!("wants a token: give {token_flag}"),
+        status => anyhow::bail!("answers {status} to {path}; is it {name} of this version?"),
+    }
+}
