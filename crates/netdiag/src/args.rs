@@ -65,8 +65,9 @@ pub(crate) struct FlowArgs {
     /// Where measurements come from: auto, ebpf or sockdiag.
     ///
     /// `ebpf` measures every round trip at the kernel's own hooks and needs root or CAP_BPF, CAP_PERFMON and
-    /// CAP_NET_ADMIN. `sockdiag` asks the kernel once per interval and needs no privileges. `auto` takes ebpf where it
-    /// loads, and otherwise sockdiag with one warning that says why.
+    /// CAP_NET_ADMIN. `sockdiag` needs no privileges: it asks the kernel once per interval, or ten times a second where
+    /// connections are paced one by one. `auto` takes ebpf where it loads, and otherwise sockdiag with one warning that
+    /// says why.
     #[arg(long, value_name = "SOURCE", env = "NETDIAG_SOURCE", default_value = "auto",
           hide_possible_values = true, value_parser = values::source())]
     source: SourceChoice,
