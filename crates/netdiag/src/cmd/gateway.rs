@@ -78,7 +78,7 @@ pub(crate) struct Args {
     /// generic: do not read them, which works with every engine, but they go on until the buffers between are full. segment:
     /// ask for --segment-tokens tokens at a time, for engines that continue a text and keep prefixes cached; a request that
     /// cannot be continued is held as with generic. netdiag: tell them to pause and to go on, for engines with the calls of
-    /// docs/engines.md, such as `netdiag engine`.
+    /// docs/engines.md, such as the demo engine of netdiag-lab.
     #[arg(long, value_name = "KIND", env = "NETDIAG_ENGINE", default_value = "generic", hide_possible_values = true,
           help_heading = "Engines", value_parser = values::engine_kind())]
     engine: EngineKind,
