@@ -23,9 +23,6 @@ const QUIET_AFTER: Duration = Duration::from_secs(1);
 /// How soon after a tick another may follow because a held stream has heard of an ACK. Many links may come back at once.
 const SOONEST: Duration = Duration::from_millis(10);
 
-/// Ticks after which a stream does what is somebody else's to do.
-const LATE_TICKS: u32 = 3;
-
 /// What a [`Pacing`] is told.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
@@ -75,6 +72,17 @@ struct Shared {
 struct Streams {
     by_number: BTreeMap<u64, Arc<Stream>>,
     next: u64,
+}
+
+/// Somebody ticks for all, until this is dropped.
+struct Driving(Weak<Shared>);
+
+impl Drop for Driving {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.is_driven.store(false, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Who holds it ticks.
@@ -147,6 +155,7 @@ impl Pacing {
 
     /// Ticks for as long as other handles or streams are there; for a task.
     pub async fn run(self) {
+        let _driving = self.driving();
         let (tick, shared) = self.into_weak();
         while let Some(pacing) = Self::upgrade(&shared) {
             pacing.drive();
@@ -157,6 +166,7 @@ impl Pacing {
 
     /// The same for a thread.
     pub fn run_blocking(self) {
+        let _driving = self.driving();
         let (tick, shared) = self.into_weak();
         while let Some(pacing) = Self::upgrade(&shared) {
             pacing.drive();
@@ -174,17 +184,22 @@ impl Pacing {
         self.shared.settings.tick
     }
 
+    fn driving(&self) -> Driving {
+        self.shared.is_driven.store(true, Ordering::Relaxed);
+        Driving(Arc::downgrade(&self.shared))
+    }
+
     /// A tick by whoever ticks for all.
     fn drive(&self) {
-        self.shared.is_driven.store(true, Ordering::Relaxed);
         // It sleeps for a tick in between, and wakes a moment late.
         self.tick_after(self.shared.settings.tick / 2);
     }
 
     pub(crate) fn tick_if_due(&self) {
-        // Two are left out before anybody thinks that the one who does it for all is gone.
-        let late = if self.shared.is_driven.load(Ordering::Relaxed) { LATE_TICKS } else { 1 };
-        self.tick_after(self.shared.settings.tick * late);
+        // A stream that looked after thousands of others would keep all waiting that share its thread.
+        if !self.shared.is_driven.load(Ordering::Relaxed) {
+            self.tick_after(self.shared.settings.tick);
+        }
     }
 
     /// A stream's silence is over. Where the engine is shared only a tick gives it a share again; where it is not, it is looked at alone,

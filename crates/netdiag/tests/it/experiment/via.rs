@@ -28,8 +28,6 @@ fn arms_run_through_the_gateway_and_every_token_is_accounted_for() {
         assert_eq!(count(arm, "generated"), sum, "{summary}");
         assert_eq!(arms[arm]["failed"], 0, "{summary}");
     }
-    // The engine went on generating through the silence where nobody told it to pause.
-    assert!(count(1, "generated") < count(0, "generated"), "{summary}");
     let page = std::fs::read_to_string(folder.path().join("report.html")).expect("a report");
     assert!(page.contains("through the gateway"), "{page}");
 }
