@@ -149,13 +149,14 @@ impl Client {
     }
 
     /// Waits until there has been no request for so long. hyper has such limits for HTTP/1 only, and none before it knows
-    /// which version it is.
+    /// which version it is. Whose last answer has not all been taken by the kernel is not idle; that has a limit of its own there
+    /// ([`netdiag_http::Limits::send_time`]).
     pub(crate) async fn idle(&self, limit: Duration) {
         loop {
             let changed = self.changed.notified();
             if self.watch.is_busy() {
                 changed.await;
-            } else if timeout(limit, changed).await.is_err() {
+            } else if timeout(limit, changed).await.is_err() && !self.is_clogged() {
                 return;
             }
         }
