@@ -6,13 +6,13 @@
 import { ask, byId, make, setAttribute, setParts, setText } from "./dom.js";
 import { NONE, count, milliseconds, waiting } from "./format.js";
 import { failure, t, word } from "./i18n.js";
-import { MOST_STREAMS, firstStreams } from "./table.js";
+import { MOST_STREAMS, firstStreams, streamState } from "./table.js";
 
 const ASK_SECONDS = 1;
 
 const CELLS = {
   id: (stream) => stream.id,
-  state: (stream) => t(stream.held ? "gateway.held" : "gateway.flowing"),
+  state: (stream) => t(`gateway.${streamState(stream)}`),
   cause: (stream) => (stream.cause ? word("cause", stream.cause) : NONE),
   peer: (stream) => stream.peer,
   model: (stream) => stream.model ?? NONE,
@@ -86,7 +86,7 @@ export function makeGateway() {
   }
 
   function fill({ element, texts }, stream) {
-    setAttribute(element, "data-state", stream.held ? "stalled" : "clear");
+    setAttribute(element, "data-state", { parked: "stale", held: "stalled", flowing: "clear" }[streamState(stream)]);
     heads.forEach(({ key }, column) => setText(texts[column], CELLS[key](stream)));
   }
 

@@ -140,6 +140,7 @@ export const MESSAGES = {
   "gateway.error": ["The gateway's streams could not be read", "无法读取网关的数据流"],
   "gateway.held": ["held", "暂停"],
   "gateway.flowing": ["flowing", "流动"],
+  "gateway.parked": ["client gone, kept", "客户端已断开，保留中"],
   "gateway.column.id": ["Stream", "数据流"],
   "gateway.column.peer": ["Peer", "对端"],
   "gateway.column.model": ["Model", "模型"],

@@ -63,6 +63,12 @@ export function firstStreams(streams) {
   return [...held, ...flowing].slice(0, MOST_STREAMS);
 }
 
+// Of a gateway's stream. One whose client's connection is gone is neither held for it nor does it flow.
+export function streamState(stream) {
+  if (stream.parked) return "parked";
+  return stream.held ? "held" : "flowing";
+}
+
 // The rows to draw: those in sight and a few more, so that a fast hand does not outrun them.
 export function rowsInSight({ scrollTop, height, rowHeight, total, overscan = 6 }) {
   const start = Math.max(0, Math.floor(scrollTop / rowHeight) - overscan);

@@ -14,13 +14,13 @@ use bytes::Bytes;
 use hyper::body::Frame;
 use tokio::time::Instant;
 
-use crate::Shared;
 use crate::dialect::Dialect;
 use crate::failure::Failure;
 use crate::flow::Flow;
-use crate::live::{Hand, Live, Slot};
+use crate::live::{Hand, Live, Slot, Wish};
 use crate::socket::Client;
 use crate::valve::{Alarm, Valve};
+use crate::{Phase, Shared};
 
 /// Events that are read ahead of what may be handed on. A burst of an engine that batches its steps is a handful.
 const AHEAD: usize = 16;
@@ -65,6 +65,10 @@ impl Events {
     ) -> Self {
         let (quiet, handed_on) = (Alarm::default(), Instant::now());
         let side = Side { manner, valve, quiet, handed_on };
+        if *gateway.phase.borrow() >= Phase::Ending {
+            // Too late to be told with all others.
+            live.wish(Wish::Drain);
+        }
         Self { gateway, live, hand, side, is_over: false }
     }
 
@@ -77,6 +81,8 @@ impl Events {
         let Slot { hand, flow, handed, lost, .. } = &mut *slot;
         if *hand != self.hand {
             self.is_over = true;
+            // It may be long until this is dropped, and nobody is to wait behind it.
+            self.side.valve.open();
             return Poll::Ready(Some(match lost {
                 // It is not told as a broken connection, after which clients would come back and take it back.
                 Failure::TakenOver => Ok(Frame::data(lost.event(self.live.about.dialect).into())),
@@ -85,7 +91,7 @@ impl Events {
         }
         let Some(flow) = flow else {
             self.is_over = true;
-            return Poll::Ready(None);
+            return Poll::Ready(Some(Err(lost.clone())));
         };
         *handed = None;
         if !flow.has_ended()

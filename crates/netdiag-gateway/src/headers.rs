@@ -138,6 +138,7 @@ pub(crate) fn to_engine(headers: &mut HeaderMap, uri: &Uri, origin: Origin) {
     // Whether trailers are understood is asked hop by hop. We understand them, and pass on if the client does.
     let trailers = wants_trailers(headers);
     strip(headers);
+    join_cookies(headers);
     // We have said `100 Continue` by reading the body.
     headers.remove(header::EXPECT);
     let asked = match uri.authority() {
@@ -174,6 +175,17 @@ pub(crate) fn to_engine(headers: &mut HeaderMap, uri: &Uri, origin: Origin) {
         if let Ok(element) = HeaderValue::from_str(&format!("for={node};proto={scheme}")) {
             headers.append(header::FORWARDED, element);
         }
+    }
+}
+
+/// HTTP/2 may send each cookie in a line of its own, which elsewhere must be one (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let cookies = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    let cookies: Vec<&[u8]> = cookies.collect();
+    if cookies.len() > 1
+        && let Ok(all) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, all);
     }
 }
 

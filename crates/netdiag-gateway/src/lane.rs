@@ -133,10 +133,10 @@ impl Lane {
         self.row.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the connection what so many streams may have.
-    fn share(&self, streams: u32) {
+    /// Gives the connection what its streams may have. Whoever changes their number still holds the row, so that the last number counts.
+    fn share(&self, row: &Row) {
         if self.is_shared {
-            self.pacer.grant(self.most.get() * f64::from(streams));
+            self.pacer.grant(self.most.get() * f64::from(row.streams));
         }
     }
 }
@@ -167,13 +167,13 @@ struct Own {
 
 impl Ticket {
     fn new(lane: Arc<Lane>) -> Self {
-        let (number, streams) = {
+        let number = {
             let mut row = lane.row();
             row.streams += 1;
             row.next += 1;
-            (row.next, row.streams)
+            lane.share(&row);
+            row.next
         };
-        lane.share(streams);
         let Report { causes, acked, .. } = lane.pacer.report();
         let own = lane.is_shared.then(|| Own {
             bucket: TokenBucket::new(lane.most, BURST, Duration::ZERO),
@@ -287,12 +287,9 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.step_aside();
-        let streams = {
-            let mut row = self.lane.row();
-            row.streams -= 1;
-            row.streams
-        };
-        self.lane.share(streams);
+        let mut row = self.lane.row();
+        row.streams -= 1;
+        self.lane.share(&row);
     }
 }
 

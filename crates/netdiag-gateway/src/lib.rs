@@ -152,6 +152,16 @@ impl Shared {
         *self.phase.borrow() >= Phase::Draining
     }
 
+    /// What comes of this, unless the gateway stops before: nobody waits for clients that may never say anything.
+    pub(crate) async fn unless_draining<T>(&self, coming: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            // Who has come by then is told.
+            biased;
+            came = coming => Some(came),
+            () = self.reached(Phase::Draining) => None,
+        }
+    }
+
     /// How long a client may take nothing.
     pub(crate) fn hold_max(&self) -> Duration {
         self.settings.pace.map_or(Duration::MAX, |pace| pace.hold_max)

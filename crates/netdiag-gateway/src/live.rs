@@ -166,9 +166,7 @@ impl Registry {
     /// Ends a stream: its client gets a last event if there is one. Whether there is a stream of this name.
     pub(crate) fn stop(&self, gateway: &Shared, id: &str) -> bool {
         let Some(live) = self.get(id) else { return false };
-        if live.is_at_rest() {
-            self.end(gateway, &live, &Failure::Stopped);
-        } else {
+        if !self.end_at_rest_for(gateway, &live, &Failure::Stopped) {
             live.wish(Wish::Stop);
         }
         true
@@ -228,10 +226,6 @@ impl Live {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_at_rest(&self) -> bool {
-        self.slot().rest != Rest::Taken
-    }
-
     pub(crate) fn update(&self, meter: &Meter) {
         let (generated, sent) = meter.tokens();
         self.generated.store(generated, Ordering::Relaxed);
@@ -246,7 +240,7 @@ impl Live {
         self.held.store(held, Ordering::Relaxed);
     }
 
-    fn wish(&self, wish: Wish) {
+    pub(crate) fn wish(&self, wish: Wish) {
         self.wish.store(wish as u8, Ordering::Release);
         self.waker.wake();
     }

@@ -145,11 +145,13 @@ impl Connection {
     async fn run(self) {
         let io = ClientIo(Arc::clone(&self.client));
         let Some(tls) = self.tls.clone() else { return self.http(io).await };
+        let shaken = timeout(self.shared.settings.limits.head_time, tls.accept(io));
         // What is larger than most connections need is kept apart, here and below.
-        match Box::pin(timeout(self.shared.settings.limits.head_time, tls.accept(io))).await {
-            Ok(Ok(stream)) => Box::pin(self.http(stream)).await,
-            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-            Err(_) => tracing::debug!("TLS handshake took too long"),
+        match Box::pin(self.shared.unless_draining(shaken)).await {
+            Some(Ok(Ok(stream))) => Box::pin(self.http(stream)).await,
+            Some(Ok(Err(error))) => tracing::debug!(%error, "TLS handshake failed"),
+            Some(Err(_)) => tracing::debug!("TLS handshake took too long"),
+            None => {}
         }
     }
 
@@ -157,13 +159,17 @@ impl Connection {
         let Self { shared, client, builders, watcher, .. } = self;
         let idle = shared.settings.limits.head_time;
         let longest_head = shared.settings.limits.head_bytes;
-        let asking = Arc::clone(&client);
-        let service =
-            service_fn(move |request| answer(Arc::clone(&shared), Arc::clone(&asking), request));
+        let service = service_fn({
+            let (shared, client) = (Arc::clone(&shared), Arc::clone(&client));
+            move |request| answer(Arc::clone(&shared), Arc::clone(&client), request)
+        });
         let io = Watched::new(io, Arc::clone(&client.watch), longest_head);
         let io = TokioIo::new(io);
         let served = async {
-            let ended = if client.begins_as_http1().await {
+            // Those that have not begun are not watched yet, and would be waited for.
+            let begins = shared.unless_draining(client.begins_as_http1()).await;
+            let Some(begins_as_http1) = begins else { return };
+            let ended = if begins_as_http1 {
                 let connection = builders.http1.serve_connection(io, service);
                 watcher.watch(connection).await.map_err(Into::into)
             } else {

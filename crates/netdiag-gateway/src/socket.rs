@@ -126,15 +126,19 @@ impl Client {
         let _ = socket2::SockRef::from(&self.socket).set_send_buffer_size(UNACKED);
     }
 
-    /// Whether what comes first can be no HTTP/2 (RFC 9113 §3.4), nor anything under TLS. Waits for it, and leaves it where it is.
+    /// Whether what comes first can be no HTTP/2 (RFC 9113 §3.4). Waits for it, and leaves it where it is. Under TLS it is neither known
+    /// nor waited for: what has come with the end of the handshake was read with it, and the socket may have nothing more.
     pub(crate) async fn begins_as_http1(&self) -> bool {
+        if self.tls {
+            return false;
+        }
         let mut first = [0; PREFACE.len()];
         let came = match self.socket.peek(&mut first).await {
             // The end shows to whoever reads.
             Ok(0) | Err(_) => return false,
             Ok(came) => came,
         };
-        !self.tls && first[..came] != PREFACE[..came]
+        first[..came] != PREFACE[..came]
     }
 
     /// Counts a request until the guard is dropped.
@@ -145,13 +149,14 @@ impl Client {
     }
 
     /// Waits until there has been no request for so long. hyper has such limits for HTTP/1 only, and none before it knows
-    /// which version it is.
+    /// which version it is. Whose last answer has not all been taken by the kernel is not idle; that has a limit of its own there
+    /// ([`netdiag_http::Limits::send_time`]).
     pub(crate) async fn idle(&self, limit: Duration) {
         loop {
             let changed = self.changed.notified();
             if self.watch.is_busy() {
                 changed.await;
-            } else if timeout(limit, changed).await.is_err() {
+            } else if timeout(limit, changed).await.is_err() && !self.is_clogged() {
                 return;
             }
         }

@@ -6,7 +6,7 @@ import { START, aheadBy, bannerOf, due, isMeasured, isSilent, lightOf, meaningOf
 import { emptyArm, faults, progress, share, withTicks } from "../../assets/phases.js";
 import { fromZero, labelsWithin, logarithmic, roundUp, timeSpace } from "../../assets/scales.js";
 import { actionOf } from "../../assets/shortcuts.js";
-import { MOST_STREAMS, STALLED_FIRST, filtered, firstStreams, pressed, rowsInSight, sorted } from "../../assets/table.js";
+import { MOST_STREAMS, STALLED_FIRST, filtered, firstStreams, pressed, rowsInSight, sorted, streamState } from "../../assets/table.js";
 import * as views from "../../assets/view.js";
 
 const after = (...events) => events.reduce((state, [event, at]) => step(state, event, at), START);
@@ -322,4 +322,6 @@ test("of a gateway's streams those that are held come first, and a few hundred a
   assert.equal(listed.length, MOST_STREAMS);
   assert.deepEqual(listed.slice(0, 4).map((stream) => stream.id), ["298", "299", "0", "1"]);
   assert.deepEqual(firstStreams([]), []);
+  const states = [{}, { held: true }, { held: true, parked: true }, { parked: true }].map(streamState);
+  assert.deepEqual(states, ["flowing", "held", "parked", "parked"]);
 });

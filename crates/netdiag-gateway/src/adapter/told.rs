@@ -262,30 +262,31 @@ impl Drop for Told {
 
 /// Tells the engine what is wanted, whenever that changes, until nobody wants anything any more.
 async fn carry_out(control: Control, mut wanted: watch::Receiver<Order>, lost: Arc<Lost>) {
-    let mut told = Order::Resume;
+    // `None`: it was told something, and nobody knows whether it has heard.
+    let mut told = Some(Order::Resume);
     loop {
         let order = *wanted.borrow_and_update();
-        if order != told {
+        if Some(order) != told {
             let outcome = control.tell(order).await;
             tracing::debug!(
                 id = control.id, engine = %control.engine.url(), order = order.as_str(),
                 outcome = outcome.as_str(), "engine told",
             );
             match outcome {
-                Outcome::Done => told = order,
+                Outcome::Done => told = Some(order),
                 Outcome::Late => return,
-                Outcome::Refused | Outcome::Failed if told == Order::Pause => {
+                Outcome::Refused | Outcome::Failed if told == Some(Order::Pause) => {
                     lost.is_lost.store(true, Ordering::Release);
                     lost.waker.wake();
                     return;
                 }
                 // It will not learn it for this request.
                 Outcome::Refused => return,
-                // It may work again by the next hold.
-                Outcome::Failed => {}
+                // It may work again by the next change, and it may have done what it did not answer to.
+                Outcome::Failed => told = None,
             }
         }
-        if told == Order::Abort || wanted.changed().await.is_err() {
+        if order == Order::Abort || wanted.changed().await.is_err() {
             return;
         }
     }

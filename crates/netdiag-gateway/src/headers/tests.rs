@@ -120,3 +120,17 @@ fn an_engine_is_told_who_asks() {
         ],
     );
 }
+
+#[test]
+fn cookies_of_several_lines_are_one() {
+    let check = |given: &[&str], expected: &[&str]| {
+        let given: Vec<_> = given.iter().map(|value| ("cookie", *value)).collect();
+        let mut headers = request("/", &given).headers;
+        let origin = Origin { address: [192, 0, 2, 1].into(), tls: false };
+        to_engine(&mut headers, &Uri::from_static("/"), origin);
+        assert_eq!(headers.get_all("cookie").iter().collect::<Vec<_>>(), expected);
+    };
+    check(&[], &[]);
+    check(&["a=1; b=2"], &["a=1; b=2"]);
+    check(&["a=1", "b=2", "c=3"], &["a=1; b=2; c=3"]);
+}

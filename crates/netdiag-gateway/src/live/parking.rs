@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{Hand, Live, Registry, Rest};
+use super::{Hand, Live, Registry, Rest, Slot};
 use crate::Shared;
 use crate::dialect::Dialect;
 use crate::failure::Failure;
@@ -24,8 +24,11 @@ use crate::socket::Asking;
 /// How often all streams are looked at: a client that asks for nothing is to be noticed within a second.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Most bytes that are kept of streams that are finished, all together: some two hundred whole tails, or many thousand short answers.
+/// Most bytes that are kept of streams that are finished, all together: some two hundred whole tails, or sixteen thousand short answers.
 const FINISHED: usize = 64 << 20;
+
+/// What each of them takes besides its events.
+const EACH: usize = 4 << 10;
 
 /// Streams that are finished, the oldest first. Those that were taken again are still in it, and passed over.
 #[derive(Debug, Default)]
@@ -53,10 +56,11 @@ impl Registry {
         let window = gateway.settings.resume_window.filter(|_| !gateway.is_draining());
         if window.is_none() || !flow.can_be_resumed() {
             drop(slot);
-            return self.end_for(gateway, live, None);
+            self.end_if(gateway, live, None, |slot| slot.hand == hand);
+            return;
         }
         let is_finished = !flow.has_source();
-        let bytes = flow.bytes();
+        let bytes = flow.bytes() + EACH;
         flow.hold(true);
         if is_finished && flow.queue.is_empty() {
             flow.count(gateway, &live.about);
@@ -96,8 +100,8 @@ impl Registry {
         slot.peer = asking.peer();
         slot.asking = Some(asking);
         let hand = slot.hand;
-        drop(slot);
         live.set_held(false);
+        drop(slot);
         // Whoever had it is to learn that it is theirs no more.
         live.waker.wake();
         Ok((live, hand))
@@ -117,31 +121,41 @@ impl Registry {
     /// Ends all streams that nobody has.
     pub(crate) fn end_at_rest(&self, gateway: &Shared) {
         for live in self.list() {
-            if live.is_at_rest() {
-                self.end(gateway, &live, &Failure::Draining);
-            }
+            self.end_at_rest_for(gateway, &live, &Failure::Draining);
         }
     }
 
-    /// Ends a stream for this reason, whoever has it.
-    pub(super) fn end(&self, gateway: &Shared, live: &Live, why: &Failure) {
-        self.end_for(gateway, live, Some(why));
+    /// Ends a stream for this reason if nobody has it. Whether nobody has.
+    pub(super) fn end_at_rest_for(&self, gateway: &Shared, live: &Live, why: &Failure) -> bool {
+        self.end_if(gateway, live, Some(why), |slot| slot.rest != Rest::Taken)
     }
 
-    fn end_for(&self, gateway: &Shared, live: &Live, why: Option<&Failure>) {
-        self.lock().remove(&live.about.id);
+    /// Ends a stream if it is as the caller has found it: a client may have taken it since.
+    fn end_if(
+        &self,
+        gateway: &Shared,
+        live: &Live,
+        why: Option<&Failure>,
+        is_so: impl FnOnce(&Slot) -> bool,
+    ) -> bool {
         let (flow, asking) = {
             let mut slot = live.slot();
+            if !is_so(&slot) {
+                return false;
+            }
             (slot.flow.take(), slot.asking.take())
         };
+        // Nobody can take it any more, listed or not.
+        self.lock().remove(&live.about.id);
         drop(asking);
-        let Some(mut flow) = flow else { return };
+        let Some(mut flow) = flow else { return true };
         if let Some(why) = why.filter(|_| !flow.has_ended()) {
             flow.give_up(why.clone());
         }
         // The engine first.
         flow.leave_engine();
         flow.count(gateway, &live.about);
+        true
     }
 
     /// Sees whether one has waited for too long: for a client to come back, or for one to take what it was given.
@@ -153,8 +167,9 @@ impl Registry {
                 let window = gateway.settings.resume_window.unwrap_or_default();
                 if now.duration_since(since) >= window {
                     drop(slot);
-                    gateway.metrics.expired();
-                    self.end_for(gateway, live, None);
+                    if self.end_if(gateway, live, None, |slot| slot.rest == Rest::Parked(since)) {
+                        gateway.metrics.expired();
+                    }
                 }
             }
             // Over HTTP/2 a body is not polled while the client's window is exhausted, so it cannot see that for itself.
@@ -167,7 +182,6 @@ impl Registry {
                 } else if now.duration_since(since) >= LOOK
                     && slot.flow.as_mut().is_some_and(|flow| flow.hold(true))
                 {
-                    drop(slot);
                     live.set_held(true);
                 }
             }
@@ -185,12 +199,13 @@ impl Registry {
             if !flow.can_be_resumed() {
                 flow.give_up(Failure::ClientSilent);
             }
+            // Its connection may ask before all of this is done.
+            slot.lost = Failure::ClientSilent;
         }
         self.leave(gateway, live, hand, None);
         let mut slot = live.slot();
         if slot.hand == hand {
             slot.hand = Hand(hand.0 + 1);
-            slot.lost = Failure::ClientSilent;
             drop(slot);
             live.waker.wake();
         }
@@ -221,10 +236,7 @@ impl Registry {
                 (since, id)
             };
             let Some(live) = self.get(&id) else { continue };
-            let is_that = live.slot().rest == Rest::Finished(since);
-            if is_that {
-                self.end_for(gateway, &live, None);
-            }
+            self.end_if(gateway, &live, None, |slot| slot.rest == Rest::Finished(since));
         }
     }
 }

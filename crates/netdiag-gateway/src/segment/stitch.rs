@@ -136,9 +136,7 @@ impl Stitcher {
             return Step::On;
         }
         match serde_json::from_slice::<Value>(&event.data) {
-            Ok(chunk) if chunk["choices"].is_array() && chunk["error"].is_null() => {
-                self.chunk(chunk, out)
-            }
+            Ok(chunk) if is_chunk(&chunk) => self.chunk(chunk, out),
             // An error, or nothing that we know.
             _ => {
                 self.segment.has_failed = true;
@@ -154,7 +152,7 @@ impl Stitcher {
         if !chunk["usage"].is_null() {
             let usage = chunk["usage"].take();
             self.segment.told = usage["completion_tokens"].as_u64();
-            self.segment.usage = Some(usage);
+            self.segment.usage = Some(usage).filter(Value::is_object);
         }
         if !self.wants_usage
             && let Value::Object(members) = &mut chunk
@@ -231,7 +229,8 @@ impl Stitcher {
         self.text.push_str(&new);
         let unsent = &self.text[self.sent..];
         let stop = self.stops.find(unsent);
-        let emit = stop.unwrap_or_else(|| unsent.len() - self.stops.begun(unsent));
+        let waits = || self.stops.begun(unsent).max(unsent.len() - whole(unsent).len());
+        let emit = stop.unwrap_or_else(|| unsent.len() - waits());
         let emit = unsent[..emit].to_owned();
         self.sent += emit.len();
         if stop.is_some() {
@@ -253,6 +252,10 @@ impl Stitcher {
             && !self.is_cut
             && reason == Some("length")
             && self.wanted.is_none_or(|wanted| self.tokens < wanted);
+        if goes_on {
+            // The engine says the character again, and all of it.
+            self.text.truncate(whole(&self.text).len());
+        }
         let progressed = self.text.len() > self.segment.began;
         self.stalled = if progressed { 0 } else { self.stalled + 1 };
         if goes_on && self.is_stuck {
@@ -371,6 +374,17 @@ impl Stitcher {
             _ => chunk["choices"][0].as_object_mut()?.get_mut("text"),
         }
     }
+}
+
+/// The text without what may be a part of a character at its end: some engines write U+FFFD for one that a segment's end has cut.
+fn whole(text: &str) -> &str {
+    text.trim_end_matches(char::REPLACEMENT_CHARACTER)
+}
+
+/// Whether it has the form of a chunk, so that what is in it can be set, and tells of no error.
+fn is_chunk(value: &Value) -> bool {
+    let choices = value["choices"].as_array();
+    choices.is_some_and(|choices| choices.iter().all(Value::is_object)) && value["error"].is_null()
 }
 
 fn remove_role(chunk: &mut Value) {

@@ -328,3 +328,63 @@ fn thoughts_and_tools_are_noticed_before_anything_was_handed_on() {
     check(r#"{"reasoning_content":"hm"}"#, Step::Unfit);
     check(r#"{"tool_calls":[{"index":0}]}"#, Step::Unfit);
 }
+
+#[test]
+fn what_is_no_chunk_is_passed_on_as_it_is() {
+    let usage = json!({"include_usage": true});
+    for dialect in [Dialect::Chat, Dialect::Completions] {
+        let mut request = request(dialect);
+        (request["max_tokens"], request["stream_options"]) = (json!(100), usage.clone());
+        let plan = plan(dialect, &request, 4).expect("fit");
+        let stream = |data: &str| {
+            let mut stitcher = Stitcher::new(&plan);
+            let mut out = Vec::new();
+            let text = json!({"choices": [{"text": "a", "delta": {"content": "a"}}]}).to_string();
+            for data in [&text, data, "[DONE]"] {
+                let bytes = Bytes::from(format!("data: {data}\n\n"));
+                stitcher.take(&Piece { bytes, kind: Kind::Event }, &mut out);
+            }
+            assert_eq!(stitcher.segment_ended(&mut out), Ended::Over, "{data}");
+            String::from_utf8(out).expect("UTF-8")
+        };
+        for nonsense in [r#"{"choices":[1]}"#, r#"{"choices":["a"]}"#, r#"{"choices":[[],{}]}"#] {
+            assert!(stream(nonsense).contains(nonsense), "{nonsense}");
+        }
+        // Not a usage, and so none.
+        for usage in ["5", "[1]", "\"many\""] {
+            let chunk = format!(r#"{{"choices":[],"usage":{usage}}}"#);
+            assert_eq!(read(&stream(&chunk)).usage, Vec::<Value>::new(), "{chunk}");
+        }
+        stream(r#"{"choices":[{"text":5,"delta":5,"finish_reason":{}}]}"#);
+    }
+}
+
+#[test]
+fn a_character_that_a_segment_cuts_is_whole() {
+    let dialect = Dialect::Completions;
+    let mut request = request(dialect);
+    request["max_tokens"] = json!(100);
+    let plan = plan(dialect, &request, 4).expect("fit");
+    let stream = |segments: &[&[&str]]| {
+        let mut stitcher = Stitcher::new(&plan);
+        let mut out = Vec::new();
+        for (at, texts) in segments.iter().enumerate() {
+            let last = at + 1 == segments.len();
+            let finish = if last { "stop" } else { "length" };
+            let text = |text: &&str| json!({"choices": [{"text": text, "finish_reason": null}]});
+            let mut chunks: Vec<Value> = texts.iter().map(text).collect();
+            chunks.push(json!({"choices": [{"text": "", "finish_reason": finish}]}));
+            for chunk in chunks {
+                let bytes = Bytes::from(format!("data: {chunk}\n\n"));
+                stitcher.take(&Piece { bytes, kind: Kind::Event }, &mut out);
+            }
+            let ended = stitcher.segment_ended(&mut out);
+            assert_eq!(ended, if last { Ended::Over } else { Ended::Continue });
+        }
+        read(&String::from_utf8(out).expect("UTF-8")).text
+    };
+    assert_eq!(stream(&[&["caf", "\u{fffd}"], &["é", "!"]]), "café!");
+    assert_eq!(stream(&[&["a\u{fffd}"], &["\u{fffd}"], &["🦀"]]), "a🦀");
+    // What the model says so itself stays.
+    assert_eq!(stream(&[&["a\u{fffd}", "b"], &["c\u{fffd}"]]), "a\u{fffd}bc\u{fffd}");
+}

@@ -79,17 +79,21 @@ impl TokenReader {
             Dialect::OpenAi | Dialect::Other => None,
         };
         let Some(said) = said else { return nothing };
-        let tokens = match said.usage {
+        let (tokens, counted) = match said.usage {
             // A running usage. One that goes backwards is none.
-            Some(usage) if said.tokens > 0 && usage >= self.counted => usage - self.counted,
-            _ => said.tokens,
+            Some(usage) if said.tokens > 0 && usage >= self.counted => {
+                (usage - self.counted, usage)
+            }
+            _ => (said.tokens, self.counted.saturating_add(said.tokens)),
         };
-        self.counted += tokens;
+        self.counted = counted;
         if let Some(usage) = said.usage {
             self.told = Some(usage);
         } else if let Some(told) = &mut self.told {
-            *told += tokens;
+            *told = told.saturating_add(tokens);
         }
+        // No token is shorter than a byte. What else a usage tells of was not sent (thoughts that are hidden), and takes no time to send.
+        let tokens = tokens.min(piece.bytes.len() as u64);
         Reading { tokens: u32::try_from(tokens).unwrap_or(u32::MAX), role: said.role }
     }
 }

@@ -96,3 +96,17 @@ async fn nobody_new_is_let_in_and_who_waits_is_told() {
     timeout(PATIENCE, &mut gateway.task).await.expect("ends").expect("no panic");
     assert!(TcpStream::connect(address).await.is_err(), "still listening");
 }
+
+/// Pools of connections open some before they need them.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_not_said_anything_holds_up_nothing() {
+    let (_, engine) = demo(engine::Settings::default()).await;
+    let drain = 2 * PATIENCE;
+    let mut gateway = start(Settings { drain, ..settings(&[engine]) }).await;
+    let mut kept = TcpStream::connect(gateway.address).await.expect("connects");
+    // Behind it in the queue, so that it is being served.
+    exchange(gateway.address, &get("/v1/models")).await;
+    gateway.stop();
+    timeout(PATIENCE, &mut gateway.task).await.expect("ends").expect("no panic");
+    timeout(PATIENCE, kept.read_to_end(&mut Vec::new())).await.expect("an end").expect("reads");
+}

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netdiag_gateway::{Adapter, Pace, Settings};
@@ -9,6 +10,7 @@ use netdiag_lab::engine::{self, Engine, RequestState};
 use netdiag_lab::{Lab, LabError, LinkSpec, ServerSide};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use crate::paced::free;
@@ -134,6 +136,45 @@ async fn an_engine_that_cannot_be_told_to_go_on_ends_its_stream() {
     assert!(answer.contains("engine_not_resumed"), "{}", &answer[answer.len() - 300..]);
 }
 
+/// Its answer says that it failed, so nobody knows whether it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_may_have_paused_is_told_to_go_on() {
+    let goes_on = Arc::new(Notify::new());
+    let engine = script(move |mut stream, head| {
+        let goes_on = Arc::clone(&goes_on);
+        async move {
+            let _ = crate::support::body(&mut stream, &head).await;
+            if let Some(order) = head.strip_prefix("POST /v1/netdiag/requests/r-1/") {
+                let status = if order.starts_with("resume ") { 200 } else { 503 };
+                let answer = format!(
+                    "HTTP/1.1 {status} x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+                );
+                let _ = stream.write_all(answer.as_bytes()).await;
+                if status == 200 {
+                    goes_on.notify_one();
+                }
+                return;
+            }
+            let _ = stream.write_all(NAMED.as_bytes()).await;
+            let _ = stream.write_all(WORD.repeat(10_000).as_bytes()).await;
+            goes_on.notified().await;
+            let _ = stream.write_all(b"data: [DONE]\n\n").await;
+        }
+    })
+    .await;
+    let gateway = start(told(engine)).await;
+    let mut client = idle_client(gateway.address, &request(1)).await;
+    until_called(&gateway, "pause", "failed").await;
+    let mut answer = String::new();
+    timeout(PATIENCE, client.read_to_string(&mut answer)).await.expect("an end").expect("reads");
+    assert!(answer.contains("data: [DONE]"), "{}", &answer[answer.len() - 300..]);
+}
+
+/// What an engine begins with that has named its request, and one of its events.
+const NAMED: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-request-id: r-1\r\n\
+                     connection: close\r\n\r\n";
+const WORD: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\" word\"}}]}\n\n";
+
 /// An engine that sends more than buffers take, and answers 404 to these calls.
 async fn stubborn(refuses: &'static [&'static str]) -> SocketAddr {
     script(move |mut stream, head| async move {
@@ -146,11 +187,8 @@ async fn stubborn(refuses: &'static [&'static str]) -> SocketAddr {
             let _ = stream.write_all(answer.as_bytes()).await;
             return;
         }
-        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-request-id: r-1\r\n\
-                    connection: close\r\n\r\n";
-        let _ = stream.write_all(head.as_bytes()).await;
-        let event = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\" word\"}}]}\n\n";
-        let _ = stream.write_all(event.repeat(10_000).as_bytes()).await;
+        let _ = stream.write_all(NAMED.as_bytes()).await;
+        let _ = stream.write_all(WORD.repeat(10_000).as_bytes()).await;
         if refuses.contains(&"resume") {
             // Paused, it says no more.
             let _ = stream.read_to_end(&mut Vec::new()).await;

@@ -1,5 +1,6 @@
 //! Engines that are asked over TLS, and what engines say before their answer.
 
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -8,7 +9,9 @@ use netdiag_lab::engine;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{CHAT, before, demo, exchange, get, post, script, settings, start, unchunked};
+use crate::support::{
+    CHAT, PATIENCE, before, demo, exchange, get, post, says, script, settings, start, unchunked,
+};
 
 /// A certificate, and what trusts it, in files.
 struct Files {
@@ -100,6 +103,36 @@ async fn an_engine_that_is_not_trusted_gets_nothing() {
     // Another authority, and the right one for another name.
     check(&files, &others).await;
     check(&elsewhere, &elsewhere).await;
+}
+
+/// It is read with the handshake, so that nothing is left in the socket to wait for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_comes_with_the_end_of_the_handshake_is_answered() {
+    let files = Files::for_name("localhost");
+    let tls = Some(acceptor(&files.path("cert.pem"), &files.path("key.pem")).expect("a pair"));
+    let engine = says("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+    let gateway = start(Settings { tls, ..settings(&[engine]) }).await;
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(
+        rustls::crypto::ring::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .expect("versions")
+    .with_root_certificates(authorities(&files.path("cert.pem")).expect("an authority"))
+    .with_no_client_auth();
+    let address = gateway.address;
+    let asking = tokio::task::spawn_blocking(move || {
+        let name = "localhost".try_into().expect("a name");
+        let mut session = rustls::ClientConnection::new(Arc::new(config), name).expect("a session");
+        // Kept until it may be sent, and then sent in one piece with what ends the handshake.
+        session.writer().write_all(&get("/")).expect("kept");
+        let mut socket = std::net::TcpStream::connect(address).expect("connects");
+        socket.set_read_timeout(Some(PATIENCE)).expect("set");
+        let mut answer = Vec::new();
+        let _ = rustls::Stream::new(&mut session, &mut socket).read_to_end(&mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    });
+    let answer = asking.await.expect("no panic");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok"), "{answer:?}");
 }
 
 #[test]

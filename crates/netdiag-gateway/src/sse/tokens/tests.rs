@@ -94,6 +94,21 @@ fn a_running_usage_counts_what_deltas_do_not_tell() {
 }
 
 #[test]
+fn no_event_has_more_tokens_than_bytes() {
+    let mut reader = TokenReader::new(Dialect::Chat);
+    for usage in [1 << 40, u64::MAX] {
+        let data = format!(
+            r#"{{"choices":[{{"delta":{{"content":"a"}}}}],"usage":{{"completion_tokens":{usage}}}}}"#
+        );
+        let piece = piece(&data);
+        assert_eq!(reader.read(&piece).tokens as usize, piece.bytes.len(), "{usage}");
+        assert_eq!(reader.tokens(), usage);
+    }
+    let more = piece(r#"{"choices":[{"delta":{"content":"a"}}]}"#);
+    assert_eq!((reader.read(&more).tokens, reader.tokens()), (1, u64::MAX));
+}
+
+#[test]
 fn completions() {
     check(
         Dialect::Completions,
