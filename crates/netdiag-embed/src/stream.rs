@@ -283,6 +283,8 @@ impl Inner {
         self.is_closed = seen.closed;
         self.looked = now;
         self.pacer.observe(now, seen);
-        self.is_idle = self.pacer.carry().state() == State::Idle;
+        // What the HTTP library still has may go out at any time, and the kernel knows nothing of it.
+        let has_none = self.pacer.under_way() < 1.0;
+        self.is_idle = has_none && self.pacer.carry().state() == State::Idle;
     }
 }

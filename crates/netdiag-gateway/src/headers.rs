@@ -198,15 +198,15 @@ pub(crate) fn take_token(headers: &mut HeaderMap, token: &Token) -> Result<(), F
         scheme.eq_ignore_ascii_case("bearer").then_some(token)
     });
     let key = headers.get(&API_KEY).and_then(|value| value.to_str().ok());
-    let taken = if bearer.is_some_and(|given| token.is(given)) {
-        header::AUTHORIZATION
-    } else if key.is_some_and(|given| token.is(given)) {
-        API_KEY
-    } else {
-        return Err(Failure::Unauthorized);
-    };
-    headers.remove(taken);
-    Ok(())
+    let [by_bearer, by_key] = [bearer, key].map(|given| given.is_some_and(|given| token.is(given)));
+    // Where both say it, neither goes on.
+    if by_bearer {
+        headers.remove(header::AUTHORIZATION);
+    }
+    if by_key {
+        headers.remove(API_KEY);
+    }
+    if by_bearer || by_key { Ok(()) } else { Err(Failure::Unauthorized) }
 }
 
 /// Whether the client wants to be told at the end of its stream how it went. That is between it and us.

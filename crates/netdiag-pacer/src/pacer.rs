@@ -235,8 +235,8 @@ impl Pacer {
         Report::of(self)
     }
 
-    /// What is handed on and not acknowledged, tokens.
-    fn under_way(&self) -> f64 {
+    /// What is handed on and not acknowledged, tokens; what waits in the HTTP library is part of it.
+    pub fn under_way(&self) -> f64 {
         let in_library = self.ledger.in_library() as f64 / self.carry.bytes_per_token();
         self.carry.outstanding() + in_library
     }

@@ -261,7 +261,11 @@ async fn a_token_is_asked_for_and_not_passed_on() {
             "{answer}"
         );
     }
-    for right in ["authorization: bearer 0123456789abcdef\r\n", "x-api-key: 0123456789abcdef\r\n"] {
+    for right in [
+        "authorization: bearer 0123456789abcdef\r\n",
+        "x-api-key: 0123456789abcdef\r\n",
+        "authorization: Bearer 0123456789abcdef\r\nx-api-key: 0123456789abcdef\r\n",
+    ] {
         assert!(ask(right).await.starts_with("HTTP/1.1 200"));
         let head = heads.recv().await.expect("reached it");
         assert!(!head.contains("0123456789abcdef"), "{head}");
