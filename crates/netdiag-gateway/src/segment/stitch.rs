@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::plan::{Plan, Progress, said};
-use super::stops::Stops;
+use super::stops::{Stops, whole};
 use crate::dialect::Dialect;
 use crate::sse::{Kind, Piece, fields};
 
@@ -374,11 +374,6 @@ impl Stitcher {
             _ => chunk["choices"][0].as_object_mut()?.get_mut("text"),
         }
     }
-}
-
-/// The text without what may be a part of a character at its end: some engines write U+FFFD for one that a segment's end has cut.
-fn whole(text: &str) -> &str {
-    text.trim_end_matches(char::REPLACEMENT_CHARACTER)
 }
 
 /// Whether it has the form of a chunk, so that what is in it can be set, and tells of no error.

@@ -41,6 +41,11 @@ impl Stops {
     }
 }
 
+/// The text without what may be a part of a character at its end: some engines write U+FFFD for one that a segment's end has cut.
+pub(super) fn whole(text: &str) -> &str {
+    text.trim_end_matches(char::REPLACEMENT_CHARACTER)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
