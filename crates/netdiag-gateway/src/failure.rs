@@ -22,7 +22,7 @@ pub(crate) enum Failure {
     HeadTooLong,
     /// Without the gateway's token.
     #[error(
-        "the gateway's token is missing: send it as `Authorization: Bearer TOKEN` or as `x-api-key`"
+        "the gateway's token is missing or wrong: send it as `Authorization: Bearer TOKEN` or as `x-api-key`"
     )]
     Unauthorized,
     /// A stream's name that is nobody's.

@@ -179,7 +179,7 @@ impl Metrics {
         ours.register("streams_ended", "Event streams, by how they ended", metrics.ended.clone());
         ours.register(
             "tokens",
-            "Tokens of event streams, by what became of them",
+            "Tokens of event streams, by what was known of them when their streams ended; the last ones sent are rarely acked by then",
             metrics.tokens.clone(),
         );
         ours.register_with_unit(

@@ -38,8 +38,7 @@ impl Staged {
             .prefix(".netdiag-")
             .permissions(Permissions::from_mode(mode))
             .tempfile_in(folder.unwrap_or(Path::new(".")))
-            // Without the name that it would have had, which says nothing to anybody.
-            .map_err(|error| error.raw_os_error().map_or(error, io::Error::from_raw_os_error))?;
+            .map_err(without_path)?;
         Ok(Self { temporary, target })
     }
 
@@ -58,6 +57,21 @@ impl Staged {
         self.temporary.persist(&self.target)?;
         Ok(())
     }
+}
+
+/// The system's error alone: the name that the file would have had says nothing to anybody.
+fn without_path(error: io::Error) -> io::Error {
+    let inner = error.get_ref().and_then(|with_path| with_path.source());
+    let system = inner.and_then(|inner| inner.downcast_ref::<io::Error>()).unwrap_or(&error);
+    system.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
+}
+
+/// Refuses outputs that could not be written at the end of all the work. Each path with its flag's name.
+pub(crate) fn check_writable(files: &[(&str, &Path)], places: &Places) -> Result<(), UsageError> {
+    files.iter().try_for_each(|(id, path)| {
+        let staged = Staged::create(path).map(drop);
+        staged.map_err(|error| UsageError::because(places.named(id, path.display()), error))
+    })
 }
 
 /// Replaces `path` by what `write` writes; if that fails, the old file stays as it was.
@@ -100,6 +114,13 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
+
+    #[test]
+    fn a_folder_that_is_not_there_is_all_that_is_said() {
+        let folder = tempfile::tempdir().expect("folder");
+        let error = Staged::create(&folder.path().join("no/chart.png")).expect_err("no folder");
+        assert_eq!(error.to_string(), "No such file or directory (os error 2)");
+    }
 
     #[test]
     fn a_failure_leaves_the_old_file_and_nothing_else() {

@@ -19,7 +19,7 @@ impl Carry {
         Hint {
             current_tps,
             sleep_seconds: current_tps.seconds_per_token(),
-            target_tps: self.range.clamp(self.cap()),
+            target_tps: current_tps,
             state: self.state,
             reason: self.reason(),
             hold: self.is_held(),

@@ -61,8 +61,9 @@ pub(crate) struct Args {
 
     /// Trust these authorities in https engines, and no others.
     ///
-    /// A PEM file with their certificates, or with that of an engine that has signed its own. Without an https engine it has no
-    /// effect. Default: the authorities that this system trusts.
+    /// A PEM file with their certificates. That of an engine that has signed its own will do if it is no authority's (openssl
+    /// req -x509 -addext basicConstraints=critical,CA:FALSE). Without an https engine it has no effect. Default: the
+    /// authorities that this system trusts.
     #[arg(long, value_name = "FILE", env = "NETDIAG_UPSTREAM_CA", help_heading = "Engines")]
     upstream_ca: Option<PathBuf>,
 

@@ -25,7 +25,7 @@ use crate::figures::counted;
 use crate::output;
 use crate::place::Places;
 use crate::plot;
-use crate::replace::{check_distinct, replace};
+use crate::replace::{check_distinct, check_writable, replace};
 use crate::stop::Stop;
 use crate::terminal::{Progress, Unit, say};
 
@@ -84,8 +84,8 @@ pub(crate) struct Args {
     /// Simulate `netdiag experiment` with this scenario instead: a shipped one's name or a TOML file.
     ///
     /// The same links, questions and engine, on a simulated TCP, in no time and without root; prints what waste and stalls the
-    /// experiment is to be expected to measure in its arms none, classic and carry, and in carry-credit, where no token is generated
-    /// without credit for it. Writes no picture. Default: a preset is simulated.
+    /// experiment is to be expected to measure in its arms none, classic and carry. Writes no picture. Default: a preset is
+    /// simulated.
     #[arg(long, value_name = "NAME|FILE", env = "NETDIAG_SIMULATE_SCENARIO", help_heading = "Simulation",
           conflicts_with_all = ["preset", "policies", "loads", "traces", "reading_tps"])]
     scenario: Option<String>,
@@ -146,7 +146,9 @@ enum Preset {
 
 /// Simulates once. A signal ends it with nothing written.
 pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
-    check_distinct(&[("out", &args.out), ("plot", &args.plot)], places)?;
+    let outputs: &[(&str, &Path)] = &[("out", &args.out), ("plot", &args.plot)];
+    check_distinct(outputs, places)?;
+    check_writable(if args.scenario.is_some() { &outputs[..1] } else { outputs }, places)?;
     let range = args.rates.validate(places)?;
     if let Some(name) = &args.scenario {
         return scenario::run(name, args, range, places);
