@@ -33,12 +33,15 @@ impl Staged {
             return Err(io::Error::other("not a regular file"));
         }
         let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        folder.metadata()?;
         let mode = old.map_or(0o666, |old| old.permissions().mode() & 0o777);
         let temporary = tempfile::Builder::new()
             .prefix(".netdiag-")
             .permissions(Permissions::from_mode(mode))
-            .tempfile_in(folder.unwrap_or(Path::new(".")))
-            .map_err(without_path)?;
+            .tempfile_in(folder)
+            // Without the name that it would have had, which says nothing to anybody.
+            .map_err(|error| io::Error::from(error.kind()))?;
         Ok(Self { temporary, target })
     }
 
@@ -57,13 +60,6 @@ impl Staged {
         self.temporary.persist(&self.target)?;
         Ok(())
     }
-}
-
-/// The system's error alone: the name that the file would have had says nothing to anybody.
-fn without_path(error: io::Error) -> io::Error {
-    let inner = error.get_ref().and_then(|with_path| with_path.source());
-    let system = inner.and_then(|inner| inner.downcast_ref::<io::Error>()).unwrap_or(&error);
-    system.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
 /// Refuses outputs that could not be written at the end of all the work. Each path with its flag's name.
