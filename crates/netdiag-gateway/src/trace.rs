@@ -39,11 +39,20 @@ pub(crate) fn identify(headers: &mut HeaderMap) -> HeaderValue {
     match (ids.next(), ids.next()) {
         (Some(id), None) if is_id(id.as_bytes()) => id.clone(),
         _ => {
-            let id = new_id("req_");
+            let id = request_id();
             headers.insert(REQUEST_ID, id.clone());
             id
         }
     }
+}
+
+/// A UUID of version 4 (RFC 9562 §5.4): there are engines that answer 400 to any other form, llama.cpp's Python server for one.
+fn request_id() -> HeaderValue {
+    let bits = rand::random::<u128>();
+    let bits = (bits & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    let hex = format!("{bits:032x}");
+    let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
+    HeaderValue::from_str(&parts.join("-")).unwrap_or(HeaderValue::from_static("none"))
 }
 
 /// An id that nobody can guess: who knows a stream's may end it, and resume it.
@@ -117,7 +126,9 @@ mod tests {
         headers.insert(REQUEST_ID, HeaderValue::from_static("two words"));
         let id = identify(&mut headers);
         assert_eq!(headers[REQUEST_ID], id);
-        assert!(id.to_str().expect("text").starts_with("req_"));
+        let parts: Vec<&str> = id.to_str().expect("text").split('-').collect();
+        assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
+        assert!(parts[2].starts_with('4') && parts[3].starts_with(['8', '9', 'a', 'b']), "{id:?}");
         assert!(is_traceparent(headers[TRACEPARENT].as_bytes()));
         assert!(!headers.contains_key(TRACESTATE));
 

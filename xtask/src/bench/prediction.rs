@@ -149,7 +149,7 @@ fn recorded(options: &Options, scratch: &Path, report: &mut Report) -> anyhow::R
         let file = scratch.join(format!("{name}.toml"));
         let trace = fs::canonicalize(path)?;
         let text = format!(
-            "[link]\ndelay = \"30ms\"\nqueue = \"2s\"\n\n[[phase]]\nkind = \"trace\"\nduration = \"60s\"\ndown.trace = {:?}\n",
+            "[link]\ndelay = \"30ms\"\nqueue = \"2s\"\n\n[[phase]]\nkind = \"trace\"\nduration = \"60s\"\ntrace = {:?}\n",
             trace.to_str().context("a path that is not UTF-8")?
         );
         fs::write(&file, text).with_context(|| file.display().to_string())?;
