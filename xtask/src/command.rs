@@ -1,6 +1,6 @@
 //! Running other programs: always from the root of the checkout, always naming the command that failed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
@@ -112,4 +112,22 @@ pub(crate) fn ensure_cargo_tool(name: &str, version: &str) -> anyhow::Result<()>
     let package = format!("cargo-{name}@{version}");
     eprintln!("installing {package}, which takes a few minutes");
     run("cargo", &["install", "--quiet", "--locked", &package])
+}
+
+/// A Python that has these packages, in an environment of this name that is kept where builds are so that they are installed once.
+pub(crate) fn python_with(name: &str, packages: &[&str]) -> anyhow::Result<PathBuf> {
+    let environment = crate::target_directory().join(name);
+    let python = environment.join("bin/python");
+    let path = |path: &Path| {
+        let path = path.to_str().context("the target folder's path is not UTF-8")?;
+        anyhow::Ok(path.to_owned())
+    };
+    // Its standard output is not the report's.
+    if !environment.join("bin/pip").exists() {
+        ensure_debian(&[("python3", "python3"), ("/usr/share/doc/python3-venv", "python3-venv")])?;
+        output("python3", &["-m", "venv", &path(&environment)?])?;
+    }
+    let quiet = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+    output(&path(&python)?, &[&quiet[..], packages].concat())?;
+    Ok(python)
 }

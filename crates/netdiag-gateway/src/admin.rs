@@ -60,7 +60,7 @@ async fn ready(State(gateway): State<Arc<Shared>>) -> Response {
     let unavailable = |why| Problem::new(StatusCode::SERVICE_UNAVAILABLE, why).into_response();
     if gateway.is_draining() {
         unavailable("the gateway is shutting down")
-    } else if !gateway.upstreams.all().iter().any(|engine| engine.is_healthy()) {
+    } else if !gateway.has_engine() {
         unavailable("no engine is well")
     } else {
         "ok\n".into_response()

@@ -130,7 +130,7 @@ impl Gateway {
 impl Gateway {
     /// Whether requests can be answered: an engine is well, and the gateway does not end.
     pub fn is_ready(&self) -> bool {
-        !self.0.is_draining() && self.0.upstreams.all().iter().any(|engine| engine.is_healthy())
+        !self.0.is_draining() && self.0.has_engine()
     }
 
     /// The event streams that are being passed on or wait for their clients, the oldest first.
@@ -146,6 +146,11 @@ impl Shared {
         let mut views = self.live.views();
         views.iter_mut().for_each(|view| view.cause = causes.get(&view.peer).copied());
         views
+    }
+
+    /// Some engine is well.
+    pub(crate) fn has_engine(&self) -> bool {
+        self.upstreams.all().iter().any(|engine| engine.is_healthy())
     }
 
     pub(crate) fn is_draining(&self) -> bool {

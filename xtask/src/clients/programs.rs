@@ -32,7 +32,7 @@ type Ask<'a> = Box<dyn Fn(&str, &str, &str) -> anyhow::Result<Vec<Told>> + 'a>;
 impl Clients {
     pub(super) fn install() -> anyhow::Result<Self> {
         command::ensure_debian(&[("node", "nodejs"), ("npm", "npm"), ("curl", "curl")])?;
-        let python = python_with(OPENAI)?;
+        let python = command::python_with("clients", OPENAI)?;
         let folder = crate::target_directory().join("clients-npm");
         std::fs::create_dir_all(&folder)?;
         let path = folder.to_str().context("the target folder's path is not UTF-8")?;
@@ -89,7 +89,7 @@ impl Server {
 
     /// llama.cpp, by the server of its Python package.
     pub(super) fn llama(model: Option<&Path>) -> anyhow::Result<Self> {
-        let python = python_with(LLAMA)?;
+        let python = command::python_with("clients", LLAMA)?;
         let tiny = crate::target_directory().join("clients-tiny.gguf");
         let model = match model {
             Some(model) => model,
@@ -197,24 +197,4 @@ fn output(command: &mut Command) -> anyhow::Result<String> {
     let complaint = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{name} failed ({}): {complaint}", output.status);
     Ok(String::from_utf8(output.stdout)?)
-}
-
-/// A Python that has these packages.
-fn python_with(packages: &[&str]) -> anyhow::Result<PathBuf> {
-    let environment = crate::target_directory().join("clients");
-    let python = environment.join("bin/python");
-    let path = |path: &Path| {
-        let path = path.to_str().context("the target folder's path is not UTF-8")?;
-        anyhow::Ok(path.to_owned())
-    };
-    if !environment.join("bin/pip").exists() {
-        command::ensure_debian(&[
-            ("python3", "python3"),
-            ("/usr/share/doc/python3-venv", "python3-venv"),
-        ])?;
-        command::output("python3", &["-m", "venv", &path(&environment)?])?;
-    }
-    let quiet = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
-    command::output(&path(&python)?, &[&quiet[..], packages].concat())?;
-    Ok(python)
 }

@@ -4,7 +4,7 @@
 //! never a silent gap.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, bail};
@@ -35,7 +35,7 @@ impl Peer {
     pub(super) fn start(library: &str, rows: &Path, features: usize) -> anyhow::Result<Self> {
         let mut command = match LIBRARIES.iter().find(|(name, _)| *name == library) {
             Some((name, packages)) => {
-                let mut command = Command::new(python_with(packages)?);
+                let mut command = Command::new(command::python_with("bench-peers", packages)?);
                 command.arg(crate::root().join("xtask/src/bench/iforest/peers.py")).arg(name);
                 command
             }
@@ -83,25 +83,4 @@ impl Drop for Peer {
         drop(self.requests.take());
         let _ = self.child.wait();
     }
-}
-
-/// A Python that has these packages, kept where builds are so that they are installed once.
-fn python_with(packages: &[&str]) -> anyhow::Result<PathBuf> {
-    let environment = crate::target_directory().join("bench-peers");
-    let python = environment.join("bin/python");
-    let path = |path: &Path| {
-        let path = path.to_str().context("the target folder's path is not UTF-8")?;
-        anyhow::Ok(path.to_owned())
-    };
-    // Its standard output is not the report's.
-    if !environment.join("bin/pip").exists() {
-        command::ensure_debian(&[
-            ("python3", "python3"),
-            ("/usr/share/doc/python3-venv", "python3-venv"),
-        ])?;
-        command::output("python3", &["-m", "venv", &path(&environment)?])?;
-    }
-    let quiet = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
-    command::output(&path(&python)?, &[&quiet[..], packages].concat())?;
-    Ok(python)
 }
