@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use netdiag_pacer::{Cause, Causes, Hint, State};
+use netdiag_pacer::{Cause, Causes, Hint, State, WhenStale};
 use netdiag_telemetry::{FlowKey, LinkSample, Liveness, Row};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -87,6 +87,16 @@ impl Board {
     /// A board from telemetry of the host as a whole: its hint is also that of every peer and stream.
     pub fn of_host(host: Hint, sampled_at: Option<Instant>) -> Self {
         Self { host_only: true, ..Self::new(host, BTreeMap::new(), Vec::new(), sampled_at) }
+    }
+
+    /// A hint of it with its age as it is now, or what is said of one that is too old.
+    pub(crate) fn present(&self, hint: Hint, stale_after: Duration, when_stale: WhenStale) -> Hint {
+        hint.aged(self.age(), stale_after, when_stale)
+    }
+
+    /// How old the telemetry behind it is; `None` before the first.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        self.sampled_at.map(|at| Instant::now().saturating_duration_since(at))
     }
 
     /// All flows, sorted by the client's address.

@@ -1,4 +1,4 @@
-//! The hint server: the recommended token rate over HTTP.
+//! The recommended token rate, for whoever generates: served over HTTP, and pushed over a message bus.
 //!
 //! [`router`] turns a stream of [`Board`]s (one per sampling interval) into an `axum::Router`, which `netdiag-http` serves
 //! and guards.
@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod board;
+pub mod bus;
 mod events;
 mod metrics;
 mod query;

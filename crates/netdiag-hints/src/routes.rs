@@ -13,7 +13,6 @@ use netdiag_http::{Exposure, Gate, Problem};
 use netdiag_pacer::{Hint, State as HintState, TpsRange, WhenStale};
 use netdiag_telemetry::Scope;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::Instant;
 
 use crate::board::{Board, StreamView};
 use crate::events;
@@ -98,12 +97,8 @@ impl Shared {
 
     /// A stored hint with its age, or what is said of one that is too old.
     fn present(&self, board: &Board, hint: Hint) -> Hint {
-        hint.aged(age(board), self.options.stale_after, self.options.when_stale)
+        board.present(hint, self.options.stale_after, self.options.when_stale)
     }
-}
-
-fn age(board: &Board) -> Option<Duration> {
-    board.sampled_at.map(|at| Instant::now().saturating_duration_since(at))
 }
 
 fn find(board: &Board, target: Target, range: TpsRange) -> Hint {
@@ -174,7 +169,7 @@ async fn ready(State(shared): State<Shared>) -> Response {
 async fn metrics(State(shared): State<Shared>) -> Response {
     let board = Arc::clone(&shared.boards.borrow());
     let hint = shared.present(&board, board.host.clone());
-    let text = shared.metrics.encode(&board, &hint, age(&board));
+    let text = shared.metrics.encode(&board, &hint, board.age());
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

@@ -17,13 +17,14 @@ use crate::command;
 /// Where the runner leaves its report, whatever the target folder: in its store, at the path that its configuration says.
 const REPORT: &str = "target/nextest/default/junit.xml";
 
-/// What tests of faults on interfaces make their interfaces with, and what pages are looked at with.
-const TOOLS: [(&str, &str); 5] = [
+/// What tests of faults on interfaces make their interfaces with, what pages are looked at with, and the message bus.
+const TOOLS: [(&str, &str); 6] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("unshare", "util-linux"),
     ("nsenter", "util-linux"),
     ("chromium", "chromium"),
+    ("nats-server", "nats-server"),
 ];
 
 pub(super) fn run() -> anyhow::Result<()> {

@@ -11,6 +11,7 @@ use netdiag_telemetry::csv::{self, RowDecoder};
 use netdiag_telemetry::{FlowKey, LinkSample, Rolling, Row, Source, Tps};
 use proptest::prelude::*;
 use serde_json::Value;
+use tokio::time::Instant;
 use tower::ServiceExt;
 
 use super::*;

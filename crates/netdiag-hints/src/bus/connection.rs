@@ -1,0 +1,303 @@
+//! The connection to the broker: made, kept, and made again for ever.
+//!
+//! Whatever goes wrong is tried again, wrong credentials, too: whoever runs the broker will mend it without knowing of us.
+//!
+//! Invariant: no secret is in a message, in a log line, or in what `Debug` shows: credentials are taken out of the address first.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use tokio::time::sleep;
+
+/// Shortest and longest time between two tries. A broker that is back is found within the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// A connection on which nothing was heard for three of these is dead: hints are worth seconds.
+const PING: Duration = Duration::from_secs(1);
+
+/// Time to connect, TLS and all.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// Messages that may wait between us and the connection. As many as a broker takes in a few milliseconds; what finds no room
+/// is dropped.
+const WAITING: usize = 4096;
+
+/// Address of a broker: `nats://HOST[:PORT]`, or `tls://…`, which insists on TLS.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BusUrl {
+    server: ServerAddr,
+    login: Option<(String, String)>,
+}
+
+/// An address that is none of a broker.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be nats://HOST[:PORT] or tls://HOST[:PORT], such as nats://127.0.0.1:4222")]
+pub struct InvalidBus;
+
+impl FromStr for BusUrl {
+    type Err = InvalidBus;
+
+    fn from_str(text: &str) -> Result<Self, InvalidBus> {
+        let server: ServerAddr = text.trim().parse().map_err(|_| InvalidBus)?;
+        let mut url = server.into_inner();
+        let is_plain = matches!(url.path(), "" | "/") && url.query().is_none();
+        if !matches!(url.scheme(), "nats" | "tls") || !url.has_host() || !is_plain {
+            return Err(InvalidBus);
+        }
+        let login = match url.username() {
+            "" => None,
+            user => Some((user.to_owned(), url.password().unwrap_or_default().to_owned())),
+        };
+        url.set_username("").and_then(|()| url.set_password(None)).map_err(|()| InvalidBus)?;
+        let server = ServerAddr::from_url(url).map_err(|_| InvalidBus)?;
+        Ok(Self { server, login })
+    }
+}
+
+impl fmt::Display for BusUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.server.host();
+        let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "{}://{open}{host}{close}:{}", self.server.scheme(), self.server.port())
+    }
+}
+
+impl fmt::Debug for BusUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What the broker lets us in by, beyond a name and a password in its address.
+#[derive(Clone)]
+pub enum Credentials {
+    /// The text of a credentials file: a JWT and the seed that it is signed for.
+    File(String),
+    /// A token.
+    Token(String),
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Credentials::File(_) => "File(…)",
+            Credentials::Token(_) => "Token(…)",
+        })
+    }
+}
+
+/// Which broker, and how it is asked.
+#[derive(Clone, Debug)]
+pub struct BusSettings {
+    /// The servers of one cluster.
+    pub servers: Vec<BusUrl>,
+    /// What it lets us in by.
+    pub credentials: Option<Credentials>,
+    /// What `tls://` servers are told by, and what we show them; `None` for what the system trusts.
+    pub tls: Option<rustls::ClientConfig>,
+    /// How the broker shows this connection to whoever runs it.
+    pub name: String,
+    /// Messages that a subscription may leave untaken before the newest are dropped.
+    pub untaken: usize,
+}
+
+impl BusSettings {
+    /// Messages that a subscription may leave untaken, unless told otherwise: a second of a busy fleet.
+    pub const UNTAKEN: usize = 16 * 1024;
+
+    /// The broker at `servers`, with no credentials.
+    pub fn new(servers: Vec<BusUrl>, name: impl Into<String>) -> Self {
+        Self { servers, credentials: None, tls: None, name: name.into(), untaken: Self::UNTAKEN }
+    }
+
+    /// The servers, for people.
+    pub fn place(&self) -> String {
+        self.servers.iter().map(BusUrl::to_string).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// A connection, and what has become of it.
+#[derive(Clone, Debug)]
+pub struct Bus {
+    pub(crate) client: Client,
+    life: Arc<Life>,
+}
+
+#[derive(Debug, Default)]
+struct Life {
+    is_connected: AtomicBool,
+    /// Connections made, the first included.
+    connections: AtomicU64,
+    /// Subscriptions that were too slow, as often as they were told so.
+    overruns: AtomicU64,
+    /// What was last told of why it cannot be had again.
+    told: Mutex<Option<String>>,
+}
+
+impl Bus {
+    /// Connects; tries until it succeeds. What goes wrong is logged when it begins.
+    pub async fn connect(settings: &BusSettings) -> Self {
+        let (mut pause, longest) = PAUSES;
+        let mut told = None;
+        loop {
+            match Self::try_connect(settings).await {
+                Ok(bus) => return bus,
+                Err(error) => {
+                    let error = error.to_string();
+                    if told.as_ref() != Some(&error) {
+                        tracing::warn!("bus {}: {error}; trying again", settings.place());
+                        told = Some(error);
+                    }
+                }
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    /// Connects, or says at once why not.
+    ///
+    /// # Errors
+    ///
+    /// The broker is not there, or refuses us.
+    pub async fn try_connect(settings: &BusSettings) -> Result<Self, async_nats::ConnectError> {
+        let life = Arc::new(Life::default());
+        let mut options = ConnectOptions::new()
+            .name(&settings.name)
+            .client_capacity(WAITING)
+            .subscription_capacity(settings.untaken)
+            .ping_interval(PING)
+            .connection_timeout(CONNECT)
+            .max_reconnects(None)
+            // Only what it was told to speak to is spoken to.
+            .ignore_discovered_servers()
+            .reconnect_delay_callback(pause_before)
+            .event_callback(told(Arc::clone(&life), settings.place()));
+        if let Some((user, password)) = settings.servers.iter().find_map(|url| url.login.clone()) {
+            options = options.user_and_password(user, password);
+        }
+        options = match settings.credentials.clone() {
+            None => options,
+            Some(Credentials::Token(token)) => options.token(token),
+            Some(Credentials::File(text)) => options.credentials(&text).map_err(|error| {
+                async_nats::ConnectError::with_source(
+                    async_nats::ConnectErrorKind::Authentication,
+                    error,
+                )
+            })?,
+        };
+        if let Some(tls) = &settings.tls {
+            options = options.tls_client_config(tls.clone());
+        }
+        let servers: Vec<ServerAddr> =
+            settings.servers.iter().map(|url| url.server.clone()).collect();
+        Ok(Self { client: options.connect(servers).await?, life })
+    }
+
+    /// Whether what is sent now leaves now.
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// Connections made, the first included.
+    pub(crate) fn connections(&self) -> u64 {
+        self.life.connections.load(Ordering::Relaxed)
+    }
+
+    /// How often the broker's messages came faster than they were taken.
+    pub(crate) fn overruns(&self) -> u64 {
+        self.life.overruns.load(Ordering::Relaxed)
+    }
+}
+
+impl Life {
+    fn is_news(&self, error: &str) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = told.as_deref() != Some(error);
+        if is_news {
+            *told = Some(error.to_owned());
+        }
+        is_news
+    }
+}
+
+/// The time before the `attempts`-th try.
+fn pause_before(attempts: usize) -> Duration {
+    let (shortest, longest) = PAUSES;
+    let doubled = u32::try_from(attempts).unwrap_or(u32::MAX).saturating_sub(1).min(16);
+    (shortest * (1 << doubled)).min(longest)
+}
+
+/// Keeps count of what happens to a connection, and tells it where a person should know.
+fn told(
+    life: Arc<Life>,
+    place: String,
+) -> impl Fn(Event) -> std::future::Ready<()> + Send + Sync + 'static {
+    move |event| {
+        match event {
+            Event::Connected => {
+                life.is_connected.store(true, Ordering::Relaxed);
+                if life.connections.fetch_add(1, Ordering::Relaxed) > 0 {
+                    tracing::info!("bus {place}: connected again");
+                }
+            }
+            Event::Disconnected => {
+                // It is told once, however often it is tried in vain.
+                if life.is_connected.swap(false, Ordering::Relaxed) {
+                    tracing::warn!("bus {place}: connection lost; trying again");
+                }
+            }
+            Event::SlowConsumer(_) => {
+                life.overruns.fetch_add(1, Ordering::Relaxed);
+            }
+            Event::ServerError(error) => tracing::warn!("bus {place}: {error}"),
+            Event::LameDuckMode => {
+                tracing::info!("bus {place}: the server is about to be shut down");
+            }
+            Event::ClientError(error) if life.is_news(&error.to_string()) => {
+                tracing::warn!("bus {place}: {error}");
+            }
+            Event::ClientError(_) | Event::Draining | Event::Closed => {}
+        }
+        std::future::ready(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_in_all_their_forms_and_never_their_secrets() {
+        let check = |text: &str, shown: &str| {
+            let url: BusUrl = text.parse().expect(text);
+            assert_eq!((url.to_string().as_str(), format!("{url:?}").as_str()), (shown, shown));
+        };
+        check("nats://127.0.0.1:4222", "nats://127.0.0.1:4222");
+        check("nats://broker", "nats://broker:4222");
+        check("broker:4333", "nats://broker:4333");
+        check("tls://broker/", "tls://broker:4222");
+        check("nats://[::1]:4222", "nats://[::1]:4222");
+        check("nats://me:secret@broker:4222", "nats://broker:4222");
+        for bad in ["", "http://broker", "nats://", "nats://broker/x", "nats://broker:99999"] {
+            assert_eq!(bad.parse::<BusUrl>(), Err(InvalidBus), "{bad}");
+        }
+        let url: BusUrl = "nats://me:secret@broker".parse().expect("an address");
+        let settings = BusSettings {
+            credentials: Some(Credentials::Token("hush".to_owned())),
+            ..BusSettings::new(vec![url], "n")
+        };
+        let shown = format!("{settings:?} {}", settings.place());
+        assert!(!shown.contains("secret") && !shown.contains("hush"), "{shown}");
+    }
+
+    #[test]
+    fn pauses_grow_and_stay_short() {
+        let pauses: Vec<Duration> = (0..40).map(pause_before).collect();
+        assert!(pauses.is_sorted() && pauses[0] == PAUSES.0 && pauses[39] == PAUSES.1);
+    }
+}
