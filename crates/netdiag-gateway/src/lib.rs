@@ -55,7 +55,7 @@ pub use adapter::Adapter;
 pub use dialect::Dialect;
 pub use live::StreamView;
 pub use settings::{InvalidSettings, Pace, RequestLimits, Settings, default_limits};
-pub use tls::{TlsError, acceptor, authorities};
+pub use tls::{TlsError, acceptor, authorities, client as tls_client, system_roots};
 pub use upstream::health::HealthCheck;
 pub use upstream::{InvalidUpstream, UpstreamUrl};
 

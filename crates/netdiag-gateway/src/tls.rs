@@ -24,12 +24,27 @@ pub enum TlsError {
     #[error("the certificate and the key cannot be used together: {0}")]
     Pair(rustls::Error),
     /// Nothing to tell engines by.
-    #[error("cannot read this system's certificate authorities, which https engines are told by")]
+    #[error("cannot read this system's certificate authorities, which servers are told by")]
     NoRoots,
 }
 
 /// What clients are answered with: a certificate chain and its key, both PEM. HTTP/2 is offered first (ALPN, RFC 7301).
 pub fn acceptor(chain: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
+    let (certificates, key) = pair(chain, key)?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Pair)?
+        .with_no_client_auth()
+        .with_single_cert(certificates, key)
+        .map_err(TlsError::Pair)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+fn pair(
+    chain: &Path,
+    key: &Path,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
     let unusable = |path: &Path, why: String| TlsError::File { path: path.to_owned(), why };
     let certificates = CertificateDer::pem_file_iter(chain)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -39,14 +54,7 @@ pub fn acceptor(chain: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
     }
     let key =
         PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, error.to_string()))?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(TlsError::Pair)?
-        .with_no_client_auth()
-        .with_single_cert(certificates, key)
-        .map_err(TlsError::Pair)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok((certificates, key))
 }
 
 /// Certificate authorities of one's own, to tell engines by: a PEM file. A certificate that an engine has signed itself does as well.
@@ -66,7 +74,7 @@ pub fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
 }
 
 /// The certificate authorities that this system trusts.
-pub(crate) fn system_roots() -> Result<RootCertStore, TlsError> {
+pub fn system_roots() -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() { Err(TlsError::NoRoots) } else { Ok(roots) }
@@ -74,11 +82,26 @@ pub(crate) fn system_roots() -> Result<RootCertStore, TlsError> {
 
 /// How engines are asked over TLS. They are asked in HTTP/1.1, whatever clients speak.
 pub(crate) fn connector(roots: RootCertStore) -> Result<TlsConnector, TlsError> {
-    let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(TlsError::Pair)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let mut config = client(roots, None)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// How any server is asked over TLS: those whom `roots` vouch for, and by whom with a certificate chain and its key (both PEM) where it
+/// wants to know.
+pub fn client(
+    roots: RootCertStore,
+    identity: Option<(&Path, &Path)>,
+) -> Result<ClientConfig, TlsError> {
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Pair)?
+        .with_root_certificates(roots);
+    match identity {
+        None => Ok(config.with_no_client_auth()),
+        Some((chain, key)) => {
+            let (certificates, key) = pair(chain, key)?;
+            config.with_client_auth_cert(certificates, key).map_err(TlsError::Pair)
+        }
+    }
 }

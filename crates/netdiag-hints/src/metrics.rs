@@ -3,18 +3,21 @@
 //! Labels have few, fixed values: a path that does not exist counts as `other`, and no metric carries an address.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use netdiag_pacer::{Hint, State};
-use prometheus_client::encoding::{EncodeLabelSet, text};
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::board::Board;
+use crate::bus::BusStatus;
 
 type Float = Gauge<f64, AtomicU64>;
 
@@ -57,9 +60,45 @@ impl fmt::Debug for Metrics {
     }
 }
 
+/// The bus counts by itself; a scrape reads it.
+#[derive(Debug)]
+struct BusCollector(Arc<BusStatus>);
+
+impl Collector for BusCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let gauge = ConstGauge::new(i64::from(self.0.is_connected()));
+        let help = "1 while there is a connection to the message bus";
+        gauge.encode(encoder.encode_descriptor(
+            "bus_connected",
+            help,
+            None,
+            gauge.metric_type(),
+        )?)?;
+        let counters = [
+            ("bus_connections", "Connections made to the message bus", self.0.connections()),
+            ("bus_messages", "Hints pushed over the message bus", self.0.published()),
+            (
+                "bus_messages_dropped",
+                "Hints that could not be pushed while they were new",
+                self.0.dropped(),
+            ),
+            ("bus_values_kept", "Last values written for those who join late", self.0.kept()),
+        ];
+        for (name, help, count) in counters {
+            let counter = ConstCounter::new(count);
+            let descriptor = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+            counter.encode(descriptor)?;
+        }
+        Ok(())
+    }
+}
+
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(bus: Option<Arc<BusStatus>>) -> Self {
         let mut registry = Registry::with_prefix("netdiag");
+        if let Some(bus) = bus {
+            registry.register_collector(Box::new(BusCollector(bus)));
+        }
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "Version of netdiag", version);
         let metrics = Self {

@@ -15,6 +15,7 @@ use netdiag_telemetry::Scope;
 use tokio::sync::{Semaphore, watch};
 
 use crate::board::{Board, StreamView};
+use crate::bus::BusStatus;
 use crate::events;
 use crate::metrics::Metrics;
 use crate::query::{EventsQuery, HintQuery, PageQuery, Target};
@@ -45,6 +46,8 @@ pub struct Options {
     pub when_stale: WhenStale,
     /// Who may ask.
     pub exposure: Exposure,
+    /// What becomes of the bus that hints are pushed over, for metrics; `None` where there is none.
+    pub bus: Option<Arc<BusStatus>>,
 }
 
 /// What every handler has.
@@ -69,9 +72,9 @@ pub fn router(boards: watch::Receiver<Arc<Board>>, options: Options) -> Router {
     let shared = Shared {
         boards,
         gate: Arc::new(gate),
-        options: Arc::new(options),
         event_permits: events::permits(),
-        metrics: Arc::new(Metrics::new()),
+        metrics: Arc::new(Metrics::new(options.bus.clone())),
+        options: Arc::new(options),
     };
     Router::new()
         .route("/", get(hint))

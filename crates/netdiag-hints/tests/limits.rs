@@ -42,6 +42,7 @@ async fn start(limits: Limits) -> Server {
         stale_after: Duration::from_secs(60),
         when_stale: WhenStale::Max,
         exposure: Exposure::try_new(address, None, false).expect("loopback"),
+        bus: None,
     };
     let (stop, stopped) = oneshot::channel();
     let given_up = GivenUp::default();

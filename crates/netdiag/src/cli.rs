@@ -71,6 +71,7 @@ enum Cmd {
     Serve(cmd::serve::Args),
     Dashboard(cmd::dashboard::Args),
     Gateway(cmd::gateway::Args),
+    Watch(cmd::watch::Args),
     Pace(cmd::pace::Args),
     Plot(cmd::plot::Args),
     Train(cmd::train::Args),
@@ -85,6 +86,7 @@ impl Cmd {
         match self {
             Cmd::Up(_) | Cmd::Serve(_) | Cmd::Dashboard(_) | Cmd::Gateway(_) => LogLevel::Info,
             Cmd::Agent(_)
+            | Cmd::Watch(_)
             | Cmd::Pace(_)
             | Cmd::Plot(_)
             | Cmd::Train(_)
@@ -101,6 +103,7 @@ impl Cmd {
             Cmd::Serve(args) => cmd::serve::run(args, places),
             Cmd::Dashboard(args) => cmd::dashboard::run(args, places),
             Cmd::Gateway(args) => cmd::gateway::run(args, places),
+            Cmd::Watch(args) => cmd::watch::run(args, places),
             Cmd::Pace(args) => cmd::pace::run(args, places),
             Cmd::Agent(args) => cmd::agent::run(args, places),
             Cmd::Plot(args) => cmd::plot::run(&args, places),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use netdiag_hints::bus::BusStatus;
 use netdiag_hints::{Board, Options, router};
 use netdiag_http::GivenUp;
 use netdiag_pacer::{TpsRange, WhenStale};
@@ -44,17 +45,18 @@ impl HintServer {
         self.0.place()
     }
 
-    /// Serves the newest of `boards` until the stop.
+    /// Serves the newest of `boards` until the stop; `bus` is where they are pushed, too.
     pub(crate) fn run(
         self,
         boards: watch::Receiver<Arc<Board>>,
         range: TpsRange,
         stale_after: Duration,
         when_stale: WhenStale,
+        bus: Option<Arc<BusStatus>>,
         stop: &Stop,
     ) -> anyhow::Result<()> {
         let exposure = self.0.exposure().clone();
-        let options = Options { range, stale_after, when_stale, exposure };
+        let options = Options { range, stale_after, when_stale, exposure, bus };
         self.0.serve(router(boards, options), "hints", THREADS, GivenUp::default(), stop)
     }
 }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bus;
 mod chaos;
 mod cli;
 mod cmd;

@@ -56,6 +56,8 @@ pub(crate) fn init_logging(level: LogLevel) {
     let level = LevelFilter::from(level);
     let own = tracing_subscriber::filter::Targets::new()
         .with_target("netdiag", level)
+        // What becomes of its connection we tell ourselves.
+        .with_target("async_nats", level.min(LevelFilter::WARN))
         .with_default(level.min(LevelFilter::INFO));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(LogWriter)

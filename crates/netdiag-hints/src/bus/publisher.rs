@@ -81,17 +81,18 @@ impl BusStatus {
     }
 }
 
-/// Publishes the newest of `boards` until there are no more.
+/// Publishes the newest of `boards` until `stop`, or until there are no more.
 pub async fn publish(
     bus: &BusSettings,
     settings: &PublishSettings,
     mut boards: watch::Receiver<Arc<Board>>,
     status: &BusStatus,
+    stop: impl Future<Output = ()>,
 ) {
-    let mut ending = boards.clone();
+    let mut stop = std::pin::pin!(stop);
     let connected = tokio::select! {
         connected = Bus::connect(bus) => connected,
-        () = ended(&mut ending) => return,
+        () = &mut stop => return,
     };
     tracing::info!("bus {}: publishing as node {}", bus.place(), settings.node);
     let last_values = LastValues::default();
@@ -107,15 +108,11 @@ pub async fn publish(
         () = publisher.publish(&connected, &mut boards) => {}
         // Beside the hints: the bucket may take its time.
         () = last_values.keep(&connected, &status.kept) => {}
+        () = stop => {}
     }
     // What was said last should be heard.
     let _ = timeout(PARTING, connected.client.flush()).await;
     status.is_connected.store(false, Ordering::Relaxed);
-}
-
-/// There are no boards any more.
-async fn ended(boards: &mut watch::Receiver<Arc<Board>>) {
-    while boards.changed().await.is_ok() {}
 }
 
 /// Unix milliseconds.

@@ -67,6 +67,7 @@ fn options(listen: &str, token: Option<Token>) -> Options {
         range: range(),
         stale_after: Duration::from_secs(2),
         when_stale: WhenStale::Max,
+        bus: None,
         exposure: Exposure::try_new(listen.parse().expect("address"), token, false)
             .expect("closed"),
     }

@@ -8,17 +8,19 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, StringValueParser, TypedValueParser};
+use netdiag_hints::bus::NodeName;
 use netdiag_iforest::Contamination;
 use netdiag_pacer::WhenStale;
 use netdiag_probe::SourceChoice;
 use netdiag_telemetry::Tps;
 
+use super::bus::BusScope;
 use crate::experiment::{Policy, Via};
 
 pub(crate) use addresses::{
     ADMIN_PORT, DASHBOARD_PORT, GATEWAY_PORT, HINT_PORT, ListenAddr, NetnsPath, ServerUrl,
-    admin_listen, dashboard_listen, gateway_listen, gateway_url, hint_url, listen, netns, network,
-    upstream,
+    admin_listen, bus, dashboard_listen, gateway_listen, gateway_url, hint_url, listen, netns,
+    network, upstream,
 };
 
 /// The shortest interval or window. A round trip to the kernel for ten thousand flows takes longer.
@@ -35,6 +37,9 @@ const MOST_FLOWS: u32 = 1 << 20;
 const MOST_TREES: usize = 10_000;
 /// The longest segment: longer than any model's context.
 const MOST_SEGMENT_TOKENS: NonZeroU32 = NonZeroU32::new(1_000_000).expect("not zero");
+/// More than any broker passes on.
+const MOST_BUS_RATE: u32 = 1_000_000;
+
 /// `--interval`.
 pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     seconds(text, SHORTEST, LONGEST_INTERVAL)
@@ -73,6 +78,28 @@ pub(crate) fn truth() -> impl TypedValueParser<Value = bool> {
         "false" | "f" | "no" | "n" | "off" | "0" => Ok(false),
         _ => Err("must be true or false"),
     })
+}
+
+/// `--node`.
+pub(crate) fn node(text: &str) -> Result<NodeName, String> {
+    NodeName::try_new(text.trim())
+        .map_err(|_| "must be 1 to 63 characters of A-Z a-z 0-9 - _".to_owned())
+}
+
+/// `--bus-scope`.
+pub(crate) fn bus_scope() -> impl TypedValueParser<Value = BusScope> {
+    StringValueParser::new().try_map(|text| match text.trim() {
+        "host" => Ok(BusScope::Host),
+        "peer" => Ok(BusScope::Peer),
+        "stream" => Ok(BusScope::Stream),
+        _ => Err("must be host, peer or stream"),
+    })
+}
+
+/// `--bus-rate`.
+pub(crate) fn bus_rate(text: &str) -> Result<NonZeroU32, String> {
+    let rate = text.trim().parse().ok().filter(|rate: &NonZeroU32| rate.get() <= MOST_BUS_RATE);
+    rate.ok_or_else(|| format!("must be a whole number from 1 to {MOST_BUS_RATE}"))
 }
 
 /// `--streams`.

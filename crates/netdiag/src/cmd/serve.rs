@@ -10,7 +10,9 @@ use anyhow::Context as _;
 use netdiag_hints::Board;
 use tokio::sync::watch;
 
+use crate::args::bus::PublishArgs;
 use crate::args::{ModelArgs, RateArgs, ServerArgs, StaleArgs};
+use crate::bus::Publishing;
 use crate::csv_file::{CsvPacer, POLL, STALE_AFTER};
 use crate::hint_server::HintServer;
 use crate::models::Models;
@@ -47,6 +49,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     server: ServerArgs,
     #[command(flatten)]
+    bus: PublishArgs,
+    #[command(flatten)]
     rates: RateArgs,
     #[command(flatten)]
     stale: StaleArgs,
@@ -58,6 +62,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let range = args.rates.validate(places)?;
     let models = Models::new(args.model.load(places)?);
+    let stale_after = args.stale.stale_after.unwrap_or(STALE_AFTER);
+    let bus = args.bus.validate(stale_after, args.stale.when_stale, places)?;
     let stop = Stop::on_signals()?;
     let server = HintServer::bind(&args.server, args.port)?;
     let (mut pacer, present) = CsvPacer::start(&args.csv, range, models, |_, _| ())?;
@@ -81,12 +87,14 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
             }
         })
         .context("cannot start the thread that follows the file")?;
-    let stale_after = args.stale.stale_after.unwrap_or(STALE_AFTER);
-    let served = server.run(newest, range, stale_after, args.stale.when_stale, &stop);
+    let publishing = bus.map(|bus| Publishing::start(bus, newest.clone(), &stop)).transpose()?;
+    let pushed = publishing.as_ref().map(|publishing| Arc::clone(&publishing.status));
+    let served = server.run(newest, range, stale_after, args.stale.when_stale, pushed, &stop);
     stop.ask();
+    let published = publishing.map_or(Ok(()), Publishing::join);
     let followed =
         thread.join().map_err(|_| anyhow::anyhow!("the thread that follows the file panicked"));
-    served.and(followed)
+    served.and(followed).and(published)
 }
 
 fn board(pacer: &CsvPacer) -> Board {

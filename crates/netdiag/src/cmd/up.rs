@@ -15,11 +15,13 @@ use netdiag_probe::Losses;
 use netdiag_telemetry::FlowSnapshot;
 use tokio::sync::watch;
 
+use crate::args::bus::PublishArgs;
 use crate::args::values::{self, DASHBOARD_PORT};
 use crate::args::{
     DashboardArgs, FlowArgs, ModelArgs, PolicyArgs, RateArgs, RowsArgs, SamplingArgs, ServerArgs,
     StaleArgs,
 };
+use crate::bus::Publishing;
 use crate::csv_file::CsvSink;
 use crate::dashboard::{self, Dashboard, Documents};
 use crate::failure::UsageError;
@@ -61,6 +63,8 @@ pub(crate) struct Args {
     no_dashboard: bool,
 
     #[command(flatten)]
+    bus: PublishArgs,
+    #[command(flatten)]
     rates: RateArgs,
     #[command(flatten)]
     policy: PolicyArgs,
@@ -98,6 +102,8 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         ))
         .into());
     }
+    let stale_after = args.stale.stale_after.unwrap_or((every * STALE_INTERVALS).max(STALE_FLOOR));
+    let bus = args.bus.validate(stale_after, args.stale.when_stale, places)?;
     let stop = Stop::on_signals()?;
     let server = HintServer::bind(&args.server, None)?;
     let dashboard = bind_dashboard(&args)?;
@@ -106,7 +112,6 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let filter = &mut settings.probe.filter;
     filter.except_ports =
         own.into_iter().flatten().filter(|port| !filter.ports.contains(port)).collect();
-    let stale_after = args.stale.stale_after.unwrap_or((every * STALE_INTERVALS).max(STALE_FLOOR));
     let staleness = Staleness { after: stale_after, policy: args.stale.when_stale };
     let models = Models::new(args.model.load(places)?);
     let mut csv = Csv::open(&args, &stop)?;
@@ -131,6 +136,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         range.max(),
         every.as_secs_f64(),
     ));
+    let publishing = bus.map(|bus| Publishing::start(bus, newest.clone(), &stop)).transpose()?;
     let looking = match dashboard.zip(feed) {
         Some((dashboard, feed)) => {
             say(&format!("netdiag: dashboard on {}", dashboard.place()));
@@ -144,8 +150,10 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         }
         None => None,
     };
-    let served = server.run(newest, range, stale_after, args.stale.when_stale, &stop);
+    let pushed = publishing.as_ref().map(|publishing| Arc::clone(&publishing.status));
+    let served = server.run(newest, range, stale_after, args.stale.when_stale, pushed, &stop);
     stop.ask();
+    let published = publishing.map_or(Ok(()), Publishing::join);
     let looked = looking.map_or(Ok(()), |thread| {
         thread.join().map_err(|_| anyhow::anyhow!("the dashboard's thread panicked"))?
     });
@@ -155,7 +163,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         let _ = writer.join();
     }
     status.clear();
-    served.and(looked).and(sampled)
+    served.and(looked).and(sampled).and(published)
 }
 
 /// What becomes of each look at the flows.

@@ -245,6 +245,7 @@ fn hint_server(flows: u32) -> (watch::Sender<Arc<Board>>, SocketAddr) {
         stale_after: Duration::from_secs(3600),
         when_stale: WhenStale::Max,
         exposure: Exposure::try_new(address, None, false).expect("loopback"),
+        bus: None,
     };
     let router = router(boards.subscribe(), options);
     std::thread::spawn(move || {

@@ -12,6 +12,7 @@ use std::str::FromStr as _;
 
 use ipnet::IpNet;
 use netdiag_gateway::UpstreamUrl;
+use netdiag_hints::bus::BusUrl;
 
 /// Where hints are served unless told otherwise; the original's port.
 pub(crate) const HINT_PORT: u16 = 9000;
@@ -126,6 +127,11 @@ pub(crate) fn admin_listen(text: &str) -> Result<ListenAddr, String> {
 /// `--upstream`.
 pub(crate) fn upstream(text: &str) -> Result<UpstreamUrl, String> {
     text.parse().map_err(|error: netdiag_gateway::InvalidUpstream| error.to_string())
+}
+
+/// `--bus`.
+pub(crate) fn bus(text: &str) -> Result<BusUrl, String> {
+    text.parse().map_err(|error: netdiag_hints::bus::InvalidBus| error.to_string())
 }
 
 fn listen_like(text: &str, usual: u16) -> Result<ListenAddr, String> {

@@ -1,0 +1,54 @@
+//! The message bus as commands use it: on a thread of its own, so that a broker's troubles are nobody else's.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use anyhow::Context as _;
+use netdiag_hints::Board;
+use netdiag_hints::bus::{BusSettings, BusStatus, PublishSettings, publish};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+use crate::stop::Stop;
+
+/// A publisher that runs.
+#[derive(Debug)]
+pub(crate) struct Publishing {
+    thread: JoinHandle<()>,
+    /// What becomes of it.
+    pub(crate) status: Arc<BusStatus>,
+}
+
+impl Publishing {
+    /// Publishes the newest of `boards` until the stop.
+    pub(crate) fn start(
+        (bus, settings): (BusSettings, PublishSettings),
+        boards: watch::Receiver<Arc<Board>>,
+        stop: &Stop,
+    ) -> anyhow::Result<Self> {
+        let status = Arc::new(BusStatus::default());
+        let (counted, stop) = (Arc::clone(&status), stop.clone());
+        let runtime = runtime()?;
+        let thread = std::thread::Builder::new()
+            .name("bus".to_owned())
+            .spawn(move || {
+                let publishing = publish(&bus, &settings, boards, &counted, stop.asked());
+                runtime.block_on(publishing);
+            })
+            .context("cannot start the message bus's thread")?;
+        Ok(Self { thread, status })
+    }
+
+    /// Waits for the end, which a [`Stop`] brings about.
+    pub(crate) fn join(self) -> anyhow::Result<()> {
+        self.thread.join().map_err(|_| anyhow::anyhow!("the message bus's thread panicked"))
+    }
+}
+
+/// What a broker is spoken to on.
+pub(crate) fn runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the message bus")
+}
