@@ -1,5 +1,6 @@
 //! Which source to use and which flows to look at.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -57,17 +58,21 @@ pub struct FlowFilter {
     /// Leave out this port of our own network namespace, at either end of a connection that stays on the host: those who
     /// ask a server for what it sees would otherwise be seen themselves.
     pub except_ports: Vec<u16>,
+    /// Leave out connections of our own network namespace to these, at either end of one that stays on the host: those that
+    /// we ourselves are the client of.
+    pub except_peers: Vec<SocketAddr>,
 }
 
 impl FlowFilter {
     /// Whether a flow of our own namespace is one of those to leave out.
     pub(crate) fn excepts(&self, key: &FlowKey) -> bool {
-        self.except_ports
-            .iter()
-            .any(|&port| key.local.port() == port || (key.is_loopback() && key.peer.port() == port))
+        let here = key.is_loopback();
+        let is_port = |&port: &u16| key.local.port() == port || (here && key.peer.port() == port);
+        let is_peer = |&peer: &SocketAddr| key.peer == peer || (here && key.local == peer);
+        self.except_ports.iter().any(is_port) || self.except_peers.iter().any(is_peer)
     }
 
-    /// Whether a flow passes, its namespace and [`FlowFilter::except_ports`] aside.
+    /// Whether a flow passes, its namespace and what is excepted there aside.
     pub fn matches(&self, key: &FlowKey) -> bool {
         (self.loopback || !key.is_loopback())
             && (self.ports.is_empty() || self.ports.contains(&key.local.port()))

@@ -263,6 +263,14 @@ fn those_who_ask_are_left_out() {
         let local: Vec<u16> = flows.iter().map(|flow| flow.key.local.port()).collect();
         assert_eq!(local, [other.port()], "{:?}", probe.source());
     });
+    // The same from the client's end, which knows the address that it went to.
+    let server = asked.client.peer_addr().expect("address");
+    let filter = || FlowFilter { except_peers: vec![server], ..loopback(ports.clone()) };
+    each_source(filter, |mut probe| {
+        let flows = probe.snapshot().expect("snapshot");
+        let local: Vec<u16> = flows.iter().map(|flow| flow.key.local.port()).collect();
+        assert_eq!(local, [other.port()], "{:?}", probe.source());
+    });
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! Invariant: no secret is in a message, in a log line, or in what `Debug` shows: credentials are taken out of the address first.
 
 use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -112,6 +113,12 @@ impl BusSettings {
     /// The broker at `servers`, with no credentials.
     pub fn new(servers: Vec<BusUrl>, name: impl Into<String>) -> Self {
         Self { servers, credentials: None, tls: None, name: name.into(), untaken: Self::UNTAKEN }
+    }
+
+    /// Where the servers are at present, as far as their names can be resolved. Asks the system, and waits for it.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let servers = self.servers.iter().map(|url| (url.server.host(), url.server.port()));
+        servers.filter_map(|server| server.to_socket_addrs().ok()).flatten().collect()
     }
 
     /// The servers, for people.

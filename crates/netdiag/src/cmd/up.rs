@@ -112,6 +112,8 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let filter = &mut settings.probe.filter;
     filter.except_ports =
         own.into_iter().flatten().filter(|port| !filter.ports.contains(port)).collect();
+    // Nor is what we say on the bus.
+    filter.except_peers = bus.iter().flat_map(|(bus, _)| bus.addresses()).collect();
     let staleness = Staleness { after: stale_after, policy: args.stale.when_stale };
     let models = Models::new(args.model.load(places)?);
     let mut csv = Csv::open(&args, &stop)?;

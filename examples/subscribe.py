@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""Paces a loop by the hints that a node pushes over the message bus.
+
+    pip install nats-py
+    netdiag up --bus nats://127.0.0.1:4222 --node gpu-1
+    python3 examples/subscribe.py nats://127.0.0.1:4222 gpu-1
+
+A hint holds for its `ttl_seconds`; without another one by then, nothing is known any more and nothing is slowed down.
+"""
+
+import asyncio
+import json
+import sys
+import time
+
+import nats
+
+
+class Pace:
+    """The newest hint of one scope."""
+
+    def __init__(self):
+        self.hint, self.until = None, 0.0
+
+    def hear(self, hint):
+        # Messages of a node are ordered by its session, then by their sequence.
+        last, order = self.hint, (hint["session"], hint["sequence"])
+        if last is None or time.monotonic() > self.until or order > (last["session"], last["sequence"]):
+            self.hint, self.until = hint, time.monotonic() + hint["ttl_seconds"]
+
+    async def wait(self):
+        """Waits for as long as a token should take."""
+        while self.hint and time.monotonic() < self.until and self.hint["hold"]:
+            await asyncio.sleep(0.05)
+        if self.hint and time.monotonic() < self.until:
+            await asyncio.sleep(self.hint["sleep_seconds"])
+
+
+async def main(url, node, tokens):
+    bus = await nats.connect(url, name="subscribe.py")
+    pace = Pace()
+
+    async def heard(message):
+        pace.hear(json.loads(message.data))
+
+    await bus.subscribe(f"netdiag.v1.hint.{node}.host", cb=heard)
+    try:
+        # What was said last, until the next hint comes.
+        values = await bus.jetstream().key_value("netdiag_v1_hints")
+        pace.hear(json.loads((await values.get(f"{node}.host")).value))
+    except nats.errors.Error:
+        pass
+    for token in range(tokens):
+        await pace.wait()
+        rate = f"{pace.hint['current_tps']:.1f} tok/s {pace.hint['state']}" if pace.hint else "no hint"
+        print(f"token {token} ({rate})", flush=True)
+    await bus.drain()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (3, 4):
+        sys.exit(f"usage: {sys.argv[0]} URL NODE [TOKENS]")
+    asyncio.run(main(sys.argv[1], sys.argv[2], int((sys.argv[3:] or ["100"])[0])))
