@@ -69,24 +69,37 @@ impl Claim {
         Self { cap: 0.0, weight: 1.0, start: 0.0 }
     }
 
+    /// Where it joins in and where it is full, with the weight that takes part from there on or no more.
+    pub(crate) fn turns(&self) -> [(f64, f64); 2] {
+        [(self.start, self.weight), (self.full_at(), -self.weight)]
+    }
+
+    /// The most that is asked for, tokens/s.
+    pub(crate) fn cap(&self) -> f64 {
+        self.cap
+    }
+
     /// The water level at which the cap is reached.
     fn full_at(&self) -> f64 {
         self.start + self.cap / self.weight
     }
 
-    fn at(&self, level: f64) -> f64 {
+    /// What it has while the water stands at `level`, tokens/s.
+    pub(crate) fn at(&self, level: f64) -> f64 {
         (self.weight * (level - self.start)).clamp(0.0, self.cap)
     }
 }
 
 /// The rate of each claim, tokens/s, in their order.
 pub fn allocate(capacity: Tps, claims: &[Claim]) -> Vec<f64> {
-    let level = level(capacity.get(), claims);
+    let level = water_level(capacity, claims);
     claims.iter().map(|claim| claim.at(level)).collect()
 }
 
-/// How high the water stands when `capacity` is used up; infinite if it never is.
-fn level(capacity: f64, claims: &[Claim]) -> f64 {
+/// How high the water stands when `capacity` is used up; infinite if it never is. What each claim has follows from it alone
+/// ([`Claim::at`]).
+fn water_level(capacity: Tps, claims: &[Claim]) -> f64 {
+    let capacity = capacity.get();
     let caps: f64 = claims.iter().map(|claim| claim.cap).sum();
     if caps <= capacity {
         return f64::INFINITY;
@@ -94,8 +107,7 @@ fn level(capacity: f64, claims: &[Claim]) -> f64 {
     // Where the level rises past a point, so much weight more (or less) takes part.
     let mut turns: Vec<(f64, f64)> = Vec::with_capacity(2 * claims.len());
     for claim in claims.iter().filter(|claim| claim.cap > 0.0) {
-        turns.push((claim.start, claim.weight));
-        turns.push((claim.full_at(), -claim.weight));
+        turns.extend(claim.turns());
     }
     turns.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
     let found = rise(capacity, &turns);
@@ -109,7 +121,8 @@ fn level(capacity: f64, claims: &[Claim]) -> f64 {
     if taking_part > 0.0 { found - over / taking_part } else { found }
 }
 
-fn rise(capacity: f64, turns: &[(f64, f64)]) -> f64 {
+/// How high the water stands when `capacity` is used up, from where claims join in and are full, sorted by level.
+pub(crate) fn rise(capacity: f64, turns: &[(f64, f64)]) -> f64 {
     let (mut level, mut weight, mut used) = (0.0, 0.0f64, 0.0);
     for &(turn, change) in turns {
         let there = used + weight * (turn - level);

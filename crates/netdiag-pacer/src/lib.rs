@@ -10,6 +10,7 @@
 //! - [`Pacer`] is one stream's, for servers that ask before they generate.
 //! - [`share`] gives each stream of an engine its rate, those whose clients run dry first; [`plan`] does it for who comes and goes, [`allocate`] is the
 //!   arithmetic.
+//! - [`fleet_level`] does it for streams that are spread over many hosts.
 //! - [`TokenBucket`] spaces tokens at whatever rate a policy gives.
 //! - [`Hint`] is the recommendation in its published form.
 
@@ -19,6 +20,7 @@ mod allocator;
 mod bucket;
 mod carry;
 mod classic;
+mod fleet;
 mod hint;
 mod pacer;
 mod plan;
@@ -27,6 +29,7 @@ pub use allocator::{Claim, InvalidClaim, allocate};
 pub use bucket::TokenBucket;
 pub use carry::{Carry, Cause, Causes, Evidence, Lead, Unread};
 pub use classic::{Classic, Judgement, Observation};
+pub use fleet::{Demand, InvalidDemand, Level, Share, Turn, fleet_level};
 pub use hint::{Hint, InvalidRange, State, TpsRange, WhenStale};
 pub use pacer::{Admission, Pacer, Report};
 pub use plan::{Load, Need, plan, share};

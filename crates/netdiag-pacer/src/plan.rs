@@ -73,9 +73,7 @@ pub fn share(capacity: Tps, needs: &[Need]) -> Vec<f64> {
 /// they come, until the next tick. `waiting` requests have no stream yet.
 pub fn plan(capacity: Tps, waiting: usize, needs: &[Option<Need>]) -> (Load, Vec<f64>) {
     let asking: Vec<Need> = needs.iter().flatten().copied().collect();
-    let read: f64 =
-        asking.iter().filter(|need| need.cap > 0.0).map(|need| need.reading.get()).sum();
-    let is_short = waiting > 0 || read > capacity.get();
+    let is_short = waiting > 0 || read(&asking) > capacity.get();
     let mut rates = share(capacity, &asking).into_iter();
     let rates = needs.iter().map(|need| match need {
         Some(_) => rates.next().unwrap_or_default(),
@@ -84,7 +82,13 @@ pub fn plan(capacity: Tps, waiting: usize, needs: &[Option<Need>]) -> (Load, Vec
     (if is_short { Load::Busy } else { Load::Idle }, rates.collect())
 }
 
-fn claim(need: &Need) -> Claim {
+/// What clients that can be sent something read, tokens/s.
+pub(crate) fn read<'a>(needs: impl IntoIterator<Item = &'a Need>) -> f64 {
+    needs.into_iter().filter(|need| need.cap > 0.0).map(|need| need.reading.get()).sum()
+}
+
+/// What a stream asks for.
+pub(crate) fn claim(need: &Need) -> Claim {
     let seconds = |value: f64| if value.is_finite() { value.clamp(0.0, LONGEST) } else { 0.0 };
     let (lead, ahead) = (seconds(need.lead), seconds(need.ahead));
     let reading = need.reading.get();

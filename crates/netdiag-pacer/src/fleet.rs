@@ -1,0 +1,331 @@
+//! One engine's streams, spread over many hosts: what each host asks for, and what its streams have.
+//!
+//! The allocator fills one vessel, so all that hosts must agree upon is how high the water stands. Each says what its streams ask for
+//! ([`Demand`], of bounded size however many streams it has); whoever knows all demands finds the [`Level`]; each host then
+//! knows what each of its streams has, by itself, with its own newest figures.
+//!
+//! A host that hears no level any more goes on with the [`Share`] that it had: what others had, they still have.
+//!
+//! Invariants: up to [`MOST_TURNS`] streams of a host are told exactly; of more, what is told differs only at levels among those that are
+//! told as one, by a quarter of their distance at most; a host without a level never has more than it had with one.
+
+use netdiag_telemetry::Tps;
+
+use crate::allocator::rise;
+use crate::plan::{Load, Need, claim, plan, read};
+
+/// Most turns of each kind in a demand: with some twenty characters each they fit into a message.
+const MOST_TURNS: usize = 128;
+
+/// Where streams join in as the water rises, or are full.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Turn {
+    /// The level, tokens/s for a weight of 1.
+    pub level: f64,
+    /// The weight that takes part from there on; negative for what takes part no more.
+    pub weight: f64,
+}
+
+/// What the streams of a host ask of an engine: how much at which level.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Demand {
+    turns: Vec<Turn>,
+    reading: f64,
+    streams: usize,
+}
+
+/// Figures that are no demand.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+pub enum InvalidDemand {
+    /// A level or a weight that cannot be.
+    #[error("a turn at level {level} by {weight}: give finite numbers, and a level from 0 up")]
+    Turn {
+        /// The level.
+        level: f64,
+        /// The weight.
+        weight: f64,
+    },
+    /// More than a host says.
+    #[error("{0} turns: give {most} at most", most = 2 * MOST_TURNS)]
+    Many(usize),
+    /// What takes part is not what once joined in.
+    #[error("streams that never join in or are never full: weights must add up to 0, not to {0}")]
+    Sum(f64),
+    /// Not a rate.
+    #[error("clients that read {0} tokens/s: give a finite number from 0 up")]
+    Reading(f64),
+}
+
+impl Demand {
+    /// What these needs come to; those that do not ask are none.
+    pub fn of(needs: &[Option<Need>]) -> Self {
+        let asking: Vec<&Need> = needs.iter().flatten().collect();
+        let claims = asking.iter().map(|need| claim(need)).filter(|claim| claim.cap() > 0.0);
+        let (mut joining, mut full) = (Vec::new(), Vec::new());
+        for [(start, weight), (end, less)] in claims.map(|claim| claim.turns()) {
+            joining.push(Turn { level: start, weight });
+            full.push(Turn { level: end, weight: less });
+        }
+        let mut turns = merged(joining);
+        turns.extend(merged(full));
+        turns.sort_unstable_by(|a, b| a.level.total_cmp(&b.level));
+        Self { turns, reading: read(asking.iter().copied()), streams: asking.len() }
+    }
+
+    /// The same from its parts, as another host tells them.
+    ///
+    /// # Errors
+    ///
+    /// Figures that no host's streams come to.
+    pub fn try_new(
+        mut turns: Vec<Turn>,
+        reading: f64,
+        streams: usize,
+    ) -> Result<Self, InvalidDemand> {
+        if turns.len() > 2 * MOST_TURNS {
+            return Err(InvalidDemand::Many(turns.len()));
+        }
+        for &Turn { level, weight } in &turns {
+            if !level.is_finite() || level < 0.0 || !weight.is_finite() {
+                return Err(InvalidDemand::Turn { level, weight });
+            }
+        }
+        let sum: f64 = turns.iter().map(|turn| turn.weight).sum();
+        let most: f64 = turns.iter().map(|turn| turn.weight.abs()).sum();
+        if sum.abs() > 1e-6 * most {
+            return Err(InvalidDemand::Sum(sum));
+        }
+        if !reading.is_finite() || reading < 0.0 {
+            return Err(InvalidDemand::Reading(reading));
+        }
+        turns.sort_unstable_by(|a, b| a.level.total_cmp(&b.level));
+        Ok(Self { turns, reading, streams })
+    }
+
+    /// Where its streams join in and are full, by level; those of many streams as one.
+    pub fn turns(&self) -> &[Turn] {
+        &self.turns
+    }
+
+    /// What the clients read that can be sent something, tokens/s.
+    pub fn reading(&self) -> f64 {
+        self.reading
+    }
+
+    /// How many streams it is of.
+    pub fn streams(&self) -> usize {
+        self.streams
+    }
+
+    /// What is asked for in all, tokens/s.
+    pub fn cap(&self) -> f64 {
+        self.at(f64::MAX)
+    }
+
+    /// What its streams have together while the water stands at `level`, tokens/s.
+    pub fn at(&self, level: f64) -> f64 {
+        // Up to the last turn: beyond it everybody is full.
+        let level = self.turns.last().map_or(0.0, |turn| turn.level).min(level);
+        let part = |turn: &Turn| turn.weight * (level - turn.level).max(0.0);
+        self.turns.iter().map(part).sum::<f64>().max(0.0)
+    }
+}
+
+/// What all hosts that share an engine go by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Level {
+    /// How high the water stands, tokens/s for a weight of 1; infinite while everybody has what it asks for.
+    pub level: f64,
+    /// How much is asked of the engine.
+    pub load: Load,
+    /// What is left of the capacity for each host, tokens/s.
+    pub spare: f64,
+}
+
+/// The level at which an engine of this capacity meets the demands of all hosts.
+pub fn fleet_level(capacity: Tps, demands: &[Demand]) -> Level {
+    let caps: f64 = demands.iter().map(Demand::cap).sum();
+    let level = if caps <= capacity.get() {
+        f64::INFINITY
+    } else {
+        let turns = demands.iter().flat_map(Demand::turns);
+        let mut turns: Vec<(f64, f64)> = turns.map(|turn| (turn.level, turn.weight)).collect();
+        turns.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+        rise(capacity.get(), &turns)
+    };
+    let reading: f64 = demands.iter().map(Demand::reading).sum();
+    Level {
+        level,
+        load: if reading > capacity.get() { Load::Busy } else { Load::Idle },
+        spare: (capacity.get() - caps).max(0.0) / demands.len().max(1) as f64,
+    }
+}
+
+/// The part of an engine that one host's streams have.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Share(Option<f64>);
+
+impl Share {
+    /// The load, and each stream's rate in tokens/s, from the needs of those that ask; those that do not may have what they like when
+    /// they come. With a `level` that is what others have, too; without one the host keeps to what it had, or to `alone` where it
+    /// never had any.
+    pub fn plan(
+        &mut self,
+        level: Option<Level>,
+        alone: Tps,
+        needs: &[Option<Need>],
+    ) -> (Load, Vec<f64>) {
+        let Some(Level { level, load, spare }) = level else {
+            let capacity = self.0.and_then(|share| Tps::try_new(share).ok()).unwrap_or(alone);
+            return plan(capacity, 0, needs);
+        };
+        let rates: Vec<f64> = needs
+            .iter()
+            .map(|need| need.as_ref().map_or(f64::INFINITY, |need| claim(need).at(level)))
+            .collect();
+        let given: f64 = rates.iter().filter(|rate| rate.is_finite()).sum();
+        self.0 = Some((given + spare).clamp(Tps::LOWEST, Tps::HIGHEST));
+        (load, rates)
+    }
+}
+
+/// At most [`MOST_TURNS`], those next to each other as one at the mean of their levels: at levels beyond them that is the same.
+fn merged(mut turns: Vec<Turn>) -> Vec<Turn> {
+    turns.sort_unstable_by(|a, b| a.level.total_cmp(&b.level));
+    let together = turns.len().div_ceil(MOST_TURNS).max(1);
+    let one = |turns: &[Turn]| {
+        let weight: f64 = turns.iter().map(|turn| turn.weight).sum();
+        let level = turns.iter().map(|turn| turn.level * turn.weight).sum::<f64>() / weight;
+        Turn { level, weight }
+    };
+    turns.chunks(together).map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::plan::share;
+
+    fn tps(n: f64) -> Tps {
+        Tps::try_new(n).expect("valid")
+    }
+
+    fn need(cap: f64, reading: f64, lead: f64) -> Need {
+        Need { cap, reading: tps(reading), lead, ahead: 5.0 }
+    }
+
+    fn any_need() -> impl Strategy<Value = Option<Need>> {
+        let parts = (0.0..100.0, 1.0..50.0, 0.0..20.0);
+        prop::option::of(parts.prop_map(|(cap, reading, lead)| need(cap, reading, lead)))
+    }
+
+    /// What all streams of all hosts have, when each host has told the others no more than its demand.
+    fn rates(capacity: f64, hosts: &[Vec<Option<Need>>]) -> Vec<Vec<f64>> {
+        let demands: Vec<Demand> = hosts.iter().map(|needs| Demand::of(needs)).collect();
+        let level = fleet_level(tps(capacity), &demands);
+        let plan = |needs: &Vec<_>| Share::default().plan(Some(level), tps(capacity), needs).1;
+        hosts.iter().map(plan).collect()
+    }
+
+    fn asking(hosts: &[Vec<Option<Need>>]) -> Vec<Need> {
+        hosts.iter().flatten().flatten().copied().collect()
+    }
+
+    #[test]
+    fn hosts_that_agree_on_a_level_share_as_one_host_would() {
+        let hosts = [
+            vec![Some(need(80.0, 10.0, 0.0)), Some(need(80.0, 10.0, 2.0)), None],
+            vec![Some(need(5.0, 10.0, 0.0))],
+            vec![],
+        ];
+        let shared = rates(45.0, &hosts);
+        let alone = share(tps(45.0), &asking(&hosts));
+        assert_eq!(shared[0][2], f64::INFINITY);
+        let finite = shared.iter().flatten().filter(|rate| rate.is_finite());
+        for (shared, alone) in finite.zip(&alone) {
+            assert!((shared - alone).abs() < 1e-9, "{shared} {alone}");
+        }
+    }
+
+    #[test]
+    fn a_host_that_hears_nothing_keeps_to_what_it_had() {
+        let needs = vec![Some(need(80.0, 10.0, 0.0)); 3];
+        let demands = [Demand::of(&needs), Demand::of(&vec![Some(need(80.0, 10.0, 0.0)); 6])];
+        let level = fleet_level(tps(90.0), &demands);
+        let mut share = Share::default();
+        let sum = |rates: &[f64]| rates.iter().sum::<f64>();
+        // Before anything was heard it has the engine for itself.
+        assert!((sum(&share.plan(None, tps(90.0), &needs).1) - 90.0).abs() < 1e-9);
+        assert!((sum(&share.plan(Some(level), tps(90.0), &needs).1) - 30.0).abs() < 1e-9);
+        let (load, rates) = share.plan(None, tps(90.0), &needs);
+        assert!(load == Load::Idle && (sum(&rates) - 30.0).abs() < 1e-9, "{rates:?}");
+        // With one stream less the others have its part.
+        let (_, rates) = share.plan(None, tps(90.0), &needs[1..]);
+        assert!((rates[0] - 15.0).abs() < 1e-9, "{rates:?}");
+    }
+
+    #[test]
+    fn what_nobody_asks_for_is_every_host_s_alike() {
+        let demand = Demand::of(&[Some(need(10.0, 10.0, 5.0))]);
+        let level = fleet_level(tps(100.0), &[demand.clone(), demand]);
+        assert_eq!((level.level, level.load, level.spare), (f64::INFINITY, Load::Idle, 40.0));
+        let mut share = Share::default();
+        share.plan(Some(level), tps(100.0), &[Some(need(10.0, 10.0, 5.0))]);
+        assert_eq!(share, Share(Some(50.0)));
+    }
+
+    #[test]
+    fn what_no_host_says_is_refused() {
+        let turn = |level, weight| Turn { level, weight };
+        let check = |turns: Vec<Turn>, reading, told: &str| {
+            let error = Demand::try_new(turns, reading, 1).expect_err("no demand").to_string();
+            assert!(error.contains(told), "{error}");
+        };
+        check(vec![turn(f64::NAN, 1.0)], 1.0, "level NaN");
+        check(vec![turn(-1.0, 1.0)], 1.0, "level -1");
+        check(vec![turn(1.0, f64::INFINITY)], 1.0, "by inf");
+        check(vec![turn(1.0, 1.0), turn(2.0, -2.0)], 1.0, "not to -1");
+        check(vec![turn(1.0, 0.0); 257], 1.0, "257 turns");
+        check(Vec::new(), -1.0, "-1 tokens/s");
+        let demand = Demand::try_new(vec![turn(2.0, -3.0), turn(1.0, 3.0)], 1.0, 1).expect("one");
+        assert_eq!((demand.at(1.5), demand.cap()), (1.5, 3.0));
+    }
+
+    proptest! {
+        #[test]
+        fn a_fleet_shares_as_one_host_would(
+            hosts in prop::collection::vec(prop::collection::vec(any_need(), 0..100), 1..5),
+            capacity in 1.0..2000.0,
+        ) {
+            let shared = rates(capacity, &hosts);
+            let finite: Vec<f64> =
+                shared.iter().flatten().copied().filter(|rate| rate.is_finite()).collect();
+            let sum: f64 = finite.iter().sum();
+            prop_assert!(sum <= capacity * (1.0 + 1e-9), "{sum} of {capacity}");
+            let alone = share(tps(capacity), &asking(&hosts));
+            for (shared, alone) in finite.iter().zip(&alone) {
+                prop_assert!((shared - alone).abs() <= 1e-6 * capacity, "{shared} {alone}");
+            }
+        }
+
+        #[test]
+        fn a_demand_of_many_streams_is_small_and_nearly_theirs(
+            needs in prop::collection::vec(any_need(), 0..3000),
+            level in 0.0..100.0,
+        ) {
+            let demand = Demand::of(&needs);
+            prop_assert!(demand.turns().len() <= 2 * MOST_TURNS);
+            let claims: Vec<_> = needs.iter().flatten().map(claim).collect();
+            let caps: f64 = claims.iter().map(|claim| claim.cap()).sum();
+            prop_assert!((demand.cap() - caps).abs() <= 1e-6 * (caps + 1.0), "{caps}");
+            let alone: f64 = claims.iter().map(|claim| claim.at(level)).sum();
+            let near = 0.002 * alone + 0.01 * claims.len() as f64;
+            prop_assert!((demand.at(level) - alone).abs() <= near, "{} {alone}", demand.at(level));
+            let again = Demand::try_new(demand.turns().to_vec(), demand.reading(), needs.len());
+            let again = again.expect("a demand");
+            prop_assert_eq!(again.turns(), demand.turns());
+        }
+    }
+}
