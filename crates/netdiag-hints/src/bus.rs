@@ -15,9 +15,14 @@
 //! served otherwise, and is asked again for ever; a node's name in a message is the one in its subject, which the broker's permissions
 //! speak of.
 
+mod bucket;
 mod connection;
+mod coordinator;
+mod election;
+mod fleet;
 mod last_values;
 mod latest;
+mod member;
 mod message;
 mod publisher;
 mod selection;
@@ -25,6 +30,9 @@ mod subject;
 mod subscriber;
 
 pub use connection::{Bus, BusSettings, BusUrl, Credentials, InvalidBus};
+pub use coordinator::{FleetSettings, FleetView, coordinate};
+pub use fleet::{EngineName, EngineView, MemberView};
+pub use member::{HeardLevel, Member, MemberSettings, Seat, seat};
 pub use message::{InvalidMessage, NodeHint};
 pub use publisher::{BusStatus, PublishSettings, publish};
 pub use selection::Scopes;

@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use async_nats::jetstream;
 use async_nats::jetstream::kv::Store;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
-use async_nats::jetstream::{self, Context};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::{sleep, timeout};
 
+use super::bucket;
 use super::connection::Bus;
 
 /// The bucket's name.
@@ -23,9 +23,6 @@ const BUCKET: &str = "netdiag_v1_hints";
 
 /// What nobody has said anew for so long is of a node or a stream that is no more.
 const KEPT: Duration = Duration::from_secs(120);
-
-/// The bucket's size, bytes: some hundred thousand hints.
-const LARGEST: i64 = 128 << 20;
 
 /// Values written at once, and how many of them may wait for their answers.
 const AT_ONCE: usize = 256;
@@ -91,7 +88,10 @@ impl LastValues {
     ) -> Result<usize, async_nats::Error> {
         let bucket = match bucket {
             Some(bucket) => bucket,
-            None => bucket.insert(create(&context(bus)).await?),
+            None => {
+                let what = "The last hint of each scope of each node";
+                bucket.insert(bucket::open(bus, BUCKET, what, KEPT).await?)
+            }
         };
         let batch: Vec<(String, Bytes)> = {
             let mut waiting = self.waiting();
@@ -127,7 +127,7 @@ fn complain(told: &mut bool, why: &str) {
 pub(crate) async fn read(bus: &Bus, filter: &str) -> Vec<(String, Bytes)> {
     let mut values = Vec::new();
     let reading = async {
-        let bucket = context(bus).get_key_value(BUCKET).await?;
+        let bucket = jetstream::new(bus.client.clone()).get_key_value(BUCKET).await?;
         let mut entries = bucket.watch_with_history(filter).await?;
         // Without values there is no first entry that would say how many follow.
         if bucket.status().await?.values() == 0 {
@@ -149,33 +149,4 @@ pub(crate) async fn read(bus: &Bus, filter: &str) -> Vec<(String, Bytes)> {
         Err(_) => tracing::debug!("bus: no last values in time"),
     }
     values
-}
-
-fn context(bus: &Bus) -> Context {
-    jetstream::new(bus.client.clone())
-}
-
-async fn create(context: &Context) -> Result<Store, async_nats::Error> {
-    if let Ok(bucket) = context.get_key_value(BUCKET).await {
-        return Ok(bucket);
-    }
-    // The stream that a bucket is (NATS' ADR-8). The library's own way asks for the account's limits first, and cannot read what
-    // servers older than 2.10 answer.
-    let stream = Config {
-        name: format!("KV_{BUCKET}"),
-        description: Some("The last hint of each scope of each node".to_owned()),
-        subjects: vec![format!("$KV.{BUCKET}.>")],
-        max_messages_per_subject: 1,
-        max_age: KEPT,
-        max_bytes: LARGEST,
-        // A broker that starts anew is told everything within a second.
-        storage: StorageType::Memory,
-        discard: DiscardPolicy::New,
-        allow_rollup: true,
-        allow_direct: true,
-        deny_delete: true,
-        ..Config::default()
-    };
-    context.create_stream(stream).await?;
-    Ok(context.get_key_value(BUCKET).await?)
 }

@@ -24,10 +24,10 @@ use crate::board::Board;
 const REPEATS: u32 = 3;
 
 /// How long one message may wait for room on its way to the connection.
-const ROOM: Duration = Duration::from_millis(20);
+pub(super) const ROOM: Duration = Duration::from_millis(20);
 
 /// How long what was sent last may take to leave when we end.
-const PARTING: Duration = Duration::from_millis(500);
+pub(super) const PARTING: Duration = Duration::from_millis(500);
 
 /// What is published, and how.
 #[derive(Clone, Debug)]
@@ -115,8 +115,8 @@ pub async fn publish(
     status.is_connected.store(false, Ordering::Relaxed);
 }
 
-/// Unix milliseconds.
-fn session() -> u64 {
+/// Unix milliseconds: what a node's messages are ordered by across restarts.
+pub(super) fn session() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or_default()
 }

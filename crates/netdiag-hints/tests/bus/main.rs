@@ -1,6 +1,7 @@
 //! Hints over a real NATS server: what is heard, when, and what becomes of it while the server is gone.
 
 mod broker;
+mod fleet;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};

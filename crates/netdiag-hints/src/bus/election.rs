@@ -1,0 +1,181 @@
+//! Which of several processes is the leader: whoever holds a lease in a key-value bucket.
+//!
+//! The key holds who leads; each write is conditional on the revision before it (compare-and-set), so of two who write only one
+//! succeeds. The leader writes again and again. Who sees the same revision for a whole lease, by its own clock, writes itself in; a leader
+//! whose writes have not succeeded for a lease, by its own clock, leads no more. So clocks need not agree, only run at one speed, and
+//! the broker need not expire anything. (Gray & Cheriton, *Leases*, SOSP 1989; Kubernetes' leader election does the same.)
+//!
+//! Invariant: a process leads only within the lease that it counts from before its last successful write.
+
+use std::time::Duration;
+
+use async_nats::jetstream::kv::{Operation, Store};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::bucket;
+use super::connection::Bus;
+use super::subject::NodeName;
+
+/// The bucket, and the key in it.
+const BUCKET: &str = "netdiag_v1_fleet";
+const KEY: &str = "leader";
+
+/// How long a leader leads without writing. With a [`TRY`] more it is the longest time without one: well within three seconds.
+const LEASE: Duration = Duration::from_millis(1500);
+
+/// How often the key is looked at or written.
+const TRY: Duration = Duration::from_millis(300);
+
+/// How long the broker may take for one of it.
+const PATIENCE: Duration = Duration::from_millis(600);
+
+/// What one knows of the leader.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Leadership {
+    /// Who it is; `None` while nobody is.
+    pub(crate) leader: Option<NodeName>,
+    /// While it is oneself.
+    pub(crate) own: Option<Term>,
+}
+
+/// A time as the leader.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Term {
+    /// Grows from one leader to the next, as long as the bucket is there.
+    pub(crate) number: u64,
+    /// When it ends without another write.
+    pub(crate) until: Instant,
+}
+
+impl Leadership {
+    /// The number of the term, if one leads at `now`.
+    pub(crate) fn leads(&self, now: Instant) -> Option<u64> {
+        self.own.filter(|term| now < term.until).map(|term| term.number)
+    }
+}
+
+/// Stands for election as `node` until `stop`, and gives the lease back then.
+pub(crate) async fn stand(
+    bus: &Bus,
+    node: &NodeName,
+    known: &watch::Sender<Leadership>,
+    stop: impl Future<Output = ()>,
+) {
+    let mut candidate = Candidate { node, bucket: None, seen: None, held: None, told: false };
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let leadership = candidate.look(bus).await;
+        known.send_if_modified(|before| {
+            let is_news = *before != leadership;
+            *before = leadership;
+            is_news
+        });
+        tokio::select! {
+            () = sleep(TRY) => {}
+            () = &mut stop => break,
+        }
+    }
+    if let (Some(bucket), Some(held)) = (candidate.bucket, candidate.held) {
+        // The next one need not wait for the lease to end.
+        let _ = timeout(PATIENCE, bucket.delete_expect_revision(KEY, Some(held.revision))).await;
+    }
+}
+
+struct Candidate<'a> {
+    node: &'a NodeName,
+    bucket: Option<Store>,
+    /// The revision that another leader wrote last, and since when it is known.
+    seen: Option<(u64, Instant)>,
+    held: Option<Held>,
+    told: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Held {
+    term: u64,
+    revision: u64,
+    until: Instant,
+}
+
+impl Candidate<'_> {
+    async fn look(&mut self, bus: &Bus) -> Leadership {
+        let leader = match timeout(PATIENCE, self.try_look(bus)).await {
+            Ok(Ok(leader)) => {
+                self.told = false;
+                leader
+            }
+            failed => {
+                let why = match failed {
+                    Ok(Err(error)) => error.to_string(),
+                    _ => "no answer in time".to_owned(),
+                };
+                if bus.is_connected() && !std::mem::replace(&mut self.told, true) {
+                    tracing::warn!(
+                        "fleet: no leader can be chosen ({why}); does the server run with JetStream (`nats-server -js`)?"
+                    );
+                }
+                // The bucket may have been lost with its server.
+                self.bucket = None;
+                None
+            }
+        };
+        let now = Instant::now();
+        self.held = self.held.filter(|held| now < held.until);
+        let own = self.held.map(|held| Term { number: held.term, until: held.until });
+        Leadership { leader: own.map(|_| self.node.clone()).or(leader), own }
+    }
+
+    /// Writes or looks; who leads, if it is somebody else.
+    async fn try_look(&mut self, bus: &Bus) -> Result<Option<NodeName>, async_nats::Error> {
+        let bucket = match &self.bucket {
+            Some(bucket) => bucket.clone(),
+            None => {
+                let bucket =
+                    bucket::open(bus, BUCKET, "Who leads the fleet", Duration::ZERO).await?;
+                self.bucket.insert(bucket).clone()
+            }
+        };
+        let before = Instant::now();
+        if let Some(held) = &mut self.held {
+            match bucket.update(KEY, self.node.to_string().into(), held.revision).await {
+                Ok(revision) => {
+                    (held.revision, held.until) = (revision, before + LEASE);
+                    return Ok(None);
+                }
+                // Somebody else has written, or the bucket is another.
+                Err(error)
+                    if error.kind()
+                        == async_nats::jetstream::kv::UpdateErrorKind::WrongLastRevision =>
+                {
+                    self.held = None;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let entry = bucket.entry(KEY).await?;
+        let entry = entry.filter(|entry| entry.operation == Operation::Put);
+        let taken = match entry {
+            None => bucket.create(KEY, self.node.to_string().into()).await.ok(),
+            Some(entry) => {
+                let is_new = self.seen.is_none_or(|(revision, _)| revision != entry.revision);
+                if is_new {
+                    self.seen = Some((entry.revision, before));
+                }
+                let since = self.seen.map_or(before, |(_, since)| since);
+                if before.saturating_duration_since(since) < LEASE {
+                    let leader = String::from_utf8_lossy(&entry.value);
+                    return Ok(NodeName::try_new(&leader).ok());
+                }
+                // It has not written for a whole lease.
+                bucket.update(KEY, self.node.to_string().into(), entry.revision).await.ok()
+            }
+        };
+        // Whoever was quicker is seen the next time.
+        self.seen = None;
+        if let Some(revision) = taken {
+            self.held = Some(Held { term: revision, revision, until: before + LEASE });
+        }
+        Ok(None)
+    }
+}
