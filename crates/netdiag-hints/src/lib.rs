@@ -11,9 +11,11 @@
 mod board;
 pub mod bus;
 mod events;
+mod fleet_routes;
 mod metrics;
 mod query;
 mod routes;
 
 pub use board::{Board, Carried, StreamEntry};
+pub use fleet_routes::fleet_router;
 pub use routes::{Options, router};

@@ -5,7 +5,9 @@ use std::thread::JoinHandle;
 
 use anyhow::Context as _;
 use netdiag_hints::Board;
-use netdiag_hints::bus::{BusSettings, BusStatus, PublishSettings, publish};
+use netdiag_hints::bus::{
+    BusSettings, BusStatus, Member, MemberSettings, PublishSettings, publish,
+};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
@@ -20,9 +22,10 @@ pub(crate) struct Publishing {
 }
 
 impl Publishing {
-    /// Publishes the newest of `boards` until the stop.
+    /// Publishes the newest of `boards` until the stop, and takes part in a fleet.
     pub(crate) fn start(
         (bus, settings): (BusSettings, PublishSettings),
+        member: Option<(Member, MemberSettings)>,
         boards: watch::Receiver<Arc<Board>>,
         stop: &Stop,
     ) -> anyhow::Result<Self> {
@@ -33,7 +36,12 @@ impl Publishing {
             .name("bus".to_owned())
             .spawn(move || {
                 let publishing = publish(&bus, &settings, boards, &counted, stop.asked());
-                runtime.block_on(publishing);
+                let sharing = async {
+                    if let Some((member, settings)) = member {
+                        member.take_part(&bus, &settings, stop.asked()).await;
+                    }
+                };
+                runtime.block_on(async { tokio::join!(publishing, sharing) });
             })
             .context("cannot start the message bus's thread")?;
         Ok(Self { thread, status })

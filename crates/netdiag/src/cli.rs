@@ -53,7 +53,7 @@ struct Common {
 
     /// How much to log on stderr: error, warn, info, debug or trace.
     ///
-    /// Default: info for the servers (up, serve, dashboard, gateway), warn for the others, so that their output stays readable.
+    /// Default: info for the servers (up, serve, dashboard, gateway, fleet), warn for the others, so that their output stays readable.
     #[arg(
         long,
         global = true,
@@ -72,6 +72,7 @@ enum Cmd {
     Dashboard(cmd::dashboard::Args),
     Gateway(cmd::gateway::Args),
     Watch(cmd::watch::Args),
+    Fleet(cmd::fleet::Args),
     Pace(cmd::pace::Args),
     Plot(cmd::plot::Args),
     Train(cmd::train::Args),
@@ -84,7 +85,9 @@ enum Cmd {
 impl Cmd {
     fn default_log_level(&self) -> LogLevel {
         match self {
-            Cmd::Up(_) | Cmd::Serve(_) | Cmd::Dashboard(_) | Cmd::Gateway(_) => LogLevel::Info,
+            Cmd::Up(_) | Cmd::Serve(_) | Cmd::Dashboard(_) | Cmd::Gateway(_) | Cmd::Fleet(_) => {
+                LogLevel::Info
+            }
             Cmd::Agent(_)
             | Cmd::Watch(_)
             | Cmd::Pace(_)
@@ -103,6 +106,7 @@ impl Cmd {
             Cmd::Serve(args) => cmd::serve::run(args, places),
             Cmd::Dashboard(args) => cmd::dashboard::run(args, places),
             Cmd::Gateway(args) => cmd::gateway::run(args, places),
+            Cmd::Fleet(args) => cmd::fleet::run(args, places),
             Cmd::Watch(args) => cmd::watch::run(args, places),
             Cmd::Pace(args) => cmd::pace::run(args, places),
             Cmd::Agent(args) => cmd::agent::run(args, places),

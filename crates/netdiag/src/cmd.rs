@@ -5,6 +5,7 @@ pub(crate) mod chaos;
 pub(crate) mod dashboard;
 pub(crate) mod doctor;
 pub(crate) mod experiment;
+pub(crate) mod fleet;
 pub(crate) mod gateway;
 pub(crate) mod pace;
 pub(crate) mod plot;

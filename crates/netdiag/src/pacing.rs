@@ -16,6 +16,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use netdiag_hints::bus::Seat;
 use netdiag_hints::{Board, StreamEntry};
 use netdiag_pacer::{Hint, TpsRange};
 use netdiag_telemetry::{
@@ -64,8 +65,13 @@ struct Paced {
 
 impl Pacers {
     /// Pacers that recommend rates within `range`, for links judged by `models`: by the `carry` policy if it is told what connections
-    /// share, and else by `classic`.
-    pub(crate) fn new(range: TpsRange, models: Models, sharing: Option<Sharing>) -> Self {
+    /// share, and else by `classic`. With a `seat` they share with those of other nodes.
+    pub(crate) fn new(
+        range: TpsRange,
+        models: Models,
+        sharing: Option<Sharing>,
+        seat: Option<Seat>,
+    ) -> Self {
         let host = PacedLink::new(models.host(), range);
         Self {
             range,
@@ -74,7 +80,7 @@ impl Pacers {
             streams: HashMap::new(),
             tick: 0,
             judged: Board::new(host.hint(&Scope::Host), BTreeMap::new(), Vec::new(), None),
-            flows: sharing.map(Flows::new),
+            flows: sharing.map(|sharing| Flows::new(sharing, seat)),
             fresh: Vec::new(),
             host,
         }

@@ -6,9 +6,12 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::pacing::Sharing;
 use clap::Args;
 use netdiag_gateway::{authorities, system_roots, tls_client};
-use netdiag_hints::bus::{BusSettings, BusUrl, Credentials, NodeName, PublishSettings, Scopes};
+use netdiag_hints::bus::{
+    BusSettings, BusUrl, Credentials, EngineName, MemberSettings, NodeName, PublishSettings, Scopes,
+};
 use netdiag_pacer::WhenStale;
 
 use super::values;
@@ -192,11 +195,7 @@ pub(crate) enum BusScope {
 impl PublishArgs {
     /// The name of this node.
     pub(crate) fn node(&self) -> NodeName {
-        let host = || {
-            let name = rustix::system::uname();
-            NodeName::of_host(&name.nodename().to_string_lossy())
-        };
-        self.node.clone().unwrap_or_else(host)
+        self.node.clone().unwrap_or_else(this_node)
     }
 
     /// The broker and what is published there, if one is given.
@@ -217,6 +216,52 @@ impl PublishArgs {
         let rate = self.bus_rate.get();
         Ok(Some((bus, PublishSettings { node, scopes, rate, stale_after, when_stale })))
     }
+}
+
+/// Which engine a node shares with others.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Message bus")]
+pub(crate) struct MemberArgs {
+    /// Share this engine with the other nodes of a fleet.
+    ///
+    /// 1 to 63 characters of A-Z a-z 0-9 - _, the same on every node whose streams it generates. `netdiag fleet` then finds out what there is for each stream; while
+    /// nothing is heard of it, the node keeps to what it had. --capacity-tps says what the engine generates for all nodes together. Needs --bus and --policy carry. Default: the node's streams have
+    /// the engine for themselves.
+    #[arg(long, value_name = "NAME", env = "NETDIAG_SHARED_ENGINE", value_parser = values::node)]
+    shared_engine: Option<EngineName>,
+}
+
+impl MemberArgs {
+    /// The part that `node` takes in a fleet, if any.
+    pub(crate) fn validate(
+        &self,
+        node: NodeName,
+        has_bus: bool,
+        sharing: Option<Sharing>,
+        places: &Places,
+    ) -> Result<Option<MemberSettings>, UsageError> {
+        let Some(engine) = &self.shared_engine else { return Ok(None) };
+        let given = || places.named("shared_engine", engine);
+        if !has_bus {
+            return Err(UsageError::new(format!(
+                "{} needs a bus: give --bus nats://HOST",
+                given()
+            )));
+        }
+        let Some(sharing) = sharing else {
+            let policy = places.named("policy", "classic");
+            return Err(UsageError::new(format!(
+                "{} is for the carry policy, not with {policy}; leave out the one or the other",
+                given(),
+            )));
+        };
+        Ok(Some(MemberSettings { node, engine: engine.clone(), capacity: sharing.capacity }))
+    }
+}
+
+/// A node's name unless it is given another: the host's.
+pub(crate) fn this_node() -> NodeName {
+    NodeName::of_host(&rustix::system::uname().nodename().to_string_lossy())
 }
 
 fn token(path: &Path, places: &Places) -> Result<String, UsageError> {

@@ -8,7 +8,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, StringValueParser, TypedValueParser};
-use netdiag_hints::bus::NodeName;
+use netdiag_hints::bus::{EngineName, NodeName};
 use netdiag_iforest::Contamination;
 use netdiag_pacer::WhenStale;
 use netdiag_probe::SourceChoice;
@@ -18,9 +18,9 @@ use super::bus::BusScope;
 use crate::experiment::{Policy, Via};
 
 pub(crate) use addresses::{
-    ADMIN_PORT, DASHBOARD_PORT, GATEWAY_PORT, HINT_PORT, ListenAddr, NetnsPath, ServerUrl,
-    admin_listen, bus, dashboard_listen, gateway_listen, gateway_url, hint_url, listen, netns,
-    network, upstream,
+    ADMIN_PORT, DASHBOARD_PORT, FLEET_PORT, GATEWAY_PORT, HINT_PORT, ListenAddr, NetnsPath,
+    ServerUrl, admin_listen, bus, dashboard_listen, fleet_listen, gateway_listen, gateway_url,
+    hint_url, listen, netns, network, upstream,
 };
 
 /// The shortest interval or window. A round trip to the kernel for ten thousand flows takes longer.
@@ -84,6 +84,20 @@ pub(crate) fn truth() -> impl TypedValueParser<Value = bool> {
 pub(crate) fn node(text: &str) -> Result<NodeName, String> {
     NodeName::try_new(text.trim())
         .map_err(|_| "must be 1 to 63 characters of A-Z a-z 0-9 - _".to_owned())
+}
+
+/// `--capacity` of the fleet.
+pub(crate) fn engine_capacity(text: &str) -> Result<EngineCapacity, String> {
+    let wanted = || "must be ENGINE=TPS, such as llama=400".to_owned();
+    let (engine, capacity) = text.split_once('=').ok_or_else(wanted)?;
+    Ok(EngineCapacity { engine: node(engine)?, capacity: rate(capacity)? })
+}
+
+/// An engine, and what it generates.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct EngineCapacity {
+    pub(crate) engine: EngineName,
+    pub(crate) capacity: Tps,
 }
 
 /// `--bus-scope`.

@@ -9,13 +9,13 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use netdiag_dashboard::{Feed, Label, Mode, Point, Staleness};
-use netdiag_hints::Board;
+use netdiag_hints::{Board, bus};
 use netdiag_pacer::Hint;
 use netdiag_probe::Losses;
 use netdiag_telemetry::FlowSnapshot;
 use tokio::sync::watch;
 
-use crate::args::bus::PublishArgs;
+use crate::args::bus::{MemberArgs, PublishArgs};
 use crate::args::values::{self, DASHBOARD_PORT};
 use crate::args::{
     DashboardArgs, FlowArgs, ModelArgs, PolicyArgs, RateArgs, RowsArgs, SamplingArgs, ServerArgs,
@@ -65,6 +65,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     bus: PublishArgs,
     #[command(flatten)]
+    fleet: MemberArgs,
+    #[command(flatten)]
     rates: RateArgs,
     #[command(flatten)]
     policy: PolicyArgs,
@@ -103,7 +105,8 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         .into());
     }
     let stale_after = args.stale.stale_after.unwrap_or((every * STALE_INTERVALS).max(STALE_FLOOR));
-    let bus = args.bus.validate(stale_after, args.stale.when_stale, places)?;
+    let pushed_to = args.bus.validate(stale_after, args.stale.when_stale, places)?;
+    let member = args.fleet.validate(args.bus.node(), pushed_to.is_some(), sharing, places)?;
     let stop = Stop::on_signals()?;
     let server = HintServer::bind(&args.server, None)?;
     let dashboard = bind_dashboard(&args)?;
@@ -113,11 +116,17 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     filter.except_ports =
         own.into_iter().flatten().filter(|port| !filter.ports.contains(port)).collect();
     // Nor is what we say on the bus.
-    filter.except_peers = bus.iter().flat_map(|(bus, _)| bus.addresses()).collect();
+    filter.except_peers = pushed_to.iter().flat_map(|(bus, _)| bus.addresses()).collect();
     let staleness = Staleness { after: stale_after, policy: args.stale.when_stale };
     let models = Models::new(args.model.load(places)?);
     let mut csv = Csv::open(&args, &stop)?;
-    let pacers = Pacers::new(range, models, sharing);
+    let (seat, member) = member
+        .map(|settings| {
+            let (seat, member) = bus::seat();
+            (seat, (member, settings))
+        })
+        .unzip();
+    let pacers = Pacers::new(range, models, sharing, seat);
     let (boards, newest) = watch::channel(Arc::new(pacers.board()));
     let feed = dashboard.as_ref().map(|_| feed(staleness, pacers.board().host));
     let status = StatusLine::start_beside(args.csv.as_deref());
@@ -138,7 +147,8 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         range.max(),
         every.as_secs_f64(),
     ));
-    let publishing = bus.map(|bus| Publishing::start(bus, newest.clone(), &stop)).transpose()?;
+    let publishing =
+        pushed_to.map(|bus| Publishing::start(bus, member, newest.clone(), &stop)).transpose()?;
     let looking = match dashboard.zip(feed) {
         Some((dashboard, feed)) => {
             say(&format!("netdiag: dashboard on {}", dashboard.place()));

@@ -99,7 +99,7 @@ impl Arm {
         let range = conditions.range;
         let sharing = Sharing { range, capacity: None, reading: None };
         let carries = policy == Policy::Carry;
-        let pacers = Pacers::new(range, Models::new(None), carries.then_some(sharing));
+        let pacers = Pacers::new(range, Models::new(None), carries.then_some(sharing), None);
         let _inside = runtime.enter();
         let engine = Engine::try_new(engine())?;
         let (boards, newest) = watch::channel(Arc::new(pacers.board()));

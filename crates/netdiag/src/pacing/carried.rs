@@ -11,10 +11,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use netdiag_hints::Carried;
+use netdiag_hints::bus::Seat;
 use netdiag_pacer::{
-    Carry, Cause, Evidence, Hint, Lead, Load, Need, State, TpsRange, Unread, plan,
+    Carry, Cause, Demand, Evidence, Hint, Lead, Load, Need, Share, State, TpsRange, Unread, plan,
 };
 use netdiag_telemetry::{FlowKey, FlowSnapshot, Scope, Tps};
+use tokio::time::Instant;
 
 /// How often flows are looked at: DESIGN §8's tick.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
@@ -41,6 +43,10 @@ pub(crate) struct Sharing {
 #[derive(Debug)]
 pub(super) struct Flows {
     sharing: Sharing,
+    /// Where other nodes share the engine, too.
+    seat: Option<Seat>,
+    /// This node's part of it.
+    part: Share,
     flows: HashMap<FlowKey, Flow>,
     load: Load,
     now: Duration,
@@ -85,9 +91,11 @@ impl Seen {
 }
 
 impl Flows {
-    pub(super) fn new(sharing: Sharing) -> Self {
+    pub(super) fn new(sharing: Sharing, seat: Option<Seat>) -> Self {
         Self {
             sharing,
+            seat,
+            part: Share::default(),
             flows: HashMap::new(),
             load: Load::default(),
             now: Duration::ZERO,
@@ -131,7 +139,7 @@ impl Flows {
     /// Gives each flow its rate.
     fn share(&mut self, now: Duration) {
         let Sharing { capacity, reading, .. } = self.sharing;
-        if capacity.is_none() && reading.is_none() {
+        if capacity.is_none() && reading.is_none() && self.seat.is_none() {
             return;
         }
         let load = self.load;
@@ -140,7 +148,14 @@ impl Flows {
         let needs: Vec<Option<Need>> = flows.iter().map(need).collect();
         // Without a bound each has what it can use.
         let Ok(capacity) = capacity.map_or_else(|| Tps::try_new(Tps::HIGHEST), Ok) else { return };
-        let (load, rates) = plan(capacity, 0, &needs);
+        let (load, rates) = match &self.seat {
+            None => plan(capacity, 0, &needs),
+            Some(seat) => {
+                seat.demand.send_replace(Demand::of(&needs));
+                let level = seat.level.borrow().and_then(|level| level.at(Instant::now()));
+                self.part.plan(level, capacity, &needs)
+            }
+        };
         for (flow, rate) in flows.into_iter().zip(rates) {
             flow.carry.grant(rate);
         }

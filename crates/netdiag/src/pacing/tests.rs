@@ -34,7 +34,7 @@ fn flow(client: u32, rtt: Duration) -> FlowSnapshot {
 
 /// Runs ticks of half a second, each with the flows given.
 fn boards(ticks: impl IntoIterator<Item = Vec<FlowSnapshot>>) -> (Pacers, Board) {
-    let mut pacers = Pacers::new(range(), Models::new(None), None);
+    let mut pacers = Pacers::new(range(), Models::new(None), None, None);
     let mut table = FlowTable::new(Duration::from_secs(60), Source::Ebpf);
     for (number, flows) in ticks.into_iter().enumerate() {
         let at = HALF * u32::try_from(number).expect("few ticks");

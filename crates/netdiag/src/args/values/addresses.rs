@@ -26,6 +26,9 @@ pub(crate) const GATEWAY_PORT: u16 = 8080;
 /// The usual port of `--admin-listen`.
 pub(crate) const ADMIN_PORT: u16 = 9901;
 
+/// The usual port of `netdiag fleet`, beside those of hints.
+pub(crate) const FLEET_PORT: u16 = 9002;
+
 /// A network, or an address as a network of one.
 pub(crate) fn network(text: &str) -> Result<IpNet, String> {
     let text = text.trim();
@@ -122,6 +125,11 @@ pub(crate) fn gateway_listen(text: &str) -> Result<ListenAddr, String> {
 /// `--admin-listen`.
 pub(crate) fn admin_listen(text: &str) -> Result<ListenAddr, String> {
     listen_like(text, ADMIN_PORT)
+}
+
+/// `--listen` of the fleet.
+pub(crate) fn fleet_listen(text: &str) -> Result<ListenAddr, String> {
+    listen_like(text, FLEET_PORT)
 }
 
 /// `--upstream`.

@@ -86,7 +86,7 @@ fn rate(flows: &Flows, other: &Other) -> f64 {
 
 #[test]
 fn tokens_are_as_long_as_segments_that_leave_alone() {
-    let mut flows = Flows::new(sharing(None, None));
+    let mut flows = Flows::new(sharing(None, None), None);
     let mut others = [Other::new(1)];
     look(&mut flows, &mut others, 0..30, 3);
     let (hint, carried) = flows.hint(&others[0].key(), &judged()).expect("known");
@@ -97,7 +97,7 @@ fn tokens_are_as_long_as_segments_that_leave_alone() {
 
 #[test]
 fn an_engine_is_shared_among_those_that_are_awake() {
-    let mut flows = Flows::new(sharing(Some(60.0), None));
+    let mut flows = Flows::new(sharing(Some(60.0), None), None);
     let mut others: Vec<Other> = (1..=4).map(Other::new).collect();
     look(&mut flows, &mut others, 0..30, 1);
     for other in &others {
@@ -121,7 +121,7 @@ fn an_engine_is_shared_among_those_that_are_awake() {
 
 #[test]
 fn nobody_is_sent_far_ahead_of_what_is_read() {
-    let mut flows = Flows::new(sharing(None, Some(10.0)));
+    let mut flows = Flows::new(sharing(None, Some(10.0)), None);
     let mut others = [Other::new(1)];
     look(&mut flows, &mut others, 0..3, 1);
     // It has nothing to read yet.
@@ -133,7 +133,7 @@ fn nobody_is_sent_far_ahead_of_what_is_read() {
 
 #[test]
 fn a_silent_flow_is_held_and_the_host_with_it_if_it_is_the_only_one() {
-    let mut flows = Flows::new(sharing(None, None));
+    let mut flows = Flows::new(sharing(None, None), None);
     let mut others = [Other::new(1), Other::new(2)];
     look(&mut flows, &mut others, 0..30, 3);
     let mut silence = |others: &mut [Other], looks: std::ops::Range<u32>| {
@@ -163,7 +163,7 @@ fn a_silent_flow_is_held_and_the_host_with_it_if_it_is_the_only_one() {
 
 #[test]
 fn a_client_that_is_gone_holds_nobody_who_sleeps() {
-    let mut flows = Flows::new(sharing(None, None));
+    let mut flows = Flows::new(sharing(None, None), None);
     let mut others: Vec<Other> = (1..=4).map(Other::new).collect();
     look(&mut flows, &mut others[..1], 0..30, 3);
     let mut hosts = Vec::new();
@@ -186,7 +186,7 @@ fn a_client_that_is_gone_holds_nobody_who_sleeps() {
 
 #[test]
 fn a_look_that_misses_a_flow_forgets_nothing() {
-    let mut flows = Flows::new(sharing(None, None));
+    let mut flows = Flows::new(sharing(None, None), None);
     let mut others = [Other::new(1)];
     look(&mut flows, &mut others, 0..30, 3);
     for look in 30..32 {
@@ -204,7 +204,7 @@ fn a_look_that_misses_a_flow_forgets_nothing() {
 
 #[test]
 fn acknowledgements_of_a_long_prompt_are_no_tokens() {
-    let mut flows = Flows::new(sharing(None, None));
+    let mut flows = Flows::new(sharing(None, None), None);
     let mut other = Other::new(1);
     for look in 0..40 {
         // Twenty ACKs for each token, before and beside them.
@@ -221,7 +221,7 @@ fn acknowledgements_of_a_long_prompt_are_no_tokens() {
 
 #[test]
 fn the_next_client_on_the_same_ports_inherits_nothing() {
-    let mut flows = Flows::new(sharing(None, Some(10.0)));
+    let mut flows = Flows::new(sharing(None, Some(10.0)), None);
     let mut others = [Other::new(1)];
     look(&mut flows, &mut others, 0..30, 5);
     assert_eq!(rate(&flows, &others[0]), 5.0);
@@ -236,7 +236,7 @@ fn the_next_client_on_the_same_ports_inherits_nothing() {
 
 #[test]
 fn what_health_finds_is_told_with_it() {
-    let mut flows = Flows::new(sharing(None, None));
+    let mut flows = Flows::new(sharing(None, None), None);
     let mut others = [Other::new(1)];
     look(&mut flows, &mut others, 0..30, 3);
     let ill = Hint { anomaly: true, anomaly_score: 0.9, health: 0.2, ..judged() };
@@ -247,7 +247,7 @@ fn what_health_finds_is_told_with_it() {
 
 #[test]
 fn flows_without_a_backlog_are_the_classic_policys() {
-    let mut flows = Flows::new(sharing(None, None));
+    let mut flows = Flows::new(sharing(None, None), None);
     let unknown = FlowSnapshot { liveness: None, ..Other::new(1).snapshot(Duration::ZERO) };
     flows.observe(&[unknown], TICK);
     assert_eq!(flows.hint(&Other::new(1).key(), &judged()), None);

@@ -1,0 +1,212 @@
+//! What a fleet's coordinator shows of itself over HTTP: who leads, which engines are shared, and what each node has.
+//!
+//! Invariant: metrics name engines, of which there are few, and no nodes, of which there are many.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use netdiag_http::{Exposure, Gate, Problem};
+use tokio::sync::watch;
+
+use crate::bus::{EngineView, FleetView};
+
+const PATHS: &str = "/ /v1/fleet /livez /readyz /metrics";
+
+/// Largest request body, bytes. No route takes one.
+const LARGEST_BODY: u64 = 1024;
+
+/// Most engines that metrics name; the rest is in `/v1/fleet`.
+const MOST_ENGINES: usize = 100;
+
+#[derive(Clone)]
+struct Shared {
+    view: watch::Receiver<FleetView>,
+    gate: Arc<Gate>,
+}
+
+/// The routes over the newest `view`.
+pub fn fleet_router(view: watch::Receiver<FleetView>, exposure: Exposure) -> Router {
+    let gate = Gate {
+        exposure,
+        // Probes of an orchestrator carry no secrets.
+        open: |path| matches!(path, "/livez" | "/readyz"),
+        largest_body: LARGEST_BODY,
+        sessions: false,
+    };
+    let shared = Shared { view, gate: Arc::new(gate) };
+    Router::new()
+        .route("/", get(fleet))
+        .route("/v1/fleet", get(fleet))
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .fallback(async || {
+            Problem::new(StatusCode::NOT_FOUND, format!("no such path; known paths: {PATHS}"))
+        })
+        .method_not_allowed_fallback(async || {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered")
+        })
+        .layer(middleware::from_fn_with_state(shared.clone(), guard))
+        .with_state(shared)
+}
+
+async fn fleet(State(shared): State<Shared>) -> Response {
+    let view = shared.view.borrow().clone();
+    ([(header::CACHE_CONTROL, "no-store")], Json(view)).into_response()
+}
+
+/// Ready is who knows of a leader, itself or another.
+async fn ready(State(shared): State<Shared>) -> Response {
+    let view = shared.view.borrow().clone();
+    let why = match (view.is_connected, &view.leader) {
+        (true, Some(_)) => return "ok\n".into_response(),
+        (true, None) => "there is no leader",
+        (false, _) => "there is no connection to the message bus",
+    };
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, why).into_response()
+}
+
+async fn metrics(State(shared): State<Shared>) -> Response {
+    let view = shared.view.borrow().clone();
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], text(&view)).into_response()
+}
+
+async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    match shared.gate.refusal(&request) {
+        Some(response) => response,
+        None => next.run(request).await,
+    }
+}
+
+/// Gauges of what is known at present, in the OpenMetrics text format.
+fn text(view: &FleetView) -> String {
+    let mut text = String::new();
+    let mut gauge = |name: &str, help: &str, values: Vec<(String, f64)>| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "# HELP netdiag_fleet_{name} {help}");
+        let _ = writeln!(text, "# TYPE netdiag_fleet_{name} gauge");
+        for (labels, value) in values {
+            let _ = writeln!(text, "netdiag_fleet_{name}{labels} {value}");
+        }
+    };
+    let one = |value: f64| vec![(String::new(), value)];
+    gauge("leader", "1 while this process leads", one(f64::from(view.is_leader)));
+    gauge(
+        "bus_connected",
+        "1 while there is a connection to the message bus",
+        one(f64::from(view.is_connected)),
+    );
+    gauge("engines", "Engines that nodes share", one(view.engines.len() as f64));
+    type Figure = fn(&EngineView) -> f64;
+    let figures: [(&str, &str, Figure); 6] = [
+        (
+            "engine_capacity_tokens_per_second",
+            "What the engine generates with all seats taken; no number while nobody has said",
+            |engine| engine.capacity_tps.unwrap_or(f64::NAN),
+        ),
+        ("engine_demand_tokens_per_second", "What all its streams ask for", |engine| {
+            engine.demand_tps
+        }),
+        ("engine_given_tokens_per_second", "What all its streams have", |engine| engine.given_tps),
+        ("engine_nodes", "Nodes with streams there", |engine| engine.nodes.len() as f64),
+        ("engine_silent_nodes", "Nodes of which nothing was heard for too long", |engine| {
+            engine.nodes.iter().filter(|node| node.is_silent).count() as f64
+        }),
+        ("engine_streams", "Streams there", |engine| {
+            engine.nodes.iter().map(|node| node.streams).sum::<usize>() as f64
+        }),
+    ];
+    for (name, help, figure) in figures {
+        let label = |engine: &EngineView| format!("{{engine=\"{}\"}}", engine.engine);
+        let engines = view.engines.iter().take(MOST_ENGINES);
+        gauge(name, help, engines.map(|engine| (label(engine), figure(engine))).collect());
+    }
+    text.push_str("# EOF\n");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::bus::{MemberView, NodeName};
+
+    async fn get_path(view: FleetView, path: &str) -> (StatusCode, String) {
+        let (_sender, view) = watch::channel(view);
+        let address = "127.0.0.1:9002".parse().expect("an address");
+        let exposure = Exposure::try_new(address, None, false).expect("loopback");
+        let request = Request::get(path).header(header::HOST, "localhost").body(Body::empty());
+        let answer = fleet_router(view, exposure).oneshot(request.expect("a request")).await;
+        let answer = answer.expect("an answer");
+        let status = answer.status();
+        let body = answer.into_body().collect().await.expect("a body").to_bytes();
+        (status, String::from_utf8(body.to_vec()).expect("text"))
+    }
+
+    fn view() -> FleetView {
+        let name = |name: &str| NodeName::try_new(name).expect("a name");
+        let member = MemberView {
+            node: name("n1"),
+            streams: 2,
+            demand_tps: 80.0,
+            given_tps: 40.0,
+            is_silent: true,
+        };
+        let engine = EngineView {
+            engine: name("e1"),
+            capacity_tps: Some(40.0),
+            level: Some(1.5),
+            is_busy: true,
+            demand_tps: 80.0,
+            given_tps: 40.0,
+            nodes: vec![member],
+        };
+        FleetView {
+            leader: Some(name("f1")),
+            is_leader: true,
+            term: Some(3),
+            is_connected: true,
+            engines: vec![engine],
+        }
+    }
+
+    #[tokio::test]
+    async fn the_fleet_is_told_as_json_and_as_metrics() {
+        let (status, body) = get_path(view(), "/v1/fleet").await;
+        let json: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!(
+            (status, &json["leader"], &json["term"]),
+            (StatusCode::OK, &"f1".into(), &3.into())
+        );
+        assert_eq!(json["engines"][0]["nodes"][0]["given_tps"], 40.0);
+        let (_, metrics) = get_path(view(), "/metrics").await;
+        for line in [
+            "netdiag_fleet_leader 1",
+            "netdiag_fleet_engine_given_tokens_per_second{engine=\"e1\"} 40",
+            "netdiag_fleet_engine_silent_nodes{engine=\"e1\"} 1",
+            "# EOF",
+        ] {
+            assert!(metrics.lines().any(|found| found == line), "{line} in {metrics}");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_leader_it_is_not_ready() {
+        let ready = async |view| get_path(view, "/readyz").await.0;
+        assert_eq!(ready(view()).await, StatusCode::OK);
+        let headless = FleetView { leader: None, ..view() };
+        assert_eq!(ready(headless).await, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(ready(FleetView::default()).await, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(get_path(view(), "/x").await.0, StatusCode::NOT_FOUND);
+    }
+}
