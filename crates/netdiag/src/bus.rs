@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use anyhow::Context as _;
 use netdiag_hints::Board;
 use netdiag_hints::bus::{
-    BusSettings, BusStatus, Member, MemberSettings, PublishSettings, publish,
+    Bus, BusSettings, BusStatus, Member, MemberSettings, PublishSettings, publish,
 };
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -35,13 +35,19 @@ impl Publishing {
         let thread = std::thread::Builder::new()
             .name("bus".to_owned())
             .spawn(move || {
-                let publishing = publish(&bus, &settings, boards, &counted, stop.asked());
-                let sharing = async {
-                    if let Some((member, settings)) = member {
-                        member.take_part(&bus, &settings, stop.asked()).await;
-                    }
-                };
-                runtime.block_on(async { tokio::join!(publishing, sharing) });
+                runtime.block_on(async {
+                    let bus = tokio::select! {
+                        bus = Bus::connect(&bus) => bus,
+                        () = stop.asked() => return,
+                    };
+                    let publishing = publish(&bus, &settings, boards, &counted, stop.asked());
+                    let sharing = async {
+                        if let Some((member, settings)) = member {
+                            member.take_part(&bus, &settings, stop.asked()).await;
+                        }
+                    };
+                    tokio::join!(publishing, sharing);
+                });
             })
             .context("cannot start the message bus's thread")?;
         Ok(Self { thread, status })

@@ -131,6 +131,7 @@ impl BusSettings {
 #[derive(Clone, Debug)]
 pub struct Bus {
     pub(crate) client: Client,
+    place: String,
     life: Arc<Life>,
 }
 
@@ -202,7 +203,12 @@ impl Bus {
         }
         let servers: Vec<ServerAddr> =
             settings.servers.iter().map(|url| url.server.clone()).collect();
-        Ok(Self { client: options.connect(servers).await?, life })
+        Ok(Self { client: options.connect(servers).await?, place: settings.place(), life })
+    }
+
+    /// The servers, for people.
+    pub fn place(&self) -> &str {
+        &self.place
     }
 
     /// Whether what is sent now leaves now.

@@ -1,6 +1,5 @@
 //! A node's part in a fleet: it says what its streams ask for, and hears the level that all go by.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -9,7 +8,7 @@ use netdiag_telemetry::Tps;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::connection::{Bus, BusSettings};
+use super::connection::Bus;
 use super::fleet::{DEMANDS, DemandMessage, EngineName, HOLDS, LEVELS, OFTEN, read_level};
 use super::publisher::{PARTING, ROOM, session};
 use super::subject::NodeName;
@@ -67,15 +66,10 @@ impl Member {
     /// Takes part until `stop`.
     pub async fn take_part(
         self,
-        bus: &BusSettings,
+        bus: &Bus,
         settings: &MemberSettings,
         stop: impl Future<Output = ()>,
     ) {
-        let mut stop = std::pin::pin!(stop);
-        let bus = tokio::select! {
-            bus = Bus::connect(bus) => Arc::new(bus),
-            () = &mut stop => return,
-        };
         let mut message = DemandMessage {
             node: settings.node.clone(),
             engine: settings.engine.clone(),
@@ -88,13 +82,13 @@ impl Member {
             turns: Vec::new(),
         };
         tokio::select! {
-            () = ask(&bus, self.demand, &mut message) => {}
-            () = hear(&bus, &settings.engine, &self.level) => {}
+            () = ask(bus, self.demand, &mut message) => {}
+            () = hear(bus, &settings.engine, &self.level) => {}
             () = stop => {}
         }
         // The others need not wait for what we do not use any more.
         message.ttl_seconds = 0.0;
-        send(&bus, &mut message).await;
+        send(bus, &mut message).await;
         let _ = timeout(PARTING, bus.client.flush()).await;
     }
 }

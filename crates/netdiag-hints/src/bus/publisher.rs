@@ -13,7 +13,7 @@ use netdiag_telemetry::Scope;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::connection::{Bus, BusSettings};
+use super::connection::Bus;
 use super::last_values::LastValues;
 use super::message::NodeHint;
 use super::selection::{Scopes, Selection};
@@ -83,17 +83,12 @@ impl BusStatus {
 
 /// Publishes the newest of `boards` until `stop`, or until there are no more.
 pub async fn publish(
-    bus: &BusSettings,
+    bus: &Bus,
     settings: &PublishSettings,
     mut boards: watch::Receiver<Arc<Board>>,
     status: &BusStatus,
     stop: impl Future<Output = ()>,
 ) {
-    let mut stop = std::pin::pin!(stop);
-    let connected = tokio::select! {
-        connected = Bus::connect(bus) => connected,
-        () = &mut stop => return,
-    };
     tracing::info!("bus {}: publishing as node {}", bus.place(), settings.node);
     let last_values = LastValues::default();
     let mut publisher = Publisher {
@@ -105,13 +100,13 @@ pub async fn publish(
         last_values: &last_values,
     };
     tokio::select! {
-        () = publisher.publish(&connected, &mut boards) => {}
+        () = publisher.publish(bus, &mut boards) => {}
         // Beside the hints: the bucket may take its time.
-        () = last_values.keep(&connected, &status.kept) => {}
+        () = last_values.keep(bus, &status.kept) => {}
         () = stop => {}
     }
     // What was said last should be heard.
-    let _ = timeout(PARTING, connected.client.flush()).await;
+    let _ = timeout(PARTING, bus.client.flush()).await;
     status.is_connected.store(false, Ordering::Relaxed);
 }
 

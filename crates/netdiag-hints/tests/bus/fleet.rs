@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use netdiag_hints::bus::{
-    BusSettings, FleetSettings, FleetView, MemberSettings, NodeName, Seat, coordinate, seat,
+    Bus, BusSettings, FleetSettings, FleetView, MemberSettings, NodeName, Seat, coordinate, seat,
 };
 use netdiag_pacer::{Demand, Need, Share};
 use netdiag_telemetry::Tps;
@@ -67,6 +67,7 @@ fn node(bus: &BusSettings, node: &str, streams: usize) -> Node {
     seat.demand.send_replace(Demand::of(&needs));
     let bus = bus.clone();
     tokio::spawn(async move {
+        let bus = Bus::connect(&bus).await;
         member.take_part(&bus, &settings, async { drop(stopped.await) }).await;
     });
     Node { seat, needs, share: Share::default(), stop }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use netdiag_hints::Board;
 use netdiag_hints::bus::{
-    BusSettings, BusStatus, Credentials, HintSubscriber, NodeName, PublishSettings, Scopes, Update,
-    publish,
+    Bus, BusSettings, BusStatus, Credentials, HintSubscriber, NodeName, PublishSettings, Scopes,
+    Update, publish,
 };
 use netdiag_pacer::{Hint, State, TpsRange, WhenStale};
 use netdiag_telemetry::{Scope, Tps};
@@ -70,8 +70,14 @@ fn node(bus: &BusSettings, name: &str, stale_after: Duration) -> Node {
     let (bus, counted) = (bus.clone(), Arc::clone(&status));
     let (stop, stopped) = oneshot::channel::<()>();
     let task = tokio::spawn(async move {
-        let stopped = async { drop(stopped.await) };
-        publish(&bus, &settings, newest, &counted, stopped).await;
+        let publishing = async {
+            let bus = Bus::connect(&bus).await;
+            publish(&bus, &settings, newest, &counted, std::future::pending()).await;
+        };
+        tokio::select! {
+            () = publishing => {}
+            _ = stopped => {}
+        }
     });
     Node { boards, status, stop, task }
 }

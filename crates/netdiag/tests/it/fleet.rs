@@ -1,0 +1,258 @@
+//! Two nodes, two processes that may lead, one NATS server, and real TCP streams whose servers go by their node's hints.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+#[path = "../../../netdiag-hints/tests/bus/broker.rs"]
+mod broker;
+
+use crate::support::{Running, complaint, get, hint, netdiag, output, until};
+use broker::Broker;
+
+/// What the engine generates for all nodes together, tokens/s.
+const CAPACITY: f64 = 60.0;
+
+/// How long rates are measured for: long enough for a token more or less to be within what is asked.
+const WINDOW: Duration = Duration::from_secs(6);
+
+/// Bytes of a token.
+const TOKEN: [u8; 40] = [b'x'; 40];
+
+/// A node and its streams.
+struct Node {
+    running: Running,
+    hints: SocketAddr,
+    listener: TcpListener,
+    streams: Vec<Stream>,
+}
+
+/// A server that writes as many tokens as its hint says, to a client that reads them.
+struct Stream {
+    sent: Arc<AtomicU64>,
+    end: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Node {
+    fn start(broker: &Broker, name: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port().to_string();
+        let mut running = Running::start(netdiag([
+            "up",
+            "--listen",
+            "127.0.0.1:0",
+            "--loopback",
+            "--port",
+            &port,
+            "--min-tps",
+            "0.5",
+            "--bus",
+            &broker.url(),
+            "--node",
+            name,
+            "--shared-engine",
+            "e1",
+            "--capacity-tps",
+            &CAPACITY.to_string(),
+            "--reading-tps",
+            "20",
+        ]));
+        let hints = running.address();
+        Self { running, hints, listener, streams: Vec::new() }
+    }
+
+    fn stream(&mut self) {
+        let address = self.listener.local_addr().expect("an address");
+        let client = TcpStream::connect(address).expect("connected");
+        let (server, peer) = self.listener.accept().expect("accepted");
+        let (sent, end) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (counted, ended, hints) = (Arc::clone(&sent), Arc::clone(&end), self.hints);
+        let threads = vec![
+            std::thread::spawn(move || read(client)),
+            std::thread::spawn(move || generate(server, peer, hints, &counted, &ended)),
+        ];
+        self.streams.push(Stream { sent, end, threads });
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn read(mut client: TcpStream) {
+    let mut bytes = [0; 4096];
+    while client.read(&mut bytes).is_ok_and(|read| read > 0) {}
+}
+
+fn generate(
+    mut server: TcpStream,
+    peer: SocketAddr,
+    hints: SocketAddr,
+    sent: &AtomicU64,
+    end: &AtomicBool,
+) {
+    server.set_nodelay(true).expect("a socket");
+    let (mut due, mut rate) = (1.0, 1.0);
+    let (mut last, mut asked) = (Instant::now(), None::<Instant>);
+    while !end.load(Ordering::Relaxed) {
+        let now = Instant::now();
+        if asked.is_none_or(|asked| now.duration_since(asked) > Duration::from_millis(100)) {
+            let hint = hint(hints, &format!("?peer={peer}"));
+            rate = if hint["hold"] == true {
+                0.0
+            } else {
+                hint["current_tps"].as_f64().unwrap_or(0.0)
+            };
+            asked = Some(now);
+        }
+        due = f64::min(due + rate * now.duration_since(last).as_secs_f64(), 5.0);
+        last = now;
+        while due >= 1.0 {
+            if server.write_all(&TOKEN).is_err() {
+                return;
+            }
+            sent.fetch_add(1, Ordering::Relaxed);
+            due -= 1.0;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn fleet(broker: &Broker, name: &str) -> (Running, SocketAddr) {
+    let mut running = Running::start(netdiag([
+        "fleet",
+        "--bus",
+        &broker.url(),
+        "--node",
+        name,
+        "--listen",
+        "127.0.0.1:0",
+    ]));
+    let address = running.address_of("fleet");
+    (running, address)
+}
+
+fn view(fleet: SocketAddr) -> Value {
+    let (status, body) = get(fleet, "/v1/fleet");
+    assert_eq!(status, 200, "{body}");
+    serde_json::from_str(&body).expect("JSON")
+}
+
+/// Waits until every stream is given its part.
+fn wait_for_parts(nodes: &[&Node]) {
+    let part = CAPACITY / nodes.iter().map(|node| node.streams.len()).sum::<usize>() as f64;
+    let is_even = |node: &&Node| {
+        let (_, body) = get(node.hints, "/v1/streams");
+        let body: Value = serde_json::from_str(&body).expect("JSON");
+        let streams = body["streams"].as_array().expect("a list").clone();
+        let rate = |stream: &Value| stream["hint"]["current_tps"].as_f64().expect("a rate");
+        streams.len() == node.streams.len()
+            && streams.iter().all(|stream| (rate(stream) / part - 1.0).abs() < 0.02)
+    };
+    until("even parts", || nodes.iter().all(is_even).then_some(()));
+}
+
+/// Each stream's rate over a while, tokens/s; checks that they are even and within the capacity.
+fn measure(nodes: &[&Node], what: &str) {
+    let counts = || -> Vec<u64> {
+        let streams = nodes.iter().flat_map(|node| &node.streams);
+        streams.map(|stream| stream.sent.load(Ordering::Relaxed)).collect()
+    };
+    let (before, start) = (counts(), Instant::now());
+    std::thread::sleep(WINDOW);
+    let elapsed = start.elapsed().as_secs_f64();
+    let rates: Vec<f64> = counts()
+        .iter()
+        .zip(&before)
+        .map(|(after, before)| (after - before) as f64 / elapsed)
+        .collect();
+    let part = CAPACITY / rates.len() as f64;
+    // Two percent, and the token that was under way at either end.
+    let near = 0.02 * part + 1.0 / elapsed;
+    assert!(rates.iter().all(|rate| (rate - part).abs() <= near), "{what}: {rates:?}");
+    let sum: f64 = rates.iter().sum();
+    assert!(sum <= CAPACITY * 1.001 + rates.len() as f64 / elapsed, "{what}: {sum}");
+}
+
+#[test]
+fn two_nodes_share_an_engine_whatever_becomes_of_leaders_and_broker() {
+    let mut broker = Broker::start();
+    let (first, first_at) = fleet(&broker, "f1");
+    until("a leader", || (view(first_at)["is_leader"] == true).then_some(()));
+    let (second, second_at) = fleet(&broker, "f2");
+    let (mut a, mut b) = (Node::start(&broker, "a"), Node::start(&broker, "b"));
+    a.stream();
+    (0..3).for_each(|_| b.stream());
+    wait_for_parts(&[&a, &b]);
+    measure(&[&a, &b], "two nodes");
+    let engine = view(first_at)["engines"][0].clone();
+    assert_eq!((&engine["engine"], &engine["capacity_tps"]), (&"e1".into(), &CAPACITY.into()));
+    assert!(engine["given_tps"].as_f64().is_some_and(|given| given <= CAPACITY + 1e-6), "{engine}");
+
+    // The leader dies without a word.
+    let died = Instant::now();
+    first.end_by(Signal::KILL);
+    until("another leader", || (view(second_at)["is_leader"] == true).then_some(()));
+    assert!(died.elapsed() < Duration::from_secs(3), "{:?}", died.elapsed());
+    measure(&[&a, &b], "after the leader's death");
+
+    // The broker is away for longer than anything that was said on it holds.
+    broker.kill();
+    measure(&[&a, &b], "without a broker");
+    let (status, _) = get(second_at, "/readyz");
+    assert_eq!(status, 503);
+    broker.restart();
+    let back = Instant::now();
+    until("a leader again", || (view(second_at)["is_leader"] == true).then_some(()));
+    until("both nodes again", || {
+        let engines = view(second_at)["engines"].clone();
+        let nodes = engines[0]["nodes"].as_array().cloned().unwrap_or_default();
+        (nodes.len() == 2 && nodes.iter().all(|node| node["is_silent"] == false)).then_some(())
+    });
+    assert!(back.elapsed() < Duration::from_secs(3), "{:?}", back.elapsed());
+
+    // One node ends, and what it had is the other's.
+    b.streams.clear();
+    let (status, stderr) = b.running.end_by(Signal::TERM);
+    assert_eq!(status.code(), Some(0), "{stderr:#?}");
+    a.stream();
+    wait_for_parts(&[&a]);
+    for running in [second, a.running] {
+        let (status, stderr) = running.end_by(Signal::TERM);
+        assert_eq!(status.code(), Some(0), "{stderr:#?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_shared_is_told() {
+    let check = |args: &[&str], told: &str| {
+        let output = output(netdiag(args));
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(complaint(&output).contains(told), "{}", complaint(&output));
+    };
+    check(&["up", "--shared-engine", "e1"], "--shared-engine e1 needs a bus: give --bus");
+    check(
+        &["up", "--shared-engine", "e1", "--bus", "nats://127.0.0.1:1", "--policy", "classic"],
+        "--shared-engine e1 is for the carry policy",
+    );
+    check(&["up", "--node", "a.b"], "--node a.b");
+    check(&["up", "--bus", "http://x"], "must be nats://HOST[:PORT]");
+    check(&["up", "--bus-ca", "/no/such"], "needs a bus");
+    check(&["fleet", "--bus-token-file", "/no/such"], "/no/such");
+    check(&["fleet", "--capacity", "e1"], "must be ENGINE=TPS");
+    check(&["fleet", "--capacity", "e1=5,e1=6"], "--capacity e1 is given twice, as 5 and as 6");
+    check(&["watch", "--scope", "world"], "must be host, peer or stream");
+    check(&["watch", "--bus-cert", "/no/such"], "needs its key");
+}
