@@ -27,7 +27,6 @@ use crate::segment::plan::Plan;
 use crate::segment::stitch::{Ended, Step, Stitcher};
 use crate::source::Source;
 use crate::sse::{LONGEST_EVENT, Splitter};
-use crate::upstream::link::Answer;
 
 /// Most bytes that are read of why an engine does not continue.
 const REFUSAL: usize = 16 * 1024;
@@ -209,10 +208,9 @@ impl Again {
             let complaint = Complaint::default();
             let mut ask = Ask { gateway: &gateway, parts, dialect, complaint };
             let body = RequestBody::whole(body);
-            let (response, link, seat) = ask.until_answered(body, Some(seat)).await?;
-            let (head, incoming) = response.into_parts();
-            let stay = Stay { seat, place, clock };
-            let course = Course::new(Answer::new(incoming, link), stay);
+            let (response, seat) = ask.until_answered(body, Some(seat)).await?;
+            let (head, answer) = response.into_parts();
+            let course = Course::new(answer, Stay { seat, place, clock });
             if head.status.is_success() && is_event_stream(&head.headers) {
                 return Ok(answered(course));
             }
