@@ -2,6 +2,7 @@
 //!
 //! Engines are the lab's demo engine, which counts, or scripts of bytes, which do what no engine should.
 
+mod answers;
 mod clients;
 mod drain;
 mod engines;

@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use netdiag_gateway::{Settings, acceptor, authorities};
 use netdiag_lab::engine;
@@ -33,15 +34,18 @@ impl Files {
     }
 }
 
-/// TLS in front of an engine that speaks none. It says which protocol was agreed on.
-async fn tls_before(engine: SocketAddr, files: &Files) -> SocketAddr {
+/// TLS in front of an engine that speaks none, and how many connections it has had.
+async fn tls_before(engine: SocketAddr, files: &Files) -> (SocketAddr, Arc<AtomicUsize>) {
     let acceptor = acceptor(&files.path("cert.pem"), &files.path("key.pem")).expect("a pair");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let address = listener.local_addr().expect("bound");
     let acceptor = Arc::new(acceptor);
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let acceptor = Arc::clone(&acceptor);
+            counted.fetch_add(1, Ordering::Relaxed);
             tokio::spawn(async move {
                 // A client that does not trust us ends the handshake.
                 let Ok(mut stream) = acceptor.accept(stream).await else { return };
@@ -52,7 +56,7 @@ async fn tls_before(engine: SocketAddr, files: &Files) -> SocketAddr {
             });
         }
     });
-    address
+    (address, count)
 }
 
 fn over_tls(host: &str, engine: SocketAddr, trusted: &Files) -> Settings {
@@ -65,7 +69,7 @@ fn over_tls(host: &str, engine: SocketAddr, trusted: &Files) -> Settings {
 async fn an_engine_with_a_certificate_that_is_trusted_is_asked() {
     let files = Files::for_name("localhost");
     let (counts, plain) = demo(engine::Settings::default()).await;
-    let engine = tls_before(plain, &files).await;
+    let (engine, connections) = tls_before(plain, &files).await;
     let gateway = start(over_tls("localhost", engine, &files)).await;
     let short =
         r#"{"stream": true, "max_tokens": 5, "messages": [{"role": "user", "content": "Hi"}]}"#;
@@ -75,6 +79,8 @@ async fn an_engine_with_a_certificate_that_is_trusted_is_asked() {
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         assert!(body.ends_with("data: [DONE]\n\n"), "{body}");
     }
+    // All of them, and the health check's.
+    assert!(connections.load(Ordering::Relaxed) <= 2, "{connections:?}");
     // A client that leaves ends its work through TLS as well.
     let mut stream = TcpStream::connect(gateway.address).await.expect("connects");
     let long = r#"{"stream": true, "ignore_eos": true, "max_tokens": 100000, "messages": [{"role": "user", "content": "Hi"}]}"#;
@@ -91,7 +97,7 @@ async fn an_engine_that_is_not_trusted_gets_nothing() {
     let elsewhere = Files::for_name("engine.example");
     let plain = script(|_, head| async move { panic!("it was asked: {head}") }).await;
     let check = async |shown: &Files, trusted: &Files| {
-        let engine = tls_before(plain, shown).await;
+        let (engine, _) = tls_before(plain, shown).await;
         let gateway = start(over_tls("localhost", engine, trusted)).await;
         let answer = exchange(gateway.address, &get("/v1/models")).await;
         assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");

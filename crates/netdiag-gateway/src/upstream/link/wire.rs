@@ -1,10 +1,12 @@
 //! A socket to an engine, with TLS or without.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use rustls::pki_types::ServerName;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -31,10 +33,20 @@ impl Socket {
 
     /// Whether nothing has come on it, and not its end either.
     pub(super) fn is_quiet(&mut self) -> bool {
-        // Nobody has to be woken: what has not come by now is met by whoever reads next.
-        let mut context = Context::from_waker(Waker::noop());
-        let mut byte = [0];
-        Pin::new(self).poll_read(&mut context, &mut ReadBuf::new(&mut byte)).is_pending()
+        match self {
+            // The kernel knows before the runtime does.
+            Self::Plain(stream) => {
+                let peeked = SockRef::from(&*stream).peek(&mut [MaybeUninit::uninit()]);
+                matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
+            // What has come may be for TLS alone.
+            Self::Tls(stream) => {
+                let mut context = Context::from_waker(Waker::noop());
+                let mut byte = [0];
+                let mut buffer = ReadBuf::new(&mut byte);
+                Pin::new(stream).poll_read(&mut context, &mut buffer).is_pending()
+            }
+        }
     }
 }
 
