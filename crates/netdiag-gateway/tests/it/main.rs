@@ -13,6 +13,7 @@ mod links;
 mod paced;
 mod refused;
 mod resumed;
+mod resumed_over;
 mod secure;
 mod segments;
 mod shared;

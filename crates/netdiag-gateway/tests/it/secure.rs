@@ -15,12 +15,12 @@ use crate::support::{
 };
 
 /// A certificate, and what trusts it, in files.
-struct Files {
+pub(crate) struct Files {
     folder: tempfile::TempDir,
 }
 
 impl Files {
-    fn for_name(name: &str) -> Self {
+    pub(crate) fn for_name(name: &str) -> Self {
         let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).expect("a key");
         let folder = tempfile::tempdir().expect("folder");
         std::fs::write(folder.path().join("cert.pem"), made.cert.pem()).expect("written");
@@ -32,11 +32,26 @@ impl Files {
     fn path(&self, name: &str) -> std::path::PathBuf {
         self.folder.path().join(name)
     }
+
+    /// What answers with it.
+    pub(crate) fn acceptor(&self) -> tokio_rustls::TlsAcceptor {
+        acceptor(&self.path("cert.pem"), &self.path("key.pem")).expect("a pair")
+    }
+
+    /// A client that trusts it and nobody else.
+    pub(crate) fn client(&self) -> rustls::ClientConfig {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(authorities(&self.path("cert.pem")).expect("an authority"))
+            .with_no_client_auth()
+    }
 }
 
 /// TLS in front of an engine that speaks none, and how many connections it has had.
 async fn tls_before(engine: SocketAddr, files: &Files) -> (SocketAddr, Arc<AtomicUsize>) {
-    let acceptor = acceptor(&files.path("cert.pem"), &files.path("key.pem")).expect("a pair");
+    let acceptor = files.acceptor();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let address = listener.local_addr().expect("bound");
     let acceptor = Arc::new(acceptor);
@@ -115,16 +130,10 @@ async fn an_engine_that_is_not_trusted_gets_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_comes_with_the_end_of_the_handshake_is_answered() {
     let files = Files::for_name("localhost");
-    let tls = Some(acceptor(&files.path("cert.pem"), &files.path("key.pem")).expect("a pair"));
+    let tls = Some(files.acceptor());
     let engine = says("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
     let gateway = start(Settings { tls, ..settings(&[engine]) }).await;
-    let config = rustls::ClientConfig::builder_with_provider(Arc::new(
-        rustls::crypto::ring::default_provider(),
-    ))
-    .with_safe_default_protocol_versions()
-    .expect("versions")
-    .with_root_certificates(authorities(&files.path("cert.pem")).expect("an authority"))
-    .with_no_client_auth();
+    let config = files.client();
     let address = gateway.address;
     let asking = tokio::task::spawn_blocking(move || {
         let name = "localhost".try_into().expect("a name");
