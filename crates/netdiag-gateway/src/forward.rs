@@ -59,7 +59,7 @@ pub(crate) async fn answer(
     };
     let mut response = answered.unwrap_or_else(|failure| {
         tracing::info!(
-            peer = %client.peer(), %method, path, id = id.to_str().unwrap_or_default(),
+            peer = %client.peer(), %method, path = question::shown(&path), id = id.to_str().unwrap_or_default(),
             status = failure.status().as_u16(), %failure, "request refused or failed",
         );
         failure.response(dialect)
@@ -159,7 +159,7 @@ impl Returning {
         let report = headers::take_report(headers);
         let taken = gateway.live.resume(&stream, dialect, after, asking)?;
         gateway.metrics.resumed();
-        tracing::info!(id = stream, peer = %client.peer(), after, "stream resumed");
+        tracing::info!(id = trace::label(&stream), peer = %client.peer(), after, "stream resumed");
         let valve = events::valve(gateway, client, taken.0.about.dialect);
         let manner = Manner { keep_alive: gateway.settings.keep_alive, report };
         let events = Events::new(Arc::clone(gateway), taken, manner, valve);

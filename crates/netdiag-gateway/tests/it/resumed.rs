@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use crate::held::{client, in_lab, lab, until};
+use crate::held::{in_lab, lab, until};
 use crate::paced::free;
 use crate::streams::admin;
 use crate::support::{
@@ -401,14 +401,19 @@ async fn a_client_that_fell_silent_comes_back_on_another_connection() {
     let pace = Some(Pace { hold_max: Duration::from_secs(1), ..free() });
     let settings = Settings { pace, ..resumable(address, Duration::from_secs(20)) };
     let gateway = in_lab(&lab, Settings { adapter: Adapter::Netdiag, ..settings }).await;
-    let _client = client(&lab, gateway.address, &chat(200, ""));
+    let client = lab.on_client(|| std::net::TcpStream::connect(gateway.address).expect("connects"));
+    let client = client.expect("a namespace");
+    client.set_nonblocking(true).expect("a socket");
+    let mut client = TcpStream::from_std(client).expect("a socket");
+    client.write_all(&chat(200, "")).await.expect("sends");
+    let mut begun = Seen::default();
+    begun.take(&read(&mut client, 2000).await);
     until("tokens flow", || engine.tokens().acked > 30).await;
     lab.set(spec.blackout()).expect("running");
     until("parked", || gateway.gateway.streams().iter().any(|stream| stream.parked)).await;
     assert_eq!(engine.requests().first().map(|r| r.state), Some(RequestState::Paused));
     let mut seen = Seen::default();
-    let id = gateway.gateway.streams()[0].id.clone();
-    seen.take(&exchange(gateway.address, &resume(&id, "")).await);
+    seen.take(&exchange(gateway.address, &resume(&begun.id, "")).await);
     assert!(seen.is_done(), "{seen:?}");
     assert_eq!(engine.tokens().generated, 200);
 }
