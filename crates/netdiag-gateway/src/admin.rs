@@ -6,7 +6,7 @@
 //! | `GET /readyz` | `ok` while an engine is well and the gateway does not end, 503 otherwise |
 //! | `GET /metrics` | metrics for Prometheus |
 //! | `GET /v1/netdiag/streams` | the event streams that are being passed on or wait for their clients, as JSON |
-//! | `DELETE /v1/netdiag/streams/{id}` | ends one; its client gets a last event |
+//! | `DELETE /v1/netdiag/streams/{id}` | ends one, by its name or by what the list shows of it; its client gets a last event |
 
 use std::sync::Arc;
 
@@ -80,7 +80,7 @@ async fn streams(State(gateway): State<Arc<Shared>>) -> Response {
 }
 
 async fn stop(State(gateway): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
-    if gateway.live.stop(&gateway, &id) {
+    if gateway.live.stop_by_label(&gateway, &id) {
         StatusCode::NO_CONTENT.into_response()
     } else {
         Problem::new(StatusCode::NOT_FOUND, "there is no stream of this name").into_response()

@@ -21,6 +21,7 @@ use crate::meter::{End, Meter, Sight, Summary};
 use crate::resume::Tail;
 use crate::source::Source;
 use crate::sse::{Kind, LONGEST_EVENT, Piece, Reading, Role, Splitter, TokenReader};
+use crate::trace::label;
 use crate::valve::{Through, Waiting};
 
 /// A stream, and what was taken from its engine and not handed on.
@@ -246,7 +247,7 @@ impl Flow {
         let summary = self.meter.summary(None, end == End::ClientGone);
         gateway.metrics.stream_ended(about, end, self.failure.as_ref(), &self.meter, &summary);
         tracing::info!(
-            id = about.id, peer = %about.peer, engine = about.engine,
+            id = label(&about.id), peer = %about.peer, engine = about.engine,
             model = about.model.as_deref().unwrap_or_default(), ?end,
             failure = self.failure.as_ref().map(Failure::code),
             told = self.reader.tokens(),

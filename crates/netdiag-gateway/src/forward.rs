@@ -59,7 +59,7 @@ pub(crate) async fn answer(
     };
     let mut response = answered.unwrap_or_else(|failure| {
         tracing::info!(
-            peer = %client.peer(), %method, path, id = id.to_str().unwrap_or_default(),
+            peer = %client.peer(), %method, path = question::shown(&path), id = id.to_str().unwrap_or_default(),
             status = failure.status().as_u16(), %failure, "request refused or failed",
         );
         failure.response(dialect)
@@ -104,7 +104,7 @@ async fn forward(
     let question = Question::of(settings, origin, parts, body, dialect).await?;
     let Question { parts, body, plan, model, report, complaint } = question;
     let mut ask = Ask { gateway, parts, dialect, complaint };
-    let (mut response, link, seat) = ask.until_answered(body, None).await?;
+    let (mut response, seat) = ask.until_answered(body, None).await?;
     headers::to_client(response.headers_mut());
     if chunked {
         // Clients that send such bodies are few, and whatever is behind one that was not read is not looked at.
@@ -112,9 +112,8 @@ async fn forward(
     }
     let clock = Clock::new(settings.requests.silent_time, end);
     let engine = seat.engine().url().to_string();
-    let (mut head, incoming) = response.into_parts();
-    let stay = Stay { seat, place, clock };
-    let course = Course::new(Answer::new(incoming, link), stay);
+    let (mut head, answer) = response.into_parts();
+    let course = Course::new(answer, Stay { seat, place, clock });
     let is_stream =
         dialect.has_events() && is_event_stream(&head.headers) && head.status.is_success();
     if !is_stream {
@@ -160,7 +159,7 @@ impl Returning {
         let report = headers::take_report(headers);
         let taken = gateway.live.resume(&stream, dialect, after, asking)?;
         gateway.metrics.resumed();
-        tracing::info!(id = stream, peer = %client.peer(), after, "stream resumed");
+        tracing::info!(id = trace::label(&stream), peer = %client.peer(), after, "stream resumed");
         let valve = events::valve(gateway, client, taken.0.about.dialect);
         let manner = Manner { keep_alive: gateway.settings.keep_alive, report };
         let events = Events::new(Arc::clone(gateway), taken, manner, valve);
@@ -190,7 +189,7 @@ impl Ask<'_> {
         &mut self,
         body: RequestBody,
         mut first: Option<Seat>,
-    ) -> Result<(Response<Incoming>, Link, Seat), Failure> {
+    ) -> Result<(Response<Answer>, Seat), Failure> {
         let mut body = Some(body);
         let mut tried: Vec<Seat> = Vec::new();
         let mut failure = Failure::Unreachable;
@@ -199,9 +198,9 @@ impl Ask<'_> {
             && let Some(seat) = first.take().or_else(|| self.gateway.upstreams.choose(&tried))
         {
             match self.ask(&seat, sent).await {
-                Ok((response, link)) => {
+                Ok(response) => {
                     seat.engine().works();
-                    return Ok((response, link, seat));
+                    return Ok((response, seat));
                 }
                 Err((why, left)) => {
                     tracing::debug!(engine = %seat.engine().url(), %why, "engine did not answer");
@@ -222,10 +221,10 @@ impl Ask<'_> {
         &self,
         seat: &Seat,
         mut body: RequestBody,
-    ) -> Result<(Response<Incoming>, Link), (Failure, Option<RequestBody>)> {
+    ) -> Result<Response<Answer>, (Failure, Option<RequestBody>)> {
         let engine = seat.engine();
         loop {
-            let mut link = match engine.rested() {
+            let link = match engine.rested() {
                 Some(link) => link,
                 None => match self.connect(seat).await {
                     Ok(link) => link,
@@ -244,7 +243,7 @@ impl Ask<'_> {
                     engine.failed(&"it changes to another protocol unasked");
                     return Err((Failure::Garbage, None));
                 }
-                Ok(Ok(response)) => return Ok((response, link)),
+                Ok(Ok(response)) => return Ok(response),
                 Ok(Err(unanswered)) => unanswered,
                 Err(_) => {
                     engine.failed(&"no answer in time");
@@ -254,7 +253,7 @@ impl Ask<'_> {
             if let Some(fault) = self.complaint.get() {
                 return Err((fault.into(), None));
             }
-            let Unanswered { request, error } = *unanswered;
+            let Unanswered { request, is_reused, error } = *unanswered;
             let repeatable = self.parts.method.is_idempotent() || self.dialect.can_repeat();
             let left = match request {
                 Some(request) => Some(request.into_body()),
@@ -262,7 +261,7 @@ impl Ask<'_> {
             };
             // An engine may close an idle connection at any moment, and then a new one is all that it takes.
             match left {
-                Some(left) if link.is_reused() => body = left,
+                Some(left) if is_reused => body = left,
                 left => {
                     engine.failed(&error);
                     return Err((meaning(&error), left));

@@ -22,6 +22,7 @@ use crate::failure::Failure;
 use crate::flow::Flow;
 use crate::meter::Meter;
 use crate::socket::Asking;
+use crate::trace::label;
 use parking::Finished;
 
 /// All of them.
@@ -112,7 +113,7 @@ pub(crate) enum Wish {
 /// A stream as others see it.
 #[derive(Clone, Debug, Serialize)]
 pub struct StreamView {
-    /// Its name, which its client was told in `x-netdiag-stream-id`.
+    /// The beginning of its name, which its client was told in `x-netdiag-stream-id`: who knows all of it may take the stream.
     pub id: String,
     /// The client's address.
     pub peer: SocketAddr,
@@ -170,6 +171,12 @@ impl Registry {
             live.wish(Wish::Stop);
         }
         true
+    }
+
+    /// The same for those who run the gateway, who see the beginnings of names.
+    pub(crate) fn stop_by_label(&self, gateway: &Shared, shown: &str) -> bool {
+        let found = self.lock().keys().find(|id| label(id) == shown).cloned();
+        self.stop(gateway, found.as_deref().unwrap_or(shown))
     }
 
     /// Ends all of them.
@@ -253,7 +260,7 @@ impl Live {
         };
         let ttft = self.ttft.load(Ordering::Relaxed);
         let view = StreamView {
-            id: self.about.id.clone(),
+            id: label(&self.about.id).to_owned(),
             peer,
             model: self.about.model.clone(),
             engine: self.about.engine.clone(),

@@ -19,6 +19,7 @@ use crate::request_body::{BodyLimits, Complaint, RequestBody};
 use crate::resume::Position;
 use crate::segment::plan::{Plan, Progress};
 use crate::settings::Settings;
+use crate::trace::label;
 use crate::upstream::UpstreamUrl;
 
 /// Longest name of a model that is told apart, bytes. Paths of files are names, too.
@@ -95,6 +96,14 @@ pub(crate) async fn take_body(
     let limits = settings.requests;
     let limits = BodyLimits { bytes: limits.body_bytes, patience: limits.body_time };
     RequestBody::take(body, limits, complaint.clone()).await
+}
+
+/// What may be logged of a path, which may have a stream's name in it.
+pub(crate) fn shown(path: &str) -> &str {
+    match path.strip_prefix(STREAMS) {
+        Some(stream) => &path[..STREAMS.len() + label(stream).len()],
+        None => path,
+    }
 }
 
 impl Question {

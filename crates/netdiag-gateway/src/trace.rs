@@ -18,6 +18,9 @@ pub(crate) const STREAM_ID: HeaderName = HeaderName::from_static("x-netdiag-stre
 /// What streams' ids begin with.
 pub(crate) const STREAM_PREFIX: &str = "st_";
 
+/// Digits of a stream's id that are shown. Of ten thousand streams no two have the same twelve, and twenty more are to be guessed.
+const LABEL: usize = 12;
+
 /// Longest id that is passed on.
 const LONGEST_ID: usize = 128;
 
@@ -61,6 +64,11 @@ pub(crate) fn new_id(prefix: &str) -> HeaderValue {
     HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("none"))
 }
 
+/// What may be shown of a stream's id to others than its client: enough to tell streams apart, and too little to take one.
+pub(crate) fn label(id: &str) -> &str {
+    id.get(..STREAM_PREFIX.len() + LABEL).unwrap_or(id)
+}
+
 /// Whether it has the form of a stream's id.
 pub(crate) fn is_stream_id(id: &str) -> bool {
     let digits = id.strip_prefix(STREAM_PREFIX).unwrap_or_default();
@@ -95,6 +103,15 @@ mod tests {
     use super::*;
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn of_a_name_so_much_is_shown() {
+        let check = |id: &str, expected: &str| assert_eq!(label(id), expected);
+        check("st_0123456789abcdef0123456789abcdef", "st_0123456789ab");
+        check("st_01", "st_01");
+        check("st_0123456789é", "st_0123456789é");
+        check("", "");
+    }
 
     #[test]
     fn the_form_of_a_trace_parent_is_checked() {

@@ -4,18 +4,22 @@
 //! while the client takes nothing. So a client that vanishes costs what its credit and one segment are.
 //!
 //! Invariants: at any time there is no more than one request of a stream at an engine. A continuation goes to the engine that has the
-//! prefix in its cache, and to another only if that one cannot be reached.
+//! prefix in its cache, and to another only if that one cannot be reached. One that has no room for it just then is asked again, a few
+//! times.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::poll_fn;
 use hyper::StatusCode;
 use hyper::body::Frame;
+use hyper::header::{HeaderMap, RETRY_AFTER};
 use hyper::http::request::Parts;
+use tokio::time::sleep;
 
 use crate::Shared;
 use crate::dialect::{Dialect, is_event_stream};
@@ -27,10 +31,17 @@ use crate::segment::plan::Plan;
 use crate::segment::stitch::{Ended, Step, Stitcher};
 use crate::source::Source;
 use crate::sse::{LONGEST_EVENT, Splitter};
-use crate::upstream::link::Answer;
 
 /// Most bytes that are read of why an engine does not continue.
 const REFUSAL: usize = 16 * 1024;
+
+/// How often a continuation is asked for that the engine has no room for, and the pause before the second time; each further one is
+/// twice as long: some eight seconds altogether. The engine had room for the beginning, and other requests end meanwhile.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The longest pause that an engine may ask for. A reader waits meanwhile.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// A stream in segments.
 pub(crate) struct Segmented {
@@ -205,21 +216,32 @@ impl Again {
         let (gateway, parts, dialect) =
             (Arc::clone(&self.gateway), self.parts.clone(), self.dialect);
         let asking = async move {
-            let Stay { seat, place, clock } = stay;
+            let Stay { mut seat, mut place, mut clock } = stay;
             let complaint = Complaint::default();
             let mut ask = Ask { gateway: &gateway, parts, dialect, complaint };
-            let body = RequestBody::whole(body);
-            let (response, link, seat) = ask.until_answered(body, Some(seat)).await?;
-            let (head, incoming) = response.into_parts();
-            let stay = Stay { seat, place, clock };
-            let course = Course::new(Answer::new(incoming, link), stay);
-            if head.status.is_success() && is_event_stream(&head.headers) {
-                return Ok(answered(course));
-            }
-            let why = text(course).await;
-            tracing::warn!(status = head.status.as_u16(), "an engine does not continue its text",);
-            if head.status == StatusCode::BAD_REQUEST && is_about_length(&why) {
-                return Ok(Answered::Full);
+            let mut pause = PAUSE;
+            for attempt in 1.. {
+                let body = RequestBody::whole(body.clone());
+                let (response, answers) = ask.until_answered(body, Some(seat)).await?;
+                let (head, answer) = response.into_parts();
+                let mut course = Course::new(answer, Stay { seat: answers, place, clock });
+                if head.status.is_success() && is_event_stream(&head.headers) {
+                    return Ok(answered(course));
+                }
+                let why = text(&mut course).await;
+                let status = head.status.as_u16();
+                if head.status == StatusCode::BAD_REQUEST && is_about_length(&why) {
+                    return Ok(Answered::Full);
+                }
+                let pause_now = asked_pause(&head.headers).unwrap_or(pause);
+                if !is_full(head.status) || attempt == TRIES || pause_now > LONGEST_PAUSE {
+                    tracing::warn!(status, attempt, "an engine does not continue its text");
+                    break;
+                }
+                tracing::debug!(status, attempt, ?pause_now, "an engine has no room to continue");
+                Stay { seat, place, clock } = course.leave();
+                sleep(pause_now).await;
+                pause *= 2;
             }
             Err(Failure::NotContinued)
         };
@@ -228,7 +250,7 @@ impl Again {
 }
 
 /// The beginning of an answer.
-async fn text(mut course: Course) -> String {
+async fn text(course: &mut Course) -> String {
     let mut text = Vec::new();
     while text.len() < REFUSAL
         && let Some(Ok(frame)) = poll_fn(|context| course.poll_frame(context)).await
@@ -236,6 +258,17 @@ async fn text(mut course: Course) -> String {
         text.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
     }
     String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Whether an engine will have room later.
+fn is_full(status: StatusCode) -> bool {
+    matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+}
+
+/// How long an engine asks to be left alone, if it says so in seconds. Its clock may be another, so a date says nothing.
+fn asked_pause(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// Whether an error says that prompt and answer are longer than the model's context, in the words of vLLM, SGLang, llama.cpp and

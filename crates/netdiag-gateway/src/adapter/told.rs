@@ -27,7 +27,6 @@ use crate::request_body::RequestBody;
 use crate::source::Source;
 use crate::trace::REQUEST_ID;
 use crate::upstream::Upstream;
-use crate::upstream::link::Answer;
 
 /// Calls under way at once, to all engines together. A path that many clients share goes silent for all of them in one moment.
 pub(crate) const CALLS: usize = 32;
@@ -158,13 +157,13 @@ impl Control {
         if let Some(authorization) = &self.authorization {
             headers.insert(header::AUTHORIZATION, authorization.clone());
         }
-        let mut link = match self.engine.rested() {
+        let link = match self.engine.rested() {
             Some(link) => link,
             None => self.engine.connect().await.ok()?,
         };
         let response = link.send(request).await.ok()?;
         let status = response.status();
-        let mut answer = Answer::new(response.into_body(), link);
+        let mut answer = response.into_body();
         let mut read = 0;
         while let Some(Ok(frame)) = poll_fn(|context| answer.poll_frame(context)).await {
             read += frame.data_ref().map_or(0, Bytes::len);

@@ -20,6 +20,7 @@ use crate::dialect::Dialect;
 use crate::failure::Failure;
 use crate::meter::Sight;
 use crate::socket::Asking;
+use crate::trace::label;
 
 /// How often all streams are looked at: a client that asks for nothing is to be noticed within a second.
 const LOOK: Duration = Duration::from_millis(250);
@@ -72,7 +73,7 @@ impl Registry {
         if is_finished {
             self.keep_finished(gateway, live, now, bytes);
         } else {
-            tracing::debug!(id = live.about.id, "stream is parked");
+            tracing::debug!(id = label(&live.about.id), "stream is parked");
         }
     }
 

@@ -56,7 +56,7 @@ async fn watch_one(engine: Arc<Upstream>, check: &HealthCheck) {
 
 /// On a connection of its own, because it is also the question whether one can be had.
 async fn ask(engine: &Upstream, path: &str) -> Result<(), String> {
-    let mut link = engine.connect().await.map_err(|error| format!("cannot connect: {error}"))?;
+    let link = engine.connect().await.map_err(|error| format!("cannot connect: {error}"))?;
     let target = engine.url().target(path).ok_or("its health path is none")?;
     let mut request = Request::new(RequestBody::empty());
     *request.method_mut() = Method::GET;

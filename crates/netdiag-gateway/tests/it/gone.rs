@@ -4,12 +4,15 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use netdiag_gateway::Adapter;
+use netdiag_http::Exposure;
 use netdiag_lab::engine::{Engine, Settings};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tower::ServiceExt as _;
 
+use crate::streams::admin;
 use crate::support::{PATIENCE, Running, before, demo, post, script, settings, start};
 
 /// Clients that leave, in each way.
@@ -158,10 +161,14 @@ async fn a_stream_may_be_ended_by_its_name() {
     let head = crate::support::head(&mut stream).await;
     let id = head.lines().find_map(|line| line.strip_prefix("x-netdiag-stream-id: "));
     let id = id.unwrap_or_else(|| panic!("a name in {head}"));
-    assert_eq!(gateway.gateway.streams()[0].id, id);
+    let shown = gateway.gateway.streams()[0].id.clone();
+    assert!(id.starts_with(&shown) && id.len() - shown.len() == 20, "{shown} of {id}");
     let delete = |id: &str| {
         format!("DELETE /v1/netdiag/streams/{id} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
     };
+    // Who sees the list does not know the name.
+    let answer = crate::support::exchange(gateway.address, delete(&shown).as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
     let answer = crate::support::exchange(gateway.address, delete(id).as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
     let mut rest = Vec::new();
@@ -177,4 +184,30 @@ async fn a_stream_may_be_ended_by_its_name() {
     .expect("aborted");
     let again = crate::support::exchange(gateway.address, delete(id).as_bytes()).await;
     assert!(again.starts_with("HTTP/1.1 404"), "{again}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_runs_the_gateway_may_end_a_stream_of_the_list() {
+    let (engine, address) = demo(Settings::default()).await;
+    let gateway = before(address).await;
+    let mut stream = TcpStream::connect(gateway.address).await.expect("connects");
+    stream.write_all(&long_chat()).await.expect("sends");
+    crate::support::head(&mut stream).await;
+    let listed = admin(&gateway.gateway, "/v1/netdiag/streams").await;
+    let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+    let shown = listed["streams"][0]["id"].as_str().expect("a name").to_owned();
+    let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let router = gateway.gateway.admin(Exposure::try_new(listen, None, false).expect("loopback"));
+    let delete = |id: &str| {
+        let request = hyper::Request::delete(format!("/v1/netdiag/streams/{id}"));
+        request.header("host", "localhost").body(axum::body::Body::empty()).expect("valid")
+    };
+    let other = router.clone().oneshot(delete("st_0123456789ab")).await.expect("infallible");
+    assert_eq!(other.status(), 404);
+    let answer = router.oneshot(delete(&shown)).await.expect("infallible");
+    assert_eq!(answer.status(), 204);
+    let mut rest = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("an end").expect("reads");
+    assert!(String::from_utf8_lossy(&rest).contains("\"code\":\"stopped\""));
+    crate::held::until("aborted", || engine.aborted().requests == 1).await;
 }

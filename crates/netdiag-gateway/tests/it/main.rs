@@ -2,6 +2,7 @@
 //!
 //! Engines are the lab's demo engine, which counts, or scripts of bytes, which do what no engine should.
 
+mod answers;
 mod clients;
 mod drain;
 mod engines;
@@ -12,6 +13,7 @@ mod links;
 mod paced;
 mod refused;
 mod resumed;
+mod resumed_over;
 mod secure;
 mod segments;
 mod shared;

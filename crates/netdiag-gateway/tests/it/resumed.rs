@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use crate::held::{client, in_lab, lab, until};
+use crate::held::{in_lab, lab, until};
 use crate::paced::free;
 use crate::streams::admin;
 use crate::support::{
@@ -24,17 +24,17 @@ use crate::support::{
 const STREAMS: usize = 40;
 const CUTS: usize = 4;
 
-fn resumable(engine: SocketAddr, window: Duration) -> Settings {
+pub(crate) fn resumable(engine: SocketAddr, window: Duration) -> Settings {
     Settings { resume_window: Some(window), pace: Some(free()), ..settings(&[engine]) }
 }
 
-fn fast() -> engine::Settings {
+pub(crate) fn fast() -> engine::Settings {
     let step = Duration::from_millis(2);
     let model = engine::Model { step, step_per_seat: Duration::ZERO, ..engine::Model::default() };
     engine::Settings { model, ..engine::Settings::default() }
 }
 
-fn asks(tokens: u32) -> String {
+pub(crate) fn asks(tokens: u32) -> String {
     format!(
         r#"{{"stream": true, "ignore_eos": true, "max_tokens": {tokens}, "seed": 5, "temperature": 0,
         "messages": [{{"role": "user", "content": "Hi"}}]}}"#
@@ -60,10 +60,10 @@ fn delete(id: &str) -> Vec<u8> {
 
 /// What a client has of a stream that reads event streams as browsers do.
 #[derive(Debug, Default)]
-struct Seen {
-    id: String,
-    last: String,
-    data: Vec<String>,
+pub(crate) struct Seen {
+    pub(crate) id: String,
+    pub(crate) last: String,
+    pub(crate) data: Vec<String>,
 }
 
 impl Seen {
@@ -72,10 +72,14 @@ impl Seen {
         let Some((head, chunks)) = answer.split_once("\r\n\r\n") else { return };
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         let id = head.lines().find_map(|line| line.strip_prefix("x-netdiag-stream-id: "));
-        let id = id.expect("a name");
+        self.take_events(id.expect("a name"), &whole(chunks));
+    }
+
+    /// The same without the frames of HTTP/1.1.
+    pub(crate) fn take_events(&mut self, id: &str, body: &str) {
         assert!(self.id.is_empty() || self.id == id, "{id} is not {}", self.id);
         self.id = id.to_owned();
-        for event in whole(chunks).split_inclusive("\n\n").filter(|event| event.ends_with("\n\n")) {
+        for event in body.split_inclusive("\n\n").filter(|event| event.ends_with("\n\n")) {
             let field = |name| event.lines().find_map(|line| line.strip_prefix(name));
             let Some(data) = field("data: ") else { continue };
             let last = field("id: ").unwrap_or_else(|| panic!("no id in {event}"));
@@ -86,11 +90,11 @@ impl Seen {
         }
     }
 
-    fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.data.last().is_some_and(|data| data == "[DONE]")
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let text = |data: &String| {
             let chunk: serde_json::Value = serde_json::from_str(data).ok()?;
             Some(chunk["choices"][0]["delta"]["content"].as_str()?.to_owned())
@@ -397,14 +401,19 @@ async fn a_client_that_fell_silent_comes_back_on_another_connection() {
     let pace = Some(Pace { hold_max: Duration::from_secs(1), ..free() });
     let settings = Settings { pace, ..resumable(address, Duration::from_secs(20)) };
     let gateway = in_lab(&lab, Settings { adapter: Adapter::Netdiag, ..settings }).await;
-    let _client = client(&lab, gateway.address, &chat(200, ""));
+    let client = lab.on_client(|| std::net::TcpStream::connect(gateway.address).expect("connects"));
+    let client = client.expect("a namespace");
+    client.set_nonblocking(true).expect("a socket");
+    let mut client = TcpStream::from_std(client).expect("a socket");
+    client.write_all(&chat(200, "")).await.expect("sends");
+    let mut begun = Seen::default();
+    begun.take(&read(&mut client, 2000).await);
     until("tokens flow", || engine.tokens().acked > 30).await;
     lab.set(spec.blackout()).expect("running");
     until("parked", || gateway.gateway.streams().iter().any(|stream| stream.parked)).await;
     assert_eq!(engine.requests().first().map(|r| r.state), Some(RequestState::Paused));
     let mut seen = Seen::default();
-    let id = gateway.gateway.streams()[0].id.clone();
-    seen.take(&exchange(gateway.address, &resume(&id, "")).await);
+    seen.take(&exchange(gateway.address, &resume(&begun.id, "")).await);
     assert!(seen.is_done(), "{seen:?}");
     assert_eq!(engine.tokens().generated, 200);
 }

@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use netdiag_gateway::{Settings, acceptor, authorities};
 use netdiag_lab::engine;
@@ -14,12 +15,12 @@ use crate::support::{
 };
 
 /// A certificate, and what trusts it, in files.
-struct Files {
+pub(crate) struct Files {
     folder: tempfile::TempDir,
 }
 
 impl Files {
-    fn for_name(name: &str) -> Self {
+    pub(crate) fn for_name(name: &str) -> Self {
         let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).expect("a key");
         let folder = tempfile::tempdir().expect("folder");
         std::fs::write(folder.path().join("cert.pem"), made.cert.pem()).expect("written");
@@ -31,17 +32,35 @@ impl Files {
     fn path(&self, name: &str) -> std::path::PathBuf {
         self.folder.path().join(name)
     }
+
+    /// What answers with it.
+    pub(crate) fn acceptor(&self) -> tokio_rustls::TlsAcceptor {
+        acceptor(&self.path("cert.pem"), &self.path("key.pem")).expect("a pair")
+    }
+
+    /// A client that trusts it and nobody else.
+    pub(crate) fn client(&self) -> rustls::ClientConfig {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(authorities(&self.path("cert.pem")).expect("an authority"))
+            .with_no_client_auth()
+    }
 }
 
-/// TLS in front of an engine that speaks none. It says which protocol was agreed on.
-async fn tls_before(engine: SocketAddr, files: &Files) -> SocketAddr {
-    let acceptor = acceptor(&files.path("cert.pem"), &files.path("key.pem")).expect("a pair");
+/// TLS in front of an engine that speaks none, and how many connections it has had.
+async fn tls_before(engine: SocketAddr, files: &Files) -> (SocketAddr, Arc<AtomicUsize>) {
+    let acceptor = files.acceptor();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let address = listener.local_addr().expect("bound");
     let acceptor = Arc::new(acceptor);
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let acceptor = Arc::clone(&acceptor);
+            counted.fetch_add(1, Ordering::Relaxed);
             tokio::spawn(async move {
                 // A client that does not trust us ends the handshake.
                 let Ok(mut stream) = acceptor.accept(stream).await else { return };
@@ -52,7 +71,7 @@ async fn tls_before(engine: SocketAddr, files: &Files) -> SocketAddr {
             });
         }
     });
-    address
+    (address, count)
 }
 
 fn over_tls(host: &str, engine: SocketAddr, trusted: &Files) -> Settings {
@@ -65,7 +84,7 @@ fn over_tls(host: &str, engine: SocketAddr, trusted: &Files) -> Settings {
 async fn an_engine_with_a_certificate_that_is_trusted_is_asked() {
     let files = Files::for_name("localhost");
     let (counts, plain) = demo(engine::Settings::default()).await;
-    let engine = tls_before(plain, &files).await;
+    let (engine, connections) = tls_before(plain, &files).await;
     let gateway = start(over_tls("localhost", engine, &files)).await;
     let short =
         r#"{"stream": true, "max_tokens": 5, "messages": [{"role": "user", "content": "Hi"}]}"#;
@@ -75,6 +94,8 @@ async fn an_engine_with_a_certificate_that_is_trusted_is_asked() {
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         assert!(body.ends_with("data: [DONE]\n\n"), "{body}");
     }
+    // All of them, and the health check's.
+    assert!(connections.load(Ordering::Relaxed) <= 2, "{connections:?}");
     // A client that leaves ends its work through TLS as well.
     let mut stream = TcpStream::connect(gateway.address).await.expect("connects");
     let long = r#"{"stream": true, "ignore_eos": true, "max_tokens": 100000, "messages": [{"role": "user", "content": "Hi"}]}"#;
@@ -91,7 +112,7 @@ async fn an_engine_that_is_not_trusted_gets_nothing() {
     let elsewhere = Files::for_name("engine.example");
     let plain = script(|_, head| async move { panic!("it was asked: {head}") }).await;
     let check = async |shown: &Files, trusted: &Files| {
-        let engine = tls_before(plain, shown).await;
+        let (engine, _) = tls_before(plain, shown).await;
         let gateway = start(over_tls("localhost", engine, trusted)).await;
         let answer = exchange(gateway.address, &get("/v1/models")).await;
         assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
@@ -109,16 +130,10 @@ async fn an_engine_that_is_not_trusted_gets_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_comes_with_the_end_of_the_handshake_is_answered() {
     let files = Files::for_name("localhost");
-    let tls = Some(acceptor(&files.path("cert.pem"), &files.path("key.pem")).expect("a pair"));
+    let tls = Some(files.acceptor());
     let engine = says("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
     let gateway = start(Settings { tls, ..settings(&[engine]) }).await;
-    let config = rustls::ClientConfig::builder_with_provider(Arc::new(
-        rustls::crypto::ring::default_provider(),
-    ))
-    .with_safe_default_protocol_versions()
-    .expect("versions")
-    .with_root_certificates(authorities(&files.path("cert.pem")).expect("an authority"))
-    .with_no_client_auth();
+    let config = files.client();
     let address = gateway.address;
     let asking = tokio::task::spawn_blocking(move || {
         let name = "localhost".try_into().expect("a name");
