@@ -191,23 +191,21 @@ impl Run {
             receiver: Receiver::default(),
             link,
             deliveries: Vec::with_capacity(output as usize),
-            memory: self.controller.memory(reader.rate, submitted),
             left: None,
             is_ended: false,
         });
+        self.controller.arrive(reader.rate, submitted);
         self.jobs.push(Job::new(prompt, output));
         self.engine.submit(number);
     }
 
     /// Tokens of a step that is over are written to their connections.
     fn finish_step(&mut self, now: Micros) {
-        let Self { engine, streams, events, over, .. } = self;
+        let Self { engine, streams, events, controller, over, .. } = self;
         engine.finish(now, &mut self.jobs, |number, is_last| {
             let stream = &mut streams[number as usize];
             *over += usize::from(is_last);
-            if let policy::Memory::Carry(memory, _) = &mut stream.memory {
-                memory.0.on_sent(1, TOKEN_BYTES);
-            }
+            controller.on_sent(number);
             let (tcp, mut around) = parts(stream, number, events);
             tcp.write(now, TOKEN_BYTES, &mut around);
         });
@@ -222,9 +220,7 @@ impl Run {
             What::Ack { ack, start } => {
                 let (tcp, mut around) = parts(stream, number, &mut self.events);
                 tcp.on_ack(at, ack.into(), start.into(), &mut around);
-                if let policy::Memory::Carry(memory, _) = &mut stream.memory {
-                    memory.0.acknowledge(stream.tcp.acked());
-                    let room = memory.0.room() as u32;
+                if let Some(room) = self.controller.on_ack(number, stream.tcp.acked()) {
                     self.engine.make_room(number, room, &mut self.jobs);
                 }
             }

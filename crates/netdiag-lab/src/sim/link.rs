@@ -157,9 +157,9 @@ impl Link {
     fn play(&mut self, start: Micros, bytes: u32) -> Micros {
         let Capacity::Trace(trace) = &self.capacity else { return start };
         let ms = trace.offset() + start.div_ceil(1000);
-        if trace.time_of(self.current) < ms {
-            self.current = trace.first_from_near(self.current, ms);
-            self.left = OPPORTUNITY;
+        let next = trace.first_from_near(self.current, ms);
+        if next != self.current {
+            (self.current, self.left) = (next, OPPORTUNITY);
         }
         let mut bytes = bytes;
         while bytes > self.left {

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Micros;
 use super::engine::{Engine, Job};
-use super::stream::Stream;
+use super::stream::{Stream, TOKEN_BYTES};
 
 /// How often rates are set: DESIGN §8's tick.
 pub(super) const TICK: Micros = 100_000;
@@ -112,11 +112,12 @@ impl Policies {
 
 /// What a policy remembers of a stream.
 #[derive(Debug)]
-pub(super) enum Memory {
+#[allow(clippy::large_enum_variant)] // a thousand streams of one kind lie side by side, in the order in which they are looked at
+enum Memory {
     Nothing,
     Classic(Box<(Health, Classic)>),
     Buffer(Unread, u32),
-    Carry(Box<(Carry, Unread)>, u64),
+    Carry(Carry, Unread, u64),
     Oracle(Unread, usize),
 }
 
@@ -127,6 +128,11 @@ pub(super) struct Controller {
     settings: Policies,
     range: TpsRange,
     ticks: u64,
+    /// Of each stream.
+    memories: Vec<Memory>,
+    /// The rate of each stream at the last tick, tokens/s; no number for those that had none. It is told to [`Carry`] with the next
+    /// observation, before which it makes no difference: by then its memory has left the caches, and would be fetched twice.
+    granted: Vec<f64>,
     needs: Vec<Need>,
     claims: Vec<Claim>,
     /// Who needs, with the tokens that it may have.
@@ -135,23 +141,47 @@ pub(super) struct Controller {
 
 impl Controller {
     pub(super) fn new(policy: Policy, settings: Policies) -> Self {
-        let (needs, claims, whose) = (Vec::new(), Vec::new(), Vec::new());
-        Self { policy, settings, range: settings.range, ticks: 0, needs, claims, whose }
+        Self {
+            policy,
+            settings,
+            range: settings.range,
+            ticks: 0,
+            memories: Vec::new(),
+            granted: Vec::new(),
+            needs: Vec::new(),
+            claims: Vec::new(),
+            whose: Vec::new(),
+        }
     }
 
-    /// What to remember of a stream that comes at `now`.
-    pub(super) fn memory(&self, reading: Tps, now: Micros) -> Memory {
+    /// The next stream comes at `now`, for a client with this reading rate.
+    pub(super) fn arrive(&mut self, reading: Tps, now: Micros) {
         let reading = self.settings.assumed_reading.unwrap_or(reading);
         let unread = || Unread::new(reading, Duration::from_micros(now));
-        match self.policy {
+        self.granted.push(f64::NAN);
+        self.memories.push(match self.policy {
             Policy::None | Policy::Proteus => Memory::Nothing,
             Policy::Classic => {
                 Memory::Classic(Box::new((Health::without_training(), Classic::new(self.range))))
             }
             Policy::Buffer => Memory::Buffer(unread(), 0),
-            Policy::Carry => Memory::Carry(Box::new((Carry::new(self.range), unread())), 0),
+            Policy::Carry => Memory::Carry(Carry::new(self.range), unread(), 0),
             Policy::Oracle => Memory::Oracle(unread(), 0),
+        });
+    }
+
+    /// A token of a stream was written.
+    pub(super) fn on_sent(&mut self, stream: u32) {
+        if let Memory::Carry(carry, ..) = &mut self.memories[stream as usize] {
+            carry.on_sent(1, TOKEN_BYTES);
         }
+    }
+
+    /// So many bytes of a stream are acknowledged; the tokens that it may have now, where that changes.
+    pub(super) fn on_ack(&mut self, stream: u32, acked: u64) -> Option<u32> {
+        let Memory::Carry(carry, ..) = &mut self.memories[stream as usize] else { return None };
+        carry.acknowledge(acked);
+        Some(carry.room() as u32)
     }
 
     /// Sets the rates until the next tick. Streams that are to be ended go into `ended`.
@@ -172,7 +202,8 @@ impl Controller {
             Policy::Classic if !self.ticks.is_multiple_of(JUDGED_EVERY) => return,
             Policy::Classic => {
                 for &stream in engine.admitted() {
-                    let rate = judge(&mut streams[stream as usize], now);
+                    let memory = &mut self.memories[stream as usize];
+                    let rate = judge(memory, &mut streams[stream as usize], now);
                     Engine::pace(&mut jobs[stream as usize], Some(rate), u32::MAX);
                 }
             }
@@ -183,9 +214,7 @@ impl Controller {
                 let rates = share(capacity, &self.needs);
                 for (&(stream, room), rate) in self.whose.iter().zip(rates) {
                     Engine::pace(&mut jobs[stream as usize], Some(rate), room);
-                    if let Memory::Carry(memory, _) = &mut streams[stream as usize].memory {
-                        memory.0.grant(rate);
-                    }
+                    self.granted[stream as usize] = rate;
                 }
             }
         }
@@ -232,7 +261,8 @@ impl Controller {
         for &number in admitted {
             let stream = &mut streams[number as usize];
             let generated = jobs[number as usize].generated;
-            let (unread, under_way, ahead, cap, room) = match &mut stream.memory {
+            let memory = &mut self.memories[number as usize];
+            let (unread, under_way, ahead, cap, room) = match memory {
                 Memory::Nothing | Memory::Classic(_) => continue,
                 Memory::Buffer(unread, known) => {
                     unread.deliver(at, f64::from(generated - *known));
@@ -241,8 +271,8 @@ impl Controller {
                     let ahead = if is_busy { lead.ahead } else { Lead::MOST };
                     (&*unread, 0.0, ahead, max, u32::MAX)
                 }
-                Memory::Carry(memory, known) => {
-                    let (carry, unread) = &mut **memory;
+                Memory::Carry(carry, unread, known) => {
+                    carry.grant(self.granted[number as usize]);
                     let acked = stream.tcp.acked();
                     unread.deliver(at, (acked - *known) as f64 / carry.bytes_per_token());
                     *known = acked;
@@ -282,9 +312,9 @@ impl Controller {
 }
 
 /// The original's way: health judges the link, and the rate follows health.
-fn judge(stream: &mut Stream, now: Micros) -> f64 {
+fn judge(memory: &mut Memory, stream: &mut Stream, now: Micros) -> f64 {
     let elapsed = Duration::from_micros(TICK * JUDGED_EVERY);
-    let Memory::Classic(memory) = &mut stream.memory else { return f64::INFINITY };
+    let Memory::Classic(memory) = memory else { return f64::INFINITY };
     let (health, classic) = &mut **memory;
     let seen = stream.tcp.take_interval(now);
     let judged = health.observe(&seen, elapsed);

@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::Micros;
 use super::events::{Event, Events, Place, What};
 use super::link::Link;
-use super::policy::Memory;
 use super::receiver::Receiver;
 use super::tcp::{HEADERS, Network, Tcp};
 use super::workload::Gone;
@@ -28,7 +27,6 @@ pub(super) struct Stream {
     pub(super) receiver: Receiver,
     /// When each token reached the client; those of the future will, unless it goes away.
     pub(super) deliveries: Vec<Micros>,
-    pub(super) memory: Memory,
     /// When the client went away.
     pub(super) left: Option<Micros>,
     /// The server ended it.
