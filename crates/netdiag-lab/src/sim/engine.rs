@@ -189,20 +189,21 @@ impl Engine {
         self.step.or_else(|| self.due.peek().map(|Reverse((due, _))| (*due).max(now)))
     }
 
-    /// Ends the step that is over by `now`: `token` is called with each stream that gets one, in order, and
-    /// whether it is its last.
+    /// Ends the step that is over by `now`: `token` is called with each stream that gets one, in order, whether it is its last, and who
+    /// probably gets one next.
     pub(super) fn finish(
         &mut self,
         now: Micros,
         jobs: &mut [Job],
-        mut token: impl FnMut(u32, bool),
+        mut token: impl FnMut(u32, bool, Option<u32>),
     ) {
         if self.step.is_none_or(|ends| ends > now) {
             return;
         }
         self.step = None;
         let mut members = std::mem::take(&mut self.members);
-        for (stream, prompt) in members.drain(..) {
+        for (place, &(stream, prompt)) in members.iter().enumerate() {
+            let next = members.get(place + 1).map(|(next, _)| *next);
             let job = &mut jobs[stream as usize];
             job.is_member = false;
             if job.phase == Phase::Over {
@@ -225,8 +226,9 @@ impl Engine {
             } else {
                 self.wait(stream, jobs);
             }
-            token(stream, is_last);
+            token(stream, is_last, next);
         }
+        members.clear();
         self.members = members;
     }
 
@@ -341,7 +343,7 @@ mod tests {
         engine.begin(now, &mut jobs);
         while let Some(next) = engine.next(now) {
             now = next;
-            engine.finish(now, &mut jobs, |stream, _| tokens[stream as usize].push(now));
+            engine.finish(now, &mut jobs, |stream, _, _| tokens[stream as usize].push(now));
             engine.begin(now, &mut jobs);
         }
         assert_eq!((engine.kv_tokens, engine.queued()), (0, 0));
@@ -400,7 +402,7 @@ mod tests {
         let (mut now, mut tokens) = (0, Vec::new());
         while let Some(next) = engine.next(now) {
             now = next;
-            engine.finish(now, &mut jobs, |_, _| tokens.push(now));
+            engine.finish(now, &mut jobs, |_, _, _| tokens.push(now));
             engine.begin(now, &mut jobs);
         }
         // The first came with the prompt, and none after the room was used up.

@@ -138,6 +138,11 @@ impl Link {
         outage.max(longest * 1000)
     }
 
+    /// Something of each cache line that a packet touches; see [`Stream::touch`](super::stream::Stream::touch).
+    pub(super) fn touch(&self) -> u64 {
+        self.free ^ self.gone ^ self.current ^ self.losses.as_ref().map_or(0, Losses::touch)
+    }
+
     /// How long a packet takes there and back where nothing is in its way.
     pub(super) fn round_trip(&self) -> Micros {
         self.down + self.up

@@ -28,6 +28,7 @@ use netdiag_telemetry::Tps;
 use serde::{Deserialize, Serialize};
 
 use super::Micros;
+use super::deliveries::Log;
 use super::engine::{Engine, Job};
 use super::stream::{Stream, TOKEN_BYTES};
 
@@ -118,7 +119,7 @@ enum Memory {
     Classic(Box<(Health, Classic)>),
     Buffer(Unread, u32),
     Carry(Carry, Unread, u64),
-    Oracle(Unread, usize),
+    Oracle(Unread, u32),
 }
 
 /// A policy at work.
@@ -137,6 +138,8 @@ pub(super) struct Controller {
     claims: Vec<Claim>,
     /// Who needs, with the tokens that it may have.
     whose: Vec<(u32, u32)>,
+    /// Streams that are to be ended.
+    ended: Vec<u32>,
 }
 
 impl Controller {
@@ -151,6 +154,7 @@ impl Controller {
             needs: Vec::new(),
             claims: Vec::new(),
             whose: Vec::new(),
+            ended: Vec::new(),
         }
     }
 
@@ -170,6 +174,18 @@ impl Controller {
         });
     }
 
+    /// Whether [`Tcp::take_interval`](super::tcp::Tcp::take_interval) is called.
+    pub(super) fn takes_intervals(&self) -> bool {
+        self.policy == Policy::Classic
+    }
+
+    /// See [`Stream::touch`].
+    pub(super) fn touch(&self, stream: u32) {
+        if let Memory::Carry(carry, ..) = &self.memories[stream as usize] {
+            std::hint::black_box(carry.outstanding());
+        }
+    }
+
     /// A token of a stream was written.
     pub(super) fn on_sent(&mut self, stream: u32) {
         if let Memory::Carry(carry, ..) = &mut self.memories[stream as usize] {
@@ -184,14 +200,19 @@ impl Controller {
         Some(carry.room() as u32)
     }
 
-    /// Sets the rates until the next tick. Streams that are to be ended go into `ended`.
+    /// Streams that the last tick has found to be lost.
+    pub(super) fn take_ended(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.ended)
+    }
+
+    /// Sets the rates until the next tick.
     pub(super) fn tick(
         &mut self,
         now: Micros,
         engine: &mut Engine,
         streams: &mut [Stream],
+        log: &Log,
         jobs: &mut [Job],
-        ended: &mut Vec<u32>,
     ) {
         self.ticks += 1;
         let is_busy = engine.queued() > 0;
@@ -209,7 +230,7 @@ impl Controller {
             }
             Policy::Proteus => self.by_round_trip(capacity, engine, streams, jobs),
             Policy::Buffer | Policy::Carry | Policy::Oracle => {
-                self.gather(now, is_busy, engine.admitted(), streams, jobs, ended);
+                self.gather(now, is_busy, engine.admitted(), streams, log, jobs);
                 let Ok(capacity) = Tps::try_new(capacity) else { return };
                 let rates = share(capacity, &self.needs);
                 for (&(stream, room), rate) in self.whose.iter().zip(rates) {
@@ -249,9 +270,9 @@ impl Controller {
         now: Micros,
         is_busy: bool,
         admitted: &[u32],
-        streams: &mut [Stream],
+        streams: &[Stream],
+        log: &Log,
         jobs: &[Job],
-        ended: &mut Vec<u32>,
     ) {
         self.needs.clear();
         self.whose.clear();
@@ -259,7 +280,7 @@ impl Controller {
         let max = self.range.max().get();
         let lead = if is_busy { self.settings.busy } else { self.settings.idle };
         for &number in admitted {
-            let stream = &mut streams[number as usize];
+            let stream = &streams[number as usize];
             let generated = jobs[number as usize].generated;
             let memory = &mut self.memories[number as usize];
             let (unread, under_way, ahead, cap, room) = match memory {
@@ -278,19 +299,19 @@ impl Controller {
                     *known = acked;
                     carry.observe(at, &stream.tcp.evidence(now), lead.spare(unread));
                     if carry.is_lost() {
-                        ended.push(number);
+                        self.ended.push(number);
                         continue;
                     }
                     let ahead = lead.ahead(carry);
                     (&*unread, carry.outstanding(), ahead, carry.cap(), carry.room() as u32)
                 }
                 Memory::Oracle(unread, known) => {
-                    let arrived = stream.deliveries[*known..].partition_point(|at| *at <= now);
-                    *known += arrived;
-                    unread.deliver(at, arrived as f64);
+                    let arrived = log.count(&stream.deliveries, now);
+                    unread.deliver(at, f64::from(arrived - *known));
+                    *known = arrived;
                     let arrives = stream.link.foresee(now);
                     if arrives == Micros::MAX {
-                        ended.push(number);
+                        self.ended.push(number);
                         continue;
                     }
                     let window = if is_busy { WAKING } else { FORESIGHT };
@@ -298,7 +319,7 @@ impl Controller {
                     let ahead = lead.ahead + silence;
                     let usual = stream.link.round_trip();
                     let is_silent = is_busy && arrives > now + usual + WAKING;
-                    let under_way = f64::from(generated) - *known as f64;
+                    let under_way = f64::from(generated) - f64::from(*known);
                     let cap = if is_silent { 0.0 } else { max };
                     (&*unread, under_way, ahead, cap, u32::MAX)
                 }
