@@ -189,13 +189,13 @@ impl Engine {
         self.step.or_else(|| self.due.peek().map(|Reverse((due, _))| (*due).max(now)))
     }
 
-    /// Ends the step that is over by `now`: `token` is called with each stream that gets one, in order, whether it is its last, and who
-    /// probably gets one next.
+    /// Ends the step that is over by `now`: `token` is called with each stream that gets one, in order, whether it is its last, and those who probably
+    /// get one next.
     pub(super) fn finish(
         &mut self,
         now: Micros,
         jobs: &mut [Job],
-        mut token: impl FnMut(u32, bool, Option<u32>),
+        mut token: impl FnMut(u32, bool, &[(u32, u32)]),
     ) {
         if self.step.is_none_or(|ends| ends > now) {
             return;
@@ -203,7 +203,6 @@ impl Engine {
         self.step = None;
         let mut members = std::mem::take(&mut self.members);
         for (place, &(stream, prompt)) in members.iter().enumerate() {
-            let next = members.get(place + 1).map(|(next, _)| *next);
             let job = &mut jobs[stream as usize];
             job.is_member = false;
             if job.phase == Phase::Over {
@@ -226,7 +225,7 @@ impl Engine {
             } else {
                 self.wait(stream, jobs);
             }
-            token(stream, is_last, next);
+            token(stream, is_last, &members[place + 1..]);
         }
         members.clear();
         self.members = members;

@@ -18,9 +18,6 @@ const SLOT_BITS: u32 = 12;
 /// Slots of the wheel: four seconds, longer than nearly every round trip and timer.
 const SLOTS: u64 = 1024;
 
-/// How far ahead [`Events::ahead`] looks: an event takes about as long as fetching what the next one needs.
-const AHEAD: usize = 1;
-
 /// A byte of a stream, counted from its beginning: no answer has as many as that can count, and events are small with it.
 pub(super) type Place = u32;
 
@@ -102,9 +99,9 @@ impl Events {
         self.current.pop_if(|event| event.at <= until)
     }
 
-    /// Whose event it probably is, soon after the next one.
-    pub(super) fn ahead(&self) -> Option<u32> {
-        let place = self.current.len().checked_sub(1 + AHEAD)?;
+    /// Whose event it probably is, so many after the next one.
+    pub(super) fn ahead(&self, places: usize) -> Option<u32> {
+        let place = self.current.len().checked_sub(1 + places)?;
         Some(self.current[place].stream)
     }
 

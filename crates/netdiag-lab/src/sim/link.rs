@@ -138,9 +138,15 @@ impl Link {
         outage.max(longest * 1000)
     }
 
-    /// Something of each cache line that a packet touches; see [`Stream::touch`](super::stream::Stream::touch).
+    /// Something of each cache line that a packet touches; see [`fetch`](super::fetch).
     pub(super) fn touch(&self) -> u64 {
         self.free ^ self.gone ^ self.current ^ self.losses.as_ref().map_or(0, Losses::touch)
+    }
+
+    /// And of what these point to.
+    pub(super) fn touch_trace(&self) -> u64 {
+        let Capacity::Trace(trace) = &self.capacity else { return 0 };
+        trace.time_of(self.current)
     }
 
     /// How long a packet takes there and back where nothing is in its way.

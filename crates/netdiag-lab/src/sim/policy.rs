@@ -18,11 +18,13 @@
 //!
 //! Invariant: only the oracle calls [`Link::foresee`].
 
+use std::hint::black_box;
 use std::time::Duration;
 
 use netdiag_health::Health;
 use netdiag_pacer::{
-    Carry, Claim, Classic, Judgement, Lead, Need, Observation, TpsRange, Unread, allocate, share,
+    Carry, Causes, Claim, Classic, Judgement, Lead, Need, Observation, TpsRange, Unread, allocate,
+    share,
 };
 use netdiag_telemetry::Tps;
 use serde::{Deserialize, Serialize};
@@ -122,6 +124,18 @@ enum Memory {
     Oracle(Unread, u32),
 }
 
+impl Memory {
+    /// Something of each cache line that a tick touches; see [`fetch`](super::fetch).
+    fn touch(&self) -> u64 {
+        let Memory::Carry(carry, unread, known) = self else { return 0 };
+        let Causes { engine, reader, .. } = carry.causes();
+        let words =
+            [carry.outstanding(), carry.cap(), carry.carried().unwrap_or(0.0), unread.tokens()];
+        let times = u64::from(engine.subsec_nanos() ^ reader.subsec_nanos());
+        words.into_iter().fold(known ^ times, |all, word| all ^ word.to_bits())
+    }
+}
+
 /// A policy at work.
 #[derive(Debug)]
 pub(super) struct Controller {
@@ -179,11 +193,10 @@ impl Controller {
         self.policy == Policy::Classic
     }
 
-    /// See [`Stream::touch`].
-    pub(super) fn touch(&self, stream: u32) {
-        if let Memory::Carry(carry, ..) = &self.memories[stream as usize] {
-            std::hint::black_box(carry.outstanding());
-        }
+    /// Something of what a token touches; see [`fetch`](super::fetch).
+    pub(super) fn touch(&self, stream: u32) -> u64 {
+        let Memory::Carry(carry, ..) = &self.memories[stream as usize] else { return 0 };
+        carry.outstanding().to_bits()
     }
 
     /// A token of a stream was written.
@@ -279,7 +292,12 @@ impl Controller {
         let at = Duration::from_micros(now);
         let max = self.range.max().get();
         let lead = if is_busy { self.settings.busy } else { self.settings.idle };
-        for &number in admitted {
+        for (place, &number) in admitted.iter().enumerate() {
+            if let Some(&next) = admitted.get(place + 1) {
+                black_box(
+                    self.memories[next as usize].touch() ^ streams[next as usize].tcp.touch(),
+                );
+            }
             let stream = &streams[number as usize];
             let generated = jobs[number as usize].generated;
             let memory = &mut self.memories[number as usize];

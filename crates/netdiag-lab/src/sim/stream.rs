@@ -35,11 +35,9 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// Reads something of each cache line that a token or its ACK touches, so that all of them are fetched at once and not one after
-    /// the other: with a thousand streams none of them is in the nearer caches.
-    pub(super) fn touch(&self) {
-        let words = self.tcp.touch() ^ self.link.touch() ^ self.receiver.next();
-        std::hint::black_box(words);
+    /// Something of each cache line that a token or its ACK touches; see [`fetch`](super::fetch).
+    pub(super) fn touch(&self) -> u64 {
+        self.tcp.touch() ^ self.link.touch() ^ self.receiver.next()
     }
 
     /// All of its tokens were there by `now`.
