@@ -248,6 +248,8 @@ impl Engine {
             && let Some(Reverse((due, stream))) = self.due.peek().copied()
             && due <= now
         {
+            // It is fetched while the heap is put in order.
+            std::hint::black_box(jobs[stream as usize].generated);
             self.due.pop();
             let job = &mut jobs[stream as usize];
             // An old entry of a stream that is over.

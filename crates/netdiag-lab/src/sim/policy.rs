@@ -129,8 +129,13 @@ impl Memory {
     fn touch(&self) -> u64 {
         let Memory::Carry(carry, unread, known) = self else { return 0 };
         let Causes { engine, reader, .. } = carry.causes();
-        let words =
-            [carry.outstanding(), carry.cap(), carry.carried().unwrap_or(0.0), unread.tokens()];
+        let words = [
+            carry.outstanding(),
+            carry.cap(),
+            carry.carried().unwrap_or(0.0),
+            carry.unsteadiness(),
+            unread.tokens(),
+        ];
         let times = u64::from(engine.subsec_nanos() ^ reader.subsec_nanos());
         words.into_iter().fold(known ^ times, |all, word| all ^ word.to_bits())
     }
