@@ -10,6 +10,10 @@
 //!                 └──────────── policy ◄───────────┘
 //! ```
 //!
+//! With a thousand streams none of them is in the nearer caches. So something of each cache line that a token or an ACK will need is
+//! read, and thrown away, two of them ahead: all lines are then fetched at once while the processor is busy with what comes before, and
+//! not one after the other. That is what functions named `touch` are for.
+//!
 //! Invariants: no policy but the oracle knows more of a link than the server's kernel does; clients are the same whatever the
 //! policy; every token generated is in exactly one place at the end.
 
@@ -156,9 +160,11 @@ impl Run {
             let step = self.engine.next(now).unwrap_or(Micros::MAX);
             now = arrival.min(step).min(tick).min(self.end);
             while let Some(event) = self.events.pop(now) {
-                let next = self.events.ahead(0).map(|next| &self.streams[next as usize]);
-                black_box(next.map(|stream| stream.tcp.touch_flight()));
-                fetch(&self.streams, &self.controller, self.events.ahead(1));
+                let tcp_of = |stream: u32| &self.streams[stream as usize].tcp;
+                // Nearly all are ACKs, which send nothing.
+                black_box(self.events.ahead(0).map(|next| tcp_of(next).touch_flight()));
+                let after = self.events.ahead(1);
+                black_box(after.map(|after| tcp_of(after).touch() ^ self.controller.touch(after)));
                 self.happen(event);
             }
             if arrival == now
@@ -213,11 +219,13 @@ impl Run {
     fn finish_step(&mut self, now: Micros) {
         let Self { engine, streams, events, log, controller, over, .. } = self;
         engine.finish(now, &mut self.jobs, |number, is_last, next| {
-            if let Some((stream, _)) = next.first() {
-                let Stream { tcp, link, .. } = &streams[*stream as usize];
+            if let Some((next, _)) = next.first() {
+                let Stream { tcp, link, .. } = &streams[*next as usize];
                 black_box(tcp.touch_flight() ^ link.touch_trace());
             }
-            fetch(streams, controller, next.get(1).map(|(stream, _)| *stream));
+            if let Some((after, _)) = next.get(1) {
+                black_box(streams[*after as usize].touch() ^ controller.touch(*after));
+            }
             let stream = &mut streams[number as usize];
             *over += usize::from(is_last);
             controller.on_sent(number);
@@ -279,12 +287,6 @@ impl Run {
         let records = both.map(|(stream, job)| stream.record(job.generated, end, &log)).collect();
         (records, most_streams)
     }
-}
-
-/// Reads something of each cache line that a token of `stream` and its ACK touch, so that all of them are fetched at once while the
-/// processor is busy with what comes before, and not one after the other. With a thousand streams none of them is in the nearer caches.
-fn fetch(streams: &[Stream], controller: &Controller, stream: Option<u32>) {
-    black_box(stream.map(|stream| streams[stream as usize].touch() ^ controller.touch(stream)));
 }
 
 /// A connection, and what it touches.

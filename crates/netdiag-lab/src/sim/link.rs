@@ -138,7 +138,7 @@ impl Link {
         outage.max(longest * 1000)
     }
 
-    /// Something of each cache line that a packet touches; see [`fetch`](super::fetch).
+    /// Something of each cache line that a packet touches.
     pub(super) fn touch(&self) -> u64 {
         self.free ^ self.gone ^ self.current ^ self.losses.as_ref().map_or(0, Losses::touch)
     }

@@ -125,7 +125,7 @@ enum Memory {
 }
 
 impl Memory {
-    /// Something of each cache line that a tick touches; see [`fetch`](super::fetch).
+    /// Something of each cache line that a tick touches.
     fn touch(&self) -> u64 {
         let Memory::Carry(carry, unread, known) = self else { return 0 };
         let Causes { engine, reader, .. } = carry.causes();
@@ -198,7 +198,7 @@ impl Controller {
         self.policy == Policy::Classic
     }
 
-    /// Something of what a token touches; see [`fetch`](super::fetch).
+    /// Something of what a token touches.
     pub(super) fn touch(&self, stream: u32) -> u64 {
         let Memory::Carry(carry, ..) = &self.memories[stream as usize] else { return 0 };
         carry.outstanding().to_bits()

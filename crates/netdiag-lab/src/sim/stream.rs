@@ -35,7 +35,7 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// Something of each cache line that a token or its ACK touches; see [`fetch`](super::fetch).
+    /// Something of each cache line that a token or its ACK touches.
     pub(super) fn touch(&self) -> u64 {
         self.tcp.touch() ^ self.link.touch() ^ self.receiver.next()
     }

@@ -251,7 +251,7 @@ impl Tcp {
         self.arm(now, around);
     }
 
-    /// Something of each cache line that a segment or its ACK touches; see [`fetch`](super::fetch).
+    /// Something of each cache line that a segment or its ACK touches.
     pub(super) fn touch(&self) -> u64 {
         let words = [self.written, self.busy, self.last_ack, self.recover, self.rttvar.to_bits()];
         words.into_iter().fold(0, |all, word| all ^ word)
