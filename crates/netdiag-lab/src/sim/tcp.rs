@@ -251,17 +251,6 @@ impl Tcp {
         self.arm(now, around);
     }
 
-    /// Something of each cache line that a segment or its ACK touches.
-    pub(super) fn touch(&self) -> u64 {
-        let words = [self.written, self.busy, self.last_ack, self.recover, self.rttvar.to_bits()];
-        words.into_iter().fold(0, |all, word| all ^ word)
-    }
-
-    /// And of what these point to.
-    pub(super) fn touch_flight(&self) -> u64 {
-        self.flight.front().map_or(0, |segment| segment.end)
-    }
-
     /// Bytes acknowledged.
     pub(super) fn acked(&self) -> u64 {
         self.una

@@ -55,6 +55,17 @@ impl Tcp {
         }
     }
 
+    /// Something of each cache line that a segment or its ACK touches.
+    pub(in super::super) fn touch(&self) -> u64 {
+        let words = [self.written, self.busy, self.last_ack, self.recover, self.rttvar.to_bits()];
+        words.into_iter().fold(0, |all, word| all ^ word)
+    }
+
+    /// And of what these point to.
+    pub(in super::super) fn touch_flight(&self) -> u64 {
+        self.flight.front().map_or(0, |segment| segment.end)
+    }
+
     /// RFC 6298 §2.
     pub(super) fn measure(&mut self, rtt: Micros) {
         self.note(rtt);
