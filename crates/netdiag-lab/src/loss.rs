@@ -115,6 +115,11 @@ impl Losses {
         Self::new(Loss::ALL, 0)
     }
 
+    /// A word of it, for those who want it in the caches.
+    pub(crate) fn touch(&self) -> u64 {
+        self.model.p.to_bits()
+    }
+
     /// Whether the next packet is lost.
     pub(crate) fn takes_next(&mut self) -> bool {
         let Loss { p, r, good, bad } = self.model;

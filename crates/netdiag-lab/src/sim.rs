@@ -10,9 +10,14 @@
 //!                 └──────────── policy ◄───────────┘
 //! ```
 //!
+//! With a thousand streams none of them is in the nearer caches. So something of each cache line that a token or an ACK will need is
+//! read, and thrown away, two of them ahead: all lines are then fetched at once while the processor is busy with what comes before, and
+//! not one after the other. That is what functions named `touch` are for.
+//!
 //! Invariants: no policy but the oracle knows more of a link than the server's kernel does; clients are the same whatever the
 //! policy; every token generated is in exactly one place at the end.
 
+mod deliveries;
 mod engine;
 mod events;
 mod link;
@@ -25,11 +30,14 @@ mod table;
 mod tcp;
 mod workload;
 
+use std::hint::black_box;
+
 use serde::Serialize;
 
 use crate::engine::{InvalidModel, Model};
 use crate::metrics::{StreamRecord, Summary, TokenCounts};
 
+use deliveries::{Deliveries, Log};
 use engine::{Engine, Job, Phase};
 use events::{Event, Events, What};
 use policy::{Controller, TICK};
@@ -117,6 +125,7 @@ struct Run {
     /// Who has not come yet, the next one last.
     coming: Vec<Client>,
     streams: Vec<Stream>,
+    log: Log,
     jobs: Vec<Job>,
     patience: Option<Micros>,
     end: Micros,
@@ -134,6 +143,7 @@ impl Run {
             events: Events::new(),
             controller: Controller::new(policy, setup.policies),
             streams: Vec::with_capacity(coming.len()),
+            log: Log::default(),
             jobs: Vec::with_capacity(coming.len()),
             coming,
             patience: setup.world.patience.map(|patience| patience.as_micros() as Micros),
@@ -144,12 +154,17 @@ impl Run {
     }
 
     fn play(&mut self) {
-        let (mut now, mut tick, mut ended) = (0, TICK, Vec::new());
+        let (mut now, mut tick) = (0, TICK);
         while now < self.end {
             let arrival = self.coming.last().map_or(Micros::MAX, |client| client.submitted);
             let step = self.engine.next(now).unwrap_or(Micros::MAX);
             now = arrival.min(step).min(tick).min(self.end);
             while let Some(event) = self.events.pop(now) {
+                let tcp_of = |stream: u32| &self.streams[stream as usize].tcp;
+                // Nearly all are ACKs, which send nothing.
+                black_box(self.events.ahead(0).map(|next| tcp_of(next).touch_flight()));
+                let after = self.events.ahead(1);
+                black_box(after.map(|after| tcp_of(after).touch() ^ self.controller.touch(after)));
                 self.happen(event);
             }
             if arrival == now
@@ -161,8 +176,8 @@ impl Run {
             if tick == now {
                 tick += TICK;
                 let (streams, jobs) = (&mut self.streams, &mut self.jobs);
-                self.controller.tick(now, &mut self.engine, streams, jobs, &mut ended);
-                for stream in ended.drain(..) {
+                self.controller.tick(now, &mut self.engine, streams, &self.log, jobs);
+                for stream in self.controller.take_ended() {
                     self.streams[stream as usize].is_ended = true;
                     self.engine.abort(stream, &mut self.jobs);
                 }
@@ -182,33 +197,39 @@ impl Run {
         if let Some(patience) = self.patience {
             self.events.push(enter(submitted + patience, What::Patience));
         }
+        let tcp = Tcp::new(submitted, link.round_trip());
         self.streams.push(Stream {
             submitted,
             output,
             reader,
             gone,
-            tcp: Tcp::new(submitted, link.round_trip()),
+            tcp: if self.controller.takes_intervals() { tcp.telling() } else { tcp },
             receiver: Receiver::default(),
             link,
-            deliveries: Vec::with_capacity(output as usize),
-            memory: self.controller.memory(reader.rate, submitted),
+            deliveries: Deliveries::default(),
             left: None,
             is_ended: false,
         });
+        self.controller.arrive(reader.rate, submitted);
         self.jobs.push(Job::new(prompt, output));
         self.engine.submit(number);
     }
 
     /// Tokens of a step that is over are written to their connections.
     fn finish_step(&mut self, now: Micros) {
-        let Self { engine, streams, events, over, .. } = self;
-        engine.finish(now, &mut self.jobs, |number, is_last| {
+        let Self { engine, streams, events, log, controller, over, .. } = self;
+        engine.finish(now, &mut self.jobs, |number, is_last, next| {
+            if let Some((next, _)) = next.first() {
+                let Stream { tcp, link, .. } = &streams[*next as usize];
+                black_box(tcp.touch_flight() ^ link.touch_trace());
+            }
+            if let Some((after, _)) = next.get(1) {
+                black_box(streams[*after as usize].touch() ^ controller.touch(*after));
+            }
             let stream = &mut streams[number as usize];
             *over += usize::from(is_last);
-            if let policy::Memory::Carry(memory, _) = &mut stream.memory {
-                memory.0.on_sent(1, TOKEN_BYTES);
-            }
-            let (tcp, mut around) = parts(stream, number, events);
+            controller.on_sent(number);
+            let (tcp, mut around) = parts(stream, number, events, log);
             tcp.write(now, TOKEN_BYTES, &mut around);
         });
     }
@@ -220,21 +241,19 @@ impl Run {
             // After the end of the connection has reached the server, nothing does.
             What::Ack { .. } | What::Timer if stream.is_ended => {}
             What::Ack { ack, start } => {
-                let (tcp, mut around) = parts(stream, number, &mut self.events);
+                let (tcp, mut around) = parts(stream, number, &mut self.events, &mut self.log);
                 tcp.on_ack(at, ack.into(), start.into(), &mut around);
-                if let policy::Memory::Carry(memory, _) = &mut stream.memory {
-                    memory.0.acknowledge(stream.tcp.acked());
-                    let room = memory.0.room() as u32;
+                if let Some(room) = self.controller.on_ack(number, stream.tcp.acked()) {
                     self.engine.make_room(number, room, &mut self.jobs);
                 }
             }
             What::Timer => {
-                let (tcp, mut around) = parts(stream, number, &mut self.events);
+                let (tcp, mut around) = parts(stream, number, &mut self.events, &mut self.log);
                 tcp.on_timer(at, &mut around);
             }
             What::Leave if stream.is_complete(at) || stream.left.is_some() => {}
             What::Leave => {
-                stream.leave(at);
+                stream.leave(at, &mut self.log);
                 if let Gone::Leaves(_) = stream.gone {
                     let at = stream.link.answer(at);
                     self.events.push(Event { at, what: What::Fin, ..event });
@@ -243,11 +262,11 @@ impl Run {
             What::Patience if stream.is_complete(at) || stream.left.is_some() => {}
             What::Patience => {
                 let Some(patience) = self.patience else { return };
-                let ends = stream.patience_ends(at, patience);
+                let ends = stream.patience_ends(at, patience, &self.log);
                 if ends > at {
                     self.events.push(Event { at: ends, ..event });
                 } else {
-                    stream.leave(at);
+                    stream.leave(at, &mut self.log);
                     let at = stream.link.answer(at);
                     self.events.push(Event { at, what: What::Fin, ..event });
                 }
@@ -263,9 +282,10 @@ impl Run {
     }
 
     fn records(self) -> (Vec<StreamRecord>, usize) {
-        let both = self.streams.into_iter().zip(self.jobs);
-        let records = both.map(|(stream, job)| stream.record(job.generated, self.end)).collect();
-        (records, self.most_streams)
+        let Self { streams, jobs, log, end, most_streams, .. } = self;
+        let both = streams.into_iter().zip(jobs);
+        let records = both.map(|(stream, job)| stream.record(job.generated, end, &log)).collect();
+        (records, most_streams)
     }
 }
 
@@ -274,10 +294,11 @@ fn parts<'a>(
     stream: &'a mut Stream,
     number: u32,
     events: &'a mut Events,
+    log: &'a mut Log,
 ) -> (&'a mut Tcp, Around<'a>) {
     let Stream { tcp, link, receiver, deliveries, .. } = stream;
     let token_bytes = TOKEN_BYTES;
-    (tcp, Around { stream: number, link, events, receiver, deliveries, token_bytes })
+    (tcp, Around { stream: number, link, events, receiver, deliveries, log, token_bytes })
 }
 
 #[cfg(test)]

@@ -153,21 +153,21 @@ impl Trace {
     /// The same, looked for from opportunity `near` on, at or before which it must not be: who plays a trace seldom jumps far, and
     /// a search of the whole would miss the caches.
     pub(crate) fn first_from_near(&self, near: u64, ms: u64) -> u64 {
-        let (mut low, mut step) = (near, 1);
-        while self.time_of(low + step) < ms {
-            low += step;
-            step *= 2;
+        let count = self.opportunities.len() as u64;
+        let (round, index) = (near / count, (near % count) as usize);
+        let within = ms.saturating_sub(round * self.period_ms());
+        if within > self.period_ms() {
+            return self.first_from(ms);
         }
-        // The one looked for is above `low`, unless that is it, and at `low + step` at the latest.
-        if self.time_of(low) >= ms {
-            return low;
+        // A round ends with its period, so the one looked for is in it, and at `high` at the latest.
+        let rest = &self.opportunities[index..];
+        let is_before = |time: &u32| u64::from(*time) < within;
+        let (mut low, mut high) = (0, 1);
+        while rest.get(high).is_some_and(is_before) {
+            (low, high) = (high, 2 * high);
         }
-        let mut high = low + step;
-        while high - low > 1 {
-            let middle = low + (high - low) / 2;
-            if self.time_of(middle) < ms { low = middle } else { high = middle }
-        }
-        high
+        let among = &rest[low..rest.len().min(high + 1)];
+        near + (low + among.partition_point(is_before)) as u64
     }
 
     fn period_ms(&self) -> u64 {

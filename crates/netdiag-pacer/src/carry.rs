@@ -33,6 +33,7 @@ mod late;
 mod lead;
 mod limits;
 mod recent;
+mod under_way;
 mod unread;
 
 use std::time::Duration;
@@ -41,6 +42,7 @@ use crate::hint::{State, TpsRange};
 
 use attribution::Account;
 use recent::{Least, Most};
+use under_way::UnderWay;
 
 pub use causes::{Cause, Causes};
 pub use evidence::Evidence;
@@ -94,13 +96,6 @@ const LONGEST_TICK: Duration = Duration::from_secs(10);
 /// Round trip of a path that none is known of, seconds: across a continent. It is known with the first ACK.
 const UNKNOWN_RTT: f64 = 0.1;
 
-/// Bytes of a token before the first was sent, as in an event of OpenAI's format.
-const UNKNOWN_TOKEN_BYTES: f64 = 230.0;
-
-/// Tokens that may always be under way: with fewer a path whose client acknowledges every other segment would stop and go. It is also
-/// where a flow begins, as TCP's window does: many a client has gone while it waited for the engine.
-const LEAST_CREDIT: f64 = 2.0;
-
 /// The memory of one flow.
 #[derive(Clone, Debug)]
 pub struct Carry {
@@ -119,17 +114,7 @@ pub struct Carry {
     cap: f64,
     /// What it is given, tokens/s.
     granted: f64,
-    credit: f64,
-    /// Written and not acknowledged, tokens.
-    outstanding: f64,
-    bytes_per_token: f64,
-    is_measured: bool,
-    /// Tokens sent since the last observation.
-    sent: f64,
-    /// Tokens acknowledged since the flow was first seen.
-    arrived: f64,
-    /// Bytes acknowledged, where that is known beyond the last observation.
-    acknowledged: u64,
+    under_way: UnderWay,
     /// The least srtt, seconds.
     least_rtt: Least,
     account: Account,
@@ -149,13 +134,7 @@ impl Carry {
             carried: Most::new(CARRY_WINDOW),
             cap: max,
             granted: max,
-            credit: LEAST_CREDIT,
-            outstanding: 0.0,
-            bytes_per_token: UNKNOWN_TOKEN_BYTES,
-            is_measured: false,
-            sent: 0.0,
-            arrived: 0.0,
-            acknowledged: 0,
+            under_way: UnderWay::new(),
             least_rtt: Least::new(MIN_RTT_WINDOW),
             account: Account::default(),
         }
@@ -168,31 +147,13 @@ impl Carry {
 
     /// Tokens were handed to the kernel as so many bytes.
     pub fn on_sent(&mut self, tokens: u32, bytes: u64) {
-        if tokens == 0 {
-            return;
-        }
-        let tokens = f64::from(tokens);
-        let each = bytes as f64 / tokens;
-        if each > 0.0 {
-            // Lengths of tokens are alike; over eight of them their average is known, and the first says more than a guess.
-            let weight = if self.is_measured { (tokens / 8.0).min(1.0) } else { 1.0 };
-            self.is_measured = true;
-            self.bytes_per_token += (each - self.bytes_per_token) * weight;
-        }
-        self.sent += tokens;
-        self.outstanding += tokens;
+        self.under_way.add(tokens, bytes);
     }
 
     /// The kernel has `bytes_acked` by now (cumulative), for callers that ask it between two observations, when they are about to
     /// send: what has arrived makes room. It judges nothing.
     pub fn acknowledge(&mut self, bytes_acked: u64) {
-        let Some((_, seen)) = &mut self.last else { return };
-        let more = bytes_acked.saturating_sub(seen.bytes_acked.max(self.acknowledged));
-        self.acknowledged = self.acknowledged.max(bytes_acked);
-        let tokens = more as f64 / self.bytes_per_token;
-        self.outstanding = (self.outstanding - tokens).max(0.0);
-        // A flow that has just begun is allowed more with each of them.
-        self.credit = self.credit.max((self.credit + tokens).min(LEAST_CREDIT + self.arrived));
+        self.under_way.acknowledge(bytes_acked);
     }
 
     /// The rate that was decided on, which may be below [`Carry::cap`] because others need the engine more. What is no number
@@ -210,7 +171,7 @@ impl Carry {
             now >= *at && before.opened == seen.opened && seen.bytes_acked >= before.bytes_acked
         });
         self.last = Some((now, *seen));
-        self.acknowledged = 0;
+        self.under_way.acknowledged = Some(seen.bytes_acked);
         let Some((at, before)) = before else {
             self.begin(now, seen, spare);
             return;
@@ -239,7 +200,7 @@ impl Carry {
         // A silence that ends is no measure of the path after it.
         let was_spent = self.room() < 1.0 && (self.asks || self.is_queueing(&before));
         let was_limited = self.state != State::Stalled && (before.notsent > 0 || was_spent);
-        self.outstanding = seen.queued as f64 / self.bytes_per_token;
+        self.under_way.outstanding = self.under_way.tokens_in(seen.queued);
         self.remember_rtt(now, seen);
         self.account.follow(now, seen, self.least_rtt.best());
         let is_spent = self.is_spent() && (self.asks || self.is_queueing(seen));
@@ -254,16 +215,16 @@ impl Carry {
             State::Reader
         } else if was_limited && is_limited {
             State::Constrained
-        } else if acked > 0 || seen.queued > 0 || self.sent > 0.0 {
+        } else if acked > 0 || seen.queued > 0 || self.under_way.sent > 0.0 {
             State::Clear
         } else {
             State::Idle
         };
-        self.arrived += acked as f64 / self.bytes_per_token;
+        self.under_way.arrived += self.under_way.tokens_in(acked);
         self.follow(now, acked, elapsed);
         self.set_credit(spare);
         self.attribute(elapsed, rwnd_limited);
-        self.sent = 0.0;
+        self.under_way.sent = 0.0;
     }
 
     /// What was observed last, and when.
@@ -293,17 +254,17 @@ impl Carry {
 
     /// Tokens that may be generated now without more being under way than the credit.
     pub fn room(&self) -> f64 {
-        (self.credit - self.outstanding).max(0.0)
+        self.under_way.room()
     }
 
     /// Tokens that may be under way.
     pub fn credit(&self) -> f64 {
-        self.credit
+        self.under_way.credit
     }
 
     /// Tokens written and not acknowledged.
     pub fn outstanding(&self) -> f64 {
-        self.outstanding
+        self.under_way.outstanding
     }
 
     /// What the path delivers while it is the bottleneck, tokens/s; `None` while it is not known to be one.
@@ -313,7 +274,7 @@ impl Carry {
 
     /// Bytes of a token on the wire, as measured.
     pub fn bytes_per_token(&self) -> f64 {
-        self.bytes_per_token
+        self.under_way.bytes_per_token
     }
 
     /// Nothing that is generated now can be delivered.
@@ -332,11 +293,11 @@ impl Carry {
     /// From `seen` on, with nothing to compare it with.
     fn begin(&mut self, now: Duration, seen: &Evidence, spare: f64) {
         self.waiting = if seen.backoff >= 1 { seen.last_ack_age } else { Duration::ZERO };
-        self.outstanding = seen.queued as f64 / self.bytes_per_token;
+        self.under_way.outstanding = self.under_way.tokens_in(seen.queued);
         self.delivered = 0.0;
         self.carried.forget(now);
         self.cap = self.range.max().get();
-        self.sent = 0.0;
+        self.under_way.sent = 0.0;
         self.least_rtt.forget(now);
         self.account.begin();
         self.remember_rtt(now, seen);

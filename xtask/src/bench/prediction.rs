@@ -1,9 +1,9 @@
 //! What `netdiag simulate --scenario` expects beside what `netdiag experiment` measures on the kernel's TCP, arm by arm.
 //!
-//! A prediction is a mean over seeds, and one run is one sample of what chance does to eight streams: so runs are several, and
-//! their mean is what is compared. The prediction is right where the two are within 15 % of each other or within two points; an
-//! error is told in units of whichever is more. A machine that is busy makes the experiment late, not the simulator: the row says
-//! how idle it was.
+//! Who reads is an input of both: waste is made by the few who leave or vanish, and one draw of eight readers is no estimate of
+//! another. So each run draws its own readers, by a seed of its own, the prediction is made for the very same seeds, and the two means
+//! are compared. The prediction is right where they are within 15 % of each other or within two points; an error is told in units of
+//! whichever is more. A machine that is busy makes the experiment late, not the simulator: the row says how idle it was.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,9 +27,12 @@ const FOLDER: &str = "../shared/traces";
 /// How many of them are played: the run is to end within five minutes, unless `--long` is given.
 const RECORDED: usize = 1;
 
-/// Runs of each scenario, and with `--long`.
-const RUNS: usize = 2;
-const LONG_RUNS: usize = 5;
+/// Runs of each scenario, each with readers of its own, and with `--long`.
+const RUNS: u64 = 2;
+const LONG_RUNS: u64 = 5;
+
+/// Whose readers come in the first run; the others follow.
+const FIRST_SEED: u64 = 1;
 
 /// How far a prediction may be off, relative, and as a share of all.
 const RELATIVE: f64 = 0.15;
@@ -50,11 +53,12 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Report> {
     let mut scenarios: Vec<String> = SCENARIOS.map(str::to_owned).to_vec();
     scenarios.extend(recorded(options, &scratch, &mut report)?);
     for scenario in scenarios {
-        let measured = (0..if options.long { LONG_RUNS } else { RUNS }).map(|_| {
+        let runs = if options.long { LONG_RUNS } else { RUNS };
+        let measured = (FIRST_SEED..).take(runs as usize).map(|seed| {
             asked(
                 Command::new(&netdiag)
                     .args(["experiment", "--scenario", &scenario, "--arms", &ARMS.join(",")])
-                    .arg("--out")
+                    .args(["--seed", &seed.to_string(), "--out"])
                     .arg(scratch.join("experiment")),
                 &scratch.join("experiment/summary.json"),
             )
@@ -62,7 +66,8 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Report> {
         let measured = measured.collect::<Result<Vec<_>, _>>()?;
         let predicted = asked(
             Command::new(&netdiag)
-                .args(["simulate", "--scenario", &scenario, "--out"])
+                .args(["simulate", "--scenario", &scenario])
+                .args(["--seed", &FIRST_SEED.to_string(), "--seeds", &runs.to_string(), "--out"])
                 .arg(scratch.join("prediction.json")),
             &scratch.join("prediction.json"),
         )?;
@@ -83,6 +88,9 @@ fn asked(command: &mut Command, file: &Path) -> anyhow::Result<Value> {
 fn compare(measured: &[Value], predicted: &Value, report: &mut Report) -> anyhow::Result<()> {
     let first = measured.first().context("no run")?;
     let scenario = first["scenario"].as_str().context("no scenario")?;
+    let readers: Vec<&Value> = measured.iter().map(|run| &run["reader_seed"]).collect();
+    let expected: Vec<&Value> = predicted["seeds"].as_array().into_iter().flatten().collect();
+    ensure!(readers == expected, "{scenario}: readers {readers:?} were predicted as {expected:?}");
     let idle = mean(measured.iter().filter_map(|run| run["cpu"]["idle"].as_f64()));
     for name in ARMS {
         let of = |of: &Value| -> anyhow::Result<Value> {
@@ -171,18 +179,18 @@ mod tests {
 
     #[test]
     fn arms_are_compared_by_their_names_and_means() {
-        let run = |stall: f64, none: Option<f64>| {
-            serde_json::json!({"scenario": "s", "cpu": {"idle": 0.5}, "arms": [
+        let run = |seed: u64, stall: f64, none: Option<f64>| {
+            serde_json::json!({"scenario": "s", "reader_seed": seed, "cpu": {"idle": 0.5}, "arms": [
                 {"name": "classic", "waste_ratio": 0.0, "stall_ratio": stall},
                 {"name": "none", "waste_ratio": 0.01, "stall_ratio": none},
                 {"name": "carry", "waste_ratio": 0.01, "stall_ratio": null},
             ]})
         };
         let figures = |name, waste, stall| serde_json::json!({"name": name, "waste_ratio": {"mean": waste}, "stall_ratio": {"mean": stall}});
-        let predicted = serde_json::json!({"arms": [figures("none", 0.01, 0.1), figures("classic", 0.0, 0.4), figures("carry", 0.01, 0.1)]});
+        let predicted = serde_json::json!({"seeds": [1, 2], "arms": [figures("none", 0.01, 0.1), figures("classic", 0.0, 0.4), figures("carry", 0.01, 0.1)]});
         let mut report = Report::default();
-        compare(&[run(0.2, None), run(0.4, Some(0.11))], &predicted, &mut report)
-            .expect("comparable");
+        let runs = [run(1, 0.2, None), run(2, 0.4, Some(0.11))];
+        compare(&runs, &predicted, &mut report).expect("comparable");
         let met: Vec<bool> = report.bars.iter().map(Bar::is_met).collect();
         assert_eq!(met, [true, true, true, false, true]);
         assert_eq!(report.bars[3].name, "s_classic_stall");
@@ -190,6 +198,9 @@ mod tests {
             report.rows[3],
             ["s", "classic", "stall", "30.00", "20.00", "40.00", "40.00", "50"]
         );
+        let others = [run(1, 0.2, None), run(3, 0.4, None)];
+        let error = compare(&others, &predicted, &mut report).expect_err("other readers");
+        assert!(error.to_string().contains("readers"), "{error}");
         // What no run could judge is not judged.
         assert_eq!(report.absent, ["s, carry: no run had a stall ratio"]);
     }

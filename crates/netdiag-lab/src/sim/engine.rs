@@ -16,17 +16,19 @@ use std::collections::{BinaryHeap, VecDeque};
 use super::Micros;
 use crate::engine::Model;
 
-/// What the engine knows of a stream.
+/// An interval between tokens without an end.
+const NEVER: Micros = Micros::MAX;
+
+/// What the engine knows of a stream: small, because each of a thousand is looked at for every token.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Job {
+    prompt: u32,
     pub(super) prompt_left: u32,
     pub(super) output: u32,
     pub(super) generated: u32,
     pub(super) phase: Phase,
-    /// Tokens reserved in the KV cache.
-    kv_tokens: u64,
-    /// Between two tokens; `None`: not at all.
-    interval: Option<Micros>,
+    /// Between two tokens; [`NEVER`]: not at all.
+    interval: Micros,
     /// When the last token was due.
     last: Micros,
     /// Tokens that may be generated until somebody says otherwise.
@@ -66,12 +68,12 @@ pub(super) struct Engine {
 impl Job {
     pub(super) fn new(prompt: u32, output: u32) -> Self {
         Self {
+            prompt,
             prompt_left: prompt,
             output,
             generated: 0,
             phase: Phase::Queued,
-            kv_tokens: u64::from(prompt) + u64::from(output),
-            interval: Some(0),
+            interval: 0,
             last: 0,
             room: u32::MAX,
             is_waiting: false,
@@ -79,9 +81,18 @@ impl Job {
         }
     }
 
+    /// Tokens reserved in the KV cache.
+    fn kv_tokens(&self) -> u64 {
+        u64::from(self.prompt) + u64::from(self.output)
+    }
+
+    fn interval(&self) -> Option<Micros> {
+        (self.interval != NEVER).then_some(self.interval)
+    }
+
     /// When the next token is due; `None`: not before somebody says otherwise.
     fn due(&self) -> Option<Micros> {
-        let interval = self.interval.filter(|_| self.room > 0)?;
+        let interval = self.interval().filter(|_| self.room > 0)?;
         Some(self.last.saturating_add(interval))
     }
 }
@@ -131,10 +142,10 @@ impl Engine {
     pub(super) fn pace(job: &mut Job, rate: Option<f64>, room: u32) {
         job.room = room;
         job.interval = match rate {
-            None => Some(0),
+            None => 0,
             // Slower than a token in eleven days is not at all.
-            Some(rate) if rate >= netdiag_telemetry::Tps::LOWEST => Some((1e6 / rate) as Micros),
-            Some(_) => None,
+            Some(rate) if rate >= netdiag_telemetry::Tps::LOWEST => (1e6 / rate) as Micros,
+            Some(_) => NEVER,
         };
     }
 
@@ -168,7 +179,7 @@ impl Engine {
         let job = &mut jobs[stream as usize];
         match std::mem::replace(&mut job.phase, Phase::Over) {
             Phase::Queued => self.queued -= 1,
-            Phase::Admitted => self.kv_tokens -= job.kv_tokens,
+            Phase::Admitted => self.kv_tokens -= job.kv_tokens(),
             Phase::Over => {}
         }
     }
@@ -178,20 +189,20 @@ impl Engine {
         self.step.or_else(|| self.due.peek().map(|Reverse((due, _))| (*due).max(now)))
     }
 
-    /// Ends the step that is over by `now`: `token` is called with each stream that gets one, in order, and
-    /// whether it is its last.
+    /// Ends the step that is over by `now`: `token` is called with each stream that gets one, in order, whether it is its last, and those who probably
+    /// get one next.
     pub(super) fn finish(
         &mut self,
         now: Micros,
         jobs: &mut [Job],
-        mut token: impl FnMut(u32, bool),
+        mut token: impl FnMut(u32, bool, &[(u32, u32)]),
     ) {
         if self.step.is_none_or(|ends| ends > now) {
             return;
         }
         self.step = None;
         let mut members = std::mem::take(&mut self.members);
-        for (stream, prompt) in members.drain(..) {
+        for (place, &(stream, prompt)) in members.iter().enumerate() {
             let job = &mut jobs[stream as usize];
             job.is_member = false;
             if job.phase == Phase::Over {
@@ -210,12 +221,13 @@ impl Engine {
             let is_last = job.generated == job.output;
             if is_last {
                 job.phase = Phase::Over;
-                self.kv_tokens -= job.kv_tokens;
+                self.kv_tokens -= job.kv_tokens();
             } else {
                 self.wait(stream, jobs);
             }
-            token(stream, is_last);
+            token(stream, is_last, &members[place + 1..]);
         }
+        members.clear();
         self.members = members;
     }
 
@@ -236,6 +248,8 @@ impl Engine {
             && let Some(Reverse((due, stream))) = self.due.peek().copied()
             && due <= now
         {
+            // It is fetched while the heap is put in order.
+            std::hint::black_box(jobs[stream as usize].generated);
             self.due.pop();
             let job = &mut jobs[stream as usize];
             // An old entry of a stream that is over.
@@ -246,7 +260,7 @@ impl Engine {
             if job.room == 0 {
                 continue;
             }
-            job.last = due.max(now.saturating_sub(job.interval.unwrap_or(0)));
+            job.last = due.max(now.saturating_sub(job.interval().unwrap_or(0)));
             job.room = job.room.saturating_sub(1);
             job.is_member = true;
             self.members.push((stream, 0));
@@ -268,10 +282,10 @@ impl Engine {
         while let Some(&stream) = self.queue.front() {
             let job = &mut jobs[stream as usize];
             if job.phase == Phase::Queued {
-                if self.kv_tokens + job.kv_tokens > self.model.kv_tokens {
+                if self.kv_tokens + job.kv_tokens() > self.model.kv_tokens {
                     return false;
                 }
-                self.kv_tokens += job.kv_tokens;
+                self.kv_tokens += job.kv_tokens();
                 job.phase = Phase::Admitted;
                 self.queue.pop_front();
                 self.queued -= 1;
@@ -330,7 +344,7 @@ mod tests {
         engine.begin(now, &mut jobs);
         while let Some(next) = engine.next(now) {
             now = next;
-            engine.finish(now, &mut jobs, |stream, _| tokens[stream as usize].push(now));
+            engine.finish(now, &mut jobs, |stream, _, _| tokens[stream as usize].push(now));
             engine.begin(now, &mut jobs);
         }
         assert_eq!((engine.kv_tokens, engine.queued()), (0, 0));
@@ -389,7 +403,7 @@ mod tests {
         let (mut now, mut tokens) = (0, Vec::new());
         while let Some(next) = engine.next(now) {
             now = next;
-            engine.finish(now, &mut jobs, |_, _| tokens.push(now));
+            engine.finish(now, &mut jobs, |_, _, _| tokens.push(now));
             engine.begin(now, &mut jobs);
         }
         // The first came with the prompt, and none after the room was used up.

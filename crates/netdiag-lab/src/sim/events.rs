@@ -1,6 +1,6 @@
 //! What is to happen when: a calendar of the near future.
 //!
-//! A wheel of slots of a millisecond each (Varghese and Lauck, "Hashed and Hierarchical Timing Wheels", SOSP 1987): nearly every
+//! A wheel of slots of four milliseconds each (Varghese and Lauck, "Hashed and Hierarchical Timing Wheels", SOSP 1987): nearly every
 //! event is an ACK that comes within a round trip, and a heap would touch ten cache lines to find its place. What is farther
 //! away than a turn of the wheel waits in a heap.
 //!
@@ -11,11 +11,12 @@ use std::collections::BinaryHeap;
 
 use super::Micros;
 
-/// Microseconds of a slot, as a power of two.
-const SLOT_BITS: u32 = 10;
+/// Microseconds of a slot, as a power of two: with shorter ones the wheel itself would not stay in the caches, with longer ones
+/// there would be more to sort.
+const SLOT_BITS: u32 = 12;
 
 /// Slots of the wheel: four seconds, longer than nearly every round trip and timer.
-const SLOTS: u64 = 4096;
+const SLOTS: u64 = 1024;
 
 /// A byte of a stream, counted from its beginning: no answer has as many as that can count, and events are small with it.
 pub(super) type Place = u32;
@@ -96,6 +97,12 @@ impl Events {
             self.turn();
         }
         self.current.pop_if(|event| event.at <= until)
+    }
+
+    /// Whose event it probably is, so many after the next one.
+    pub(super) fn ahead(&self, places: usize) -> Option<u32> {
+        let place = self.current.len().checked_sub(1 + places)?;
+        Some(self.current[place].stream)
     }
 
     /// Into a slot of the wheel.

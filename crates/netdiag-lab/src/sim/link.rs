@@ -138,6 +138,17 @@ impl Link {
         outage.max(longest * 1000)
     }
 
+    /// Something of each cache line that a packet touches.
+    pub(super) fn touch(&self) -> u64 {
+        self.free ^ self.gone ^ self.current ^ self.losses.as_ref().map_or(0, Losses::touch)
+    }
+
+    /// And of what these point to.
+    pub(super) fn touch_trace(&self) -> u64 {
+        let Capacity::Trace(trace) = &self.capacity else { return 0 };
+        trace.time_of(self.current)
+    }
+
     /// How long a packet takes there and back where nothing is in its way.
     pub(super) fn round_trip(&self) -> Micros {
         self.down + self.up
@@ -157,9 +168,9 @@ impl Link {
     fn play(&mut self, start: Micros, bytes: u32) -> Micros {
         let Capacity::Trace(trace) = &self.capacity else { return start };
         let ms = trace.offset() + start.div_ceil(1000);
-        if trace.time_of(self.current) < ms {
-            self.current = trace.first_from_near(self.current, ms);
-            self.left = OPPORTUNITY;
+        let next = trace.first_from_near(self.current, ms);
+        if next != self.current {
+            (self.current, self.left) = (next, OPPORTUNITY);
         }
         let mut bytes = bytes;
         while bytes > self.left {

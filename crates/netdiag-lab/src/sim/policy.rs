@@ -18,18 +18,21 @@
 //!
 //! Invariant: only the oracle calls [`Link::foresee`].
 
+use std::hint::black_box;
 use std::time::Duration;
 
 use netdiag_health::Health;
 use netdiag_pacer::{
-    Carry, Claim, Classic, Judgement, Lead, Need, Observation, TpsRange, Unread, allocate, share,
+    Carry, Causes, Claim, Classic, Judgement, Lead, Need, Observation, TpsRange, Unread, allocate,
+    share,
 };
 use netdiag_telemetry::Tps;
 use serde::{Deserialize, Serialize};
 
 use super::Micros;
+use super::deliveries::Log;
 use super::engine::{Engine, Job};
-use super::stream::Stream;
+use super::stream::{Stream, TOKEN_BYTES};
 
 /// How often rates are set: DESIGN §8's tick.
 pub(super) const TICK: Micros = 100_000;
@@ -112,12 +115,30 @@ impl Policies {
 
 /// What a policy remembers of a stream.
 #[derive(Debug)]
-pub(super) enum Memory {
+#[allow(clippy::large_enum_variant)] // a thousand streams of one kind lie side by side, in the order in which they are looked at
+enum Memory {
     Nothing,
     Classic(Box<(Health, Classic)>),
     Buffer(Unread, u32),
-    Carry(Box<(Carry, Unread)>, u64),
-    Oracle(Unread, usize),
+    Carry(Carry, Unread, u64),
+    Oracle(Unread, u32),
+}
+
+impl Memory {
+    /// Something of each cache line that a tick touches.
+    fn touch(&self) -> u64 {
+        let Memory::Carry(carry, unread, known) = self else { return 0 };
+        let Causes { engine, reader, .. } = carry.causes();
+        let words = [
+            carry.outstanding(),
+            carry.cap(),
+            carry.carried().unwrap_or(0.0),
+            carry.unsteadiness(),
+            unread.tokens(),
+        ];
+        let times = u64::from(engine.subsec_nanos() ^ reader.subsec_nanos());
+        words.into_iter().fold(known ^ times, |all, word| all ^ word.to_bits())
+    }
 }
 
 /// A policy at work.
@@ -127,41 +148,89 @@ pub(super) struct Controller {
     settings: Policies,
     range: TpsRange,
     ticks: u64,
+    /// Of each stream.
+    memories: Vec<Memory>,
+    /// The rate of each stream at the last tick, tokens/s; no number for those that had none. It is told to [`Carry`] with the next
+    /// observation, before which it makes no difference: by then its memory has left the caches, and would be fetched twice.
+    granted: Vec<f64>,
     needs: Vec<Need>,
     claims: Vec<Claim>,
     /// Who needs, with the tokens that it may have.
     whose: Vec<(u32, u32)>,
+    /// Streams that are to be ended.
+    ended: Vec<u32>,
 }
 
 impl Controller {
     pub(super) fn new(policy: Policy, settings: Policies) -> Self {
-        let (needs, claims, whose) = (Vec::new(), Vec::new(), Vec::new());
-        Self { policy, settings, range: settings.range, ticks: 0, needs, claims, whose }
+        Self {
+            policy,
+            settings,
+            range: settings.range,
+            ticks: 0,
+            memories: Vec::new(),
+            granted: Vec::new(),
+            needs: Vec::new(),
+            claims: Vec::new(),
+            whose: Vec::new(),
+            ended: Vec::new(),
+        }
     }
 
-    /// What to remember of a stream that comes at `now`.
-    pub(super) fn memory(&self, reading: Tps, now: Micros) -> Memory {
+    /// The next stream comes at `now`, for a client with this reading rate.
+    pub(super) fn arrive(&mut self, reading: Tps, now: Micros) {
         let reading = self.settings.assumed_reading.unwrap_or(reading);
         let unread = || Unread::new(reading, Duration::from_micros(now));
-        match self.policy {
+        self.granted.push(f64::NAN);
+        self.memories.push(match self.policy {
             Policy::None | Policy::Proteus => Memory::Nothing,
             Policy::Classic => {
                 Memory::Classic(Box::new((Health::without_training(), Classic::new(self.range))))
             }
             Policy::Buffer => Memory::Buffer(unread(), 0),
-            Policy::Carry => Memory::Carry(Box::new((Carry::new(self.range), unread())), 0),
+            Policy::Carry => Memory::Carry(Carry::new(self.range), unread(), 0),
             Policy::Oracle => Memory::Oracle(unread(), 0),
+        });
+    }
+
+    /// Whether [`Tcp::take_interval`](super::tcp::Tcp::take_interval) is called.
+    pub(super) fn takes_intervals(&self) -> bool {
+        self.policy == Policy::Classic
+    }
+
+    /// Something of what a token touches.
+    pub(super) fn touch(&self, stream: u32) -> u64 {
+        let Memory::Carry(carry, ..) = &self.memories[stream as usize] else { return 0 };
+        carry.outstanding().to_bits()
+    }
+
+    /// A token of a stream was written.
+    pub(super) fn on_sent(&mut self, stream: u32) {
+        if let Memory::Carry(carry, ..) = &mut self.memories[stream as usize] {
+            carry.on_sent(1, TOKEN_BYTES);
         }
     }
 
-    /// Sets the rates until the next tick. Streams that are to be ended go into `ended`.
+    /// So many bytes of a stream are acknowledged; the tokens that it may have now, where that changes.
+    pub(super) fn on_ack(&mut self, stream: u32, acked: u64) -> Option<u32> {
+        let Memory::Carry(carry, ..) = &mut self.memories[stream as usize] else { return None };
+        carry.acknowledge(acked);
+        Some(carry.room() as u32)
+    }
+
+    /// Streams that the last tick has found to be lost.
+    pub(super) fn take_ended(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.ended)
+    }
+
+    /// Sets the rates until the next tick.
     pub(super) fn tick(
         &mut self,
         now: Micros,
         engine: &mut Engine,
         streams: &mut [Stream],
+        log: &Log,
         jobs: &mut [Job],
-        ended: &mut Vec<u32>,
     ) {
         self.ticks += 1;
         let is_busy = engine.queued() > 0;
@@ -172,20 +241,19 @@ impl Controller {
             Policy::Classic if !self.ticks.is_multiple_of(JUDGED_EVERY) => return,
             Policy::Classic => {
                 for &stream in engine.admitted() {
-                    let rate = judge(&mut streams[stream as usize], now);
+                    let memory = &mut self.memories[stream as usize];
+                    let rate = judge(memory, &mut streams[stream as usize], now);
                     Engine::pace(&mut jobs[stream as usize], Some(rate), u32::MAX);
                 }
             }
             Policy::Proteus => self.by_round_trip(capacity, engine, streams, jobs),
             Policy::Buffer | Policy::Carry | Policy::Oracle => {
-                self.gather(now, is_busy, engine.admitted(), streams, jobs, ended);
+                self.gather(now, is_busy, engine.admitted(), streams, log, jobs);
                 let Ok(capacity) = Tps::try_new(capacity) else { return };
                 let rates = share(capacity, &self.needs);
                 for (&(stream, room), rate) in self.whose.iter().zip(rates) {
                     Engine::pace(&mut jobs[stream as usize], Some(rate), room);
-                    if let Memory::Carry(memory, _) = &mut streams[stream as usize].memory {
-                        memory.0.grant(rate);
-                    }
+                    self.granted[stream as usize] = rate;
                 }
             }
         }
@@ -220,19 +288,25 @@ impl Controller {
         now: Micros,
         is_busy: bool,
         admitted: &[u32],
-        streams: &mut [Stream],
+        streams: &[Stream],
+        log: &Log,
         jobs: &[Job],
-        ended: &mut Vec<u32>,
     ) {
         self.needs.clear();
         self.whose.clear();
         let at = Duration::from_micros(now);
         let max = self.range.max().get();
         let lead = if is_busy { self.settings.busy } else { self.settings.idle };
-        for &number in admitted {
-            let stream = &mut streams[number as usize];
+        for (place, &number) in admitted.iter().enumerate() {
+            if let Some(&next) = admitted.get(place + 1) {
+                black_box(
+                    self.memories[next as usize].touch() ^ streams[next as usize].tcp.touch(),
+                );
+            }
+            let stream = &streams[number as usize];
             let generated = jobs[number as usize].generated;
-            let (unread, under_way, ahead, cap, room) = match &mut stream.memory {
+            let memory = &mut self.memories[number as usize];
+            let (unread, under_way, ahead, cap, room) = match memory {
                 Memory::Nothing | Memory::Classic(_) => continue,
                 Memory::Buffer(unread, known) => {
                     unread.deliver(at, f64::from(generated - *known));
@@ -241,26 +315,26 @@ impl Controller {
                     let ahead = if is_busy { lead.ahead } else { Lead::MOST };
                     (&*unread, 0.0, ahead, max, u32::MAX)
                 }
-                Memory::Carry(memory, known) => {
-                    let (carry, unread) = &mut **memory;
+                Memory::Carry(carry, unread, known) => {
+                    carry.grant(self.granted[number as usize]);
                     let acked = stream.tcp.acked();
                     unread.deliver(at, (acked - *known) as f64 / carry.bytes_per_token());
                     *known = acked;
                     carry.observe(at, &stream.tcp.evidence(now), lead.spare(unread));
                     if carry.is_lost() {
-                        ended.push(number);
+                        self.ended.push(number);
                         continue;
                     }
                     let ahead = lead.ahead(carry);
                     (&*unread, carry.outstanding(), ahead, carry.cap(), carry.room() as u32)
                 }
                 Memory::Oracle(unread, known) => {
-                    let arrived = stream.deliveries[*known..].partition_point(|at| *at <= now);
-                    *known += arrived;
-                    unread.deliver(at, arrived as f64);
+                    let arrived = log.count(&stream.deliveries, now);
+                    unread.deliver(at, f64::from(arrived - *known));
+                    *known = arrived;
                     let arrives = stream.link.foresee(now);
                     if arrives == Micros::MAX {
-                        ended.push(number);
+                        self.ended.push(number);
                         continue;
                     }
                     let window = if is_busy { WAKING } else { FORESIGHT };
@@ -268,7 +342,7 @@ impl Controller {
                     let ahead = lead.ahead + silence;
                     let usual = stream.link.round_trip();
                     let is_silent = is_busy && arrives > now + usual + WAKING;
-                    let under_way = f64::from(generated) - *known as f64;
+                    let under_way = f64::from(generated) - f64::from(*known);
                     let cap = if is_silent { 0.0 } else { max };
                     (&*unread, under_way, ahead, cap, u32::MAX)
                 }
@@ -282,9 +356,9 @@ impl Controller {
 }
 
 /// The original's way: health judges the link, and the rate follows health.
-fn judge(stream: &mut Stream, now: Micros) -> f64 {
+fn judge(memory: &mut Memory, stream: &mut Stream, now: Micros) -> f64 {
     let elapsed = Duration::from_micros(TICK * JUDGED_EVERY);
-    let Memory::Classic(memory) = &mut stream.memory else { return f64::INFINITY };
+    let Memory::Classic(memory) = memory else { return f64::INFINITY };
     let (health, classic) = &mut **memory;
     let seen = stream.tcp.take_interval(now);
     let judged = health.observe(&seen, elapsed);

@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use super::Micros;
+use super::deliveries::{Deliveries, Log};
 use super::events::{Event, Events, Place, What};
 use super::link::Link;
-use super::policy::Memory;
 use super::receiver::Receiver;
 use super::tcp::{HEADERS, Network, Tcp};
 use super::workload::Gone;
@@ -27,8 +27,7 @@ pub(super) struct Stream {
     pub(super) tcp: Tcp,
     pub(super) receiver: Receiver,
     /// When each token reached the client; those of the future will, unless it goes away.
-    pub(super) deliveries: Vec<Micros>,
-    pub(super) memory: Memory,
+    pub(super) deliveries: Deliveries,
     /// When the client went away.
     pub(super) left: Option<Micros>,
     /// The server ended it.
@@ -36,29 +35,35 @@ pub(super) struct Stream {
 }
 
 impl Stream {
+    /// Something of each cache line that a token or its ACK touches.
+    pub(super) fn touch(&self) -> u64 {
+        self.tcp.touch() ^ self.link.touch() ^ self.receiver.next()
+    }
+
     /// All of its tokens were there by `now`.
     pub(super) fn is_complete(&self, now: Micros) -> bool {
-        let done = self.deliveries.len() >= self.output as usize;
-        done && self.deliveries.last().is_none_or(|&at| at <= now)
+        let done = self.deliveries.len() >= self.output;
+        done && self.deliveries.last().is_none_or(|at| at <= now)
     }
 
     /// The client goes away; what would have come does not.
-    pub(super) fn leave(&mut self, now: Micros) {
+    pub(super) fn leave(&mut self, now: Micros, log: &mut Log) {
         self.left = Some(now);
-        self.deliveries.retain(|&at| at <= now);
+        log.cut(&mut self.deliveries, now);
     }
 
     /// When its reader will have waited for as long as `patience`, with what has arrived by `now`.
-    pub(super) fn patience_ends(&self, now: Micros, patience: Micros) -> Micros {
+    pub(super) fn patience_ends(&self, now: Micros, patience: Micros, log: &Log) -> Micros {
         let per_token = (self.reader.rate.seconds_per_token() * 1e6) as Micros;
-        let arrived = self.deliveries.iter().take_while(|&&at| at <= now);
-        arrived.fold(self.submitted, |read, &at| at.max(read) + per_token) + patience
+        let arrived = log.all(&self.deliveries).into_iter().take_while(|&at| at <= now);
+        arrived.fold(self.submitted, |read, at| at.max(read) + per_token) + patience
     }
 
     /// What became of it by the end of the run.
-    pub(super) fn record(mut self, generated: u32, end: Micros) -> StreamRecord {
-        self.deliveries.retain(|&at| at <= end);
-        let complete = self.deliveries.len() >= self.output as usize;
+    pub(super) fn record(self, generated: u32, end: Micros, log: &Log) -> StreamRecord {
+        let mut deliveries = log.all(&self.deliveries);
+        deliveries.retain(|&at| at <= end);
+        let complete = deliveries.len() >= self.output as usize;
         let generated = u64::from(generated);
         let acked = (self.tcp.acked() / TOKEN_BYTES).min(generated);
         let (ending, is_over) = match self.left {
@@ -71,7 +76,7 @@ impl Stream {
         let (in_flight, wasted) = if is_over { (0, rest) } else { (rest, 0) };
         StreamRecord {
             submitted: Duration::from_micros(self.submitted),
-            deliveries: self.deliveries.into_iter().map(Duration::from_micros).collect(),
+            deliveries: deliveries.into_iter().map(Duration::from_micros).collect(),
             ending,
             output_tokens: self.output.into(),
             reader: self.reader,
@@ -87,7 +92,8 @@ pub(super) struct Around<'a> {
     pub(super) events: &'a mut Events,
     pub(super) receiver: &'a mut Receiver,
     /// When each token reached the client.
-    pub(super) deliveries: &'a mut Vec<Micros>,
+    pub(super) deliveries: &'a mut Deliveries,
+    pub(super) log: &'a mut Log,
     pub(super) token_bytes: u64,
 }
 
@@ -97,8 +103,8 @@ impl Network for Around<'_> {
         let Some(arrival) = self.link.send(now, bytes) else { return };
         self.receiver.receive(start, end);
         let tokens = self.receiver.next() / self.token_bytes;
-        while (self.deliveries.len() as u64) < tokens {
-            self.deliveries.push(arrival);
+        while u64::from(self.deliveries.len()) < tokens {
+            self.log.push(self.deliveries, arrival);
         }
         let what = What::Ack { ack: self.receiver.next() as Place, start: start as Place };
         let at = self.link.answer(arrival);

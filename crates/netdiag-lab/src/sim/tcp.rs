@@ -76,8 +76,8 @@ pub(super) struct Tcp {
     last_ack: Micros,
     busy: Micros,
     busy_since: Option<Micros>,
-    interval: Interval,
-    keeps_samples: bool,
+    /// Where somebody asks.
+    interval: Option<Box<Interval>>,
     /// What decides where it is like Linux.
     linux: Option<Box<Linux>>,
 }
@@ -89,6 +89,7 @@ struct Interval {
     rtt: Option<(Micros, Micros)>,
     /// All of them, where they are kept.
     rtts: Vec<Micros>,
+    keeps_samples: bool,
     sent: u64,
     sent_again: u64,
 }
@@ -140,8 +141,7 @@ impl Tcp {
             last_ack: now,
             busy: 0,
             busy_since: None,
-            interval: Interval::default(),
-            keeps_samples: false,
+            interval: None,
             linux: None,
         }
     }
@@ -150,9 +150,15 @@ impl Tcp {
     pub(super) fn like_linux(self, control: CongestionControl) -> Self {
         Self {
             linux: Some(Box::new(Linux::new(control, self.rttvar))),
-            keeps_samples: true,
+            interval: Some(Box::new(Interval { keeps_samples: true, ..Interval::default() })),
             ..self
         }
+    }
+
+    /// The same, which remembers what [`Tcp::take_interval`] tells: memory that is touched with every segment, so only where that is
+    /// asked for.
+    pub(super) fn telling(self) -> Self {
+        Self { interval: Some(Box::default()), ..self }
     }
 
     /// The program writes.
@@ -287,8 +293,10 @@ impl Tcp {
     }
 
     fn send_again(&mut self, now: Micros, place: usize, around: &mut impl Network) {
+        if let Some(interval) = &mut self.interval {
+            interval.sent_again += 1;
+        }
         let segment = &mut self.flight[place];
-        self.interval.sent_again += 1;
         self.pipe += u32::from(segment.state != Fate::Flying);
         *segment = Segment { sent: now, again: true, state: Fate::Flying, ..*segment };
         let (start, end) = (segment.start, segment.end);
@@ -296,7 +304,9 @@ impl Tcp {
     }
 
     fn transmit(&mut self, now: Micros, start: u64, end: u64, around: &mut impl Network) {
-        self.interval.sent += 1;
+        if let Some(interval) = &mut self.interval {
+            interval.sent += 1;
+        }
         around.send(now, start, end);
     }
 

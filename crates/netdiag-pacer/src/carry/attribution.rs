@@ -73,26 +73,25 @@ impl Carry {
 
     /// Accounts a tick of `elapsed`, of which `rwnd_limited` was the reader's.
     pub(super) fn attribute(&mut self, elapsed: Duration, rwnd_limited: Duration) {
-        let before = self.account.causes;
         let rest = elapsed - rwnd_limited;
         let given = self.rate() * elapsed.as_secs_f64();
-        let takes_all = self.account.unused.takes_all(given, self.sent);
+        let takes_all = self.account.unused.takes_all(given, self.under_way.sent);
         let waited = self.account.waited.take();
         let kept = self.keeps(rwnd_limited);
         let is_bounded = self.rate() < self.range.max().get();
         let limits = if self.cap < self.granted { Cause::Path } else { Cause::Pacer };
-        let causes = &mut self.account.causes;
-        causes.add(Cause::Reader, rwnd_limited);
+        let mut news = Causes::default();
+        news.add(Cause::Reader, rwnd_limited);
         if let Some(cause) = kept {
-            causes.add(cause, rest);
+            news.add(cause, rest);
         } else {
             // Whoever took all that it was given would have taken more.
             let concluded = if takes_all && is_bounded { rest } else { Duration::ZERO };
             let kept_back = waited.map_or(concluded, |waited| waited.min(rest));
-            causes.add(limits, kept_back);
-            causes.add(Cause::Engine, rest - kept_back);
+            news.add(limits, kept_back);
+            news.add(Cause::Engine, rest - kept_back);
         }
-        let news = causes.since(before);
+        self.account.causes.add_all(news);
         self.account.present = news.dominant().filter(|_| self.state != State::Idle);
     }
 

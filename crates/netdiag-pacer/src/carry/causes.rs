@@ -92,6 +92,10 @@ impl Causes {
         most.1
     }
 
+    pub(super) fn add_all(&mut self, news: Self) {
+        news.each().into_iter().for_each(|(cause, time)| self.add(cause, time));
+    }
+
     pub(super) fn add(&mut self, cause: Cause, time: Duration) {
         let sum = match cause {
             Cause::Engine => &mut self.engine,

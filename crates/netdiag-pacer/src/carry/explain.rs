@@ -30,7 +30,7 @@ impl Carry {
     }
 
     fn reason(&self) -> String {
-        let outstanding = self.outstanding;
+        let outstanding = self.outstanding();
         match self.state {
             State::Stalled => {
                 let waiting = self.waiting.as_secs_f64();

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::under_way::LEAST_CREDIT;
 use super::*;
 
 impl Carry {
@@ -12,7 +13,7 @@ impl Carry {
     pub(super) fn follow(&mut self, now: Duration, acked: u64, elapsed: Duration) {
         let (min, max) = (self.range.min().get(), self.range.max().get());
         let seconds = elapsed.as_secs_f64();
-        let delivered = acked as f64 / self.bytes_per_token / seconds;
+        let delivered = self.under_way.tokens_in(acked) / seconds;
         self.delivered += (delivered - self.delivered) * (1.0 - (-seconds / CARRY_SMOOTHING).exp());
         match self.state {
             State::Constrained | State::Reader => {
@@ -42,8 +43,8 @@ impl Carry {
         let rtt = self.least_rtt.best().unwrap_or(UNKNOWN_RTT);
         // `max` of no number and a number is the number.
         let spare = if self.state == State::Stalled { 0.0 } else { spare.max(0.0) };
-        self.credit =
-            (basis * rtt + spare).min(LEAST_CREDIT + spare + self.arrived).max(LEAST_CREDIT);
+        let most = LEAST_CREDIT + spare + self.under_way.arrived;
+        self.under_way.credit = (basis * rtt + spare).min(most).max(LEAST_CREDIT);
     }
 
     /// Round trips take as long again as they need to, which is a queue as long as the path.
@@ -55,7 +56,7 @@ impl Carry {
     /// All that may be under way is, and that is enough to say something of the path.
     pub(super) fn is_spent(&self) -> bool {
         let rtt = self.least_rtt.best().unwrap_or_default().max(UNKNOWN_RTT);
-        let is_young = self.arrived < self.cap * rtt;
-        self.room() < 1.0 && self.outstanding >= BACKLOG && !is_young
+        let is_young = self.under_way.arrived < self.cap * rtt;
+        self.room() < 1.0 && self.outstanding() >= BACKLOG && !is_young
     }
 }

@@ -18,14 +18,18 @@ pub(super) type Most = Recent<true>;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Recent<const MOST: bool> {
     length: Duration,
-    best: [Option<f64>; 2],
+    /// Of the present window and of the one before; [`Recent::NONE`] where nothing was noted.
+    best: [f64; 2],
     since: Duration,
 }
 
 impl<const MOST: bool> Recent<MOST> {
+    /// Worse than whatever can be noted.
+    const NONE: f64 = if MOST { f64::NEG_INFINITY } else { f64::INFINITY };
+
     /// The best of the last `length` to twice that.
     pub(super) fn new(length: Duration) -> Self {
-        Self { length, best: [None; 2], since: Duration::ZERO }
+        Self { length, best: [Self::NONE; 2], since: Duration::ZERO }
     }
 
     fn better(a: f64, b: f64) -> f64 {
@@ -34,22 +38,20 @@ impl<const MOST: bool> Recent<MOST> {
 
     pub(super) fn note(&mut self, now: Duration, value: f64) {
         if now.saturating_sub(self.since) > self.length {
-            self.best = [None, self.best[0]];
+            self.best = [Self::NONE, self.best[0]];
             self.since = now;
         }
-        self.best[0] = Some(self.best[0].map_or(value, |best| Self::better(best, value)));
+        self.best[0] = Self::better(self.best[0], value);
     }
 
     pub(super) fn forget(&mut self, now: Duration) {
-        (self.best, self.since) = ([None; 2], now);
+        (self.best, self.since) = ([Self::NONE; 2], now);
     }
 
     /// `None` before anything was noted.
     pub(super) fn best(&self) -> Option<f64> {
-        match self.best {
-            [Some(a), Some(b)] => Some(Self::better(a, b)),
-            [a, b] => a.or(b),
-        }
+        let [present, before] = self.best;
+        Some(Self::better(present, before)).filter(|best| *best != Self::NONE)
     }
 }
 

@@ -3,6 +3,7 @@
 use netdiag_telemetry::{Scope, Tps};
 use proptest::prelude::*;
 
+use super::under_way::LEAST_CREDIT;
 use super::*;
 
 const TICK: Duration = Duration::from_millis(100);

@@ -73,6 +73,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", env = "NETDIAG_EXPERIMENT_DURATION", default_value = "60", value_parser = run_time, help_heading = "Experiment")]
     duration: Duration,
 
+    /// Draw other questions and readers than the scenario's seed does.
+    ///
+    /// From 0 to 18446744073709551615. Lengths of answers and who loses patience come from it; links lose the same packets whatever it
+    /// is. `netdiag simulate --scenario` with the same one expects the same readers. Default: the scenario's seed.
+    #[arg(long, value_name = "N", env = "NETDIAG_EXPERIMENT_SEED", value_parser = values::seed, help_heading = "Experiment")]
+    seed: Option<u64>,
+
     /// Compare these arms: a list of none, classic and carry.
     ///
     /// `none` generates as fast as --max-tps, `classic` at the rate that is recommended for its client by health, `carry` at the one
@@ -146,6 +153,7 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
     let mut conditions = Conditions::new(&scenario, args.streams, range, TELL)
         .map_err(|error| wrong_division(&error, &args.scenario, args.streams, places))?;
     conditions.via = args.via;
+    conditions.reader_seed = args.seed.unwrap_or(conditions.reader_seed);
     check_room(&conditions, arms.len(), args, places)?;
     // Before this process leaves the network in which somebody looks.
     let dashboard = args

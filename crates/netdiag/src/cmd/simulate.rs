@@ -102,6 +102,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", env = "NETDIAG_EXPERIMENT_DURATION", default_value = "60", value_parser = run_time, help_heading = "Simulation")]
     duration: Duration,
 
+    /// With --scenario, draw questions and readers by this seed first.
+    ///
+    /// From 0 to 18446744073709551615; see `netdiag experiment --help`. With --seeds 1 it is the only one, with more the next ones
+    /// follow. Default: the scenario's seed, as in an experiment.
+    #[arg(long, value_name = "N", env = "NETDIAG_EXPERIMENT_SEED", value_parser = values::seed, help_heading = "Simulation")]
+    seed: Option<u64>,
+
     /// Let policies assume that everybody reads this many tokens/s.
     ///
     /// From 0.000001 to 1000000. Readers read 8 to 16. Default: clients tell their own rate.

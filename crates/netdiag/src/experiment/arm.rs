@@ -176,7 +176,7 @@ impl Arm {
             reader: reader()?,
             leavers: LEAVERS,
             patience: PATIENCE,
-            seed: conditions.seed,
+            seed: conditions.reader_seed,
         };
         let playback = self.lab.play(&conditions.schedules)?;
         let began = playback.started();

@@ -116,7 +116,10 @@ pub(crate) struct Conditions {
     pub(crate) group_of: Vec<usize>,
     pub(crate) groups: Vec<ClientGroup>,
     pub(crate) via: Via,
+    /// Of what is left to chance on the links.
     pub(crate) seed: u64,
+    /// Of questions and readers; the links' unless another is asked for.
+    pub(crate) reader_seed: u64,
     pub(crate) streams: usize,
     pub(crate) range: TpsRange,
     pub(crate) interval: Duration,
@@ -147,6 +150,7 @@ impl Conditions {
             group_of,
             via: Via::Engine,
             seed: scenario.seed(),
+            reader_seed: scenario.seed(),
             streams,
             range,
             interval,

@@ -22,7 +22,10 @@ pub(crate) struct Record {
     pub(crate) command: String,
     pub(crate) scenario: String,
     pub(crate) description: String,
+    /// Of the links.
     pub(crate) seed: u64,
+    /// Of questions and readers.
+    pub(crate) reader_seed: u64,
     /// How long it ran.
     pub(crate) seconds: f64,
     /// How long it should have run: longer than it did if it was cut short.
@@ -130,8 +133,12 @@ impl Record {
     /// What was run, in a sentence.
     pub(crate) fn setting(&self) -> String {
         let arms: Vec<&str> = self.arms.iter().map(|arm| arm.name.as_str()).collect();
+        let readers = match self.reader_seed {
+            seed if seed == self.seed => String::new(),
+            seed => format!(" and {seed} for readers"),
+        };
         format!(
-            "{} per arm for {:.0} s{}, {} ({}); rates from {} to {} tokens/s, seed {}, measured by {}. {}",
+            "{} per arm for {:.0} s{}, {} ({}); rates from {} to {} tokens/s, seed {}{}, measured by {}. {}",
             counted(self.streams, "stream", "streams"),
             self.seconds,
             if self.via == "gateway" { " through the gateway" } else { "" },
@@ -140,6 +147,7 @@ impl Record {
             self.min_tps,
             self.max_tps,
             self.seed,
+            readers,
             self.source,
             self.cpu.sentence(),
         )

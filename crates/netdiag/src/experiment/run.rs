@@ -223,6 +223,7 @@ fn record(plan: &Plan<'_>, source: &str, cpu: CpuUse, ended: Ended, ran: Duratio
         scenario: scenario.name().to_owned(),
         description: scenario.description().to_owned(),
         seed: conditions.seed,
+        reader_seed: conditions.reader_seed,
         seconds,
         planned_seconds: planned,
         cut_short: ended != Ended::TimeUp,

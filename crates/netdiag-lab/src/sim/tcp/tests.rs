@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::super::deliveries::{Deliveries, Log};
 use super::super::events::{Event, Events, What};
 use super::super::link::{Capacity, Link};
 use super::super::receiver::Receiver;
@@ -13,7 +14,8 @@ use crate::loss::{Loss, Losses};
 
 /// Writes a token every `gap`, and lets everything happen until `end`.
 fn play(mut link: Link, tokens: u64, gap: Micros, end: Micros) -> (Vec<Micros>, Tcp) {
-    let (mut events, mut deliveries) = (Events::new(), Vec::new());
+    let (mut events, mut log) = (Events::new(), Log::default());
+    let mut deliveries = Deliveries::default();
     let mut tcp = Tcp::new(0, link.round_trip());
     let (mut receiver, mut wrote) = (Receiver::default(), 0);
     loop {
@@ -25,6 +27,7 @@ fn play(mut link: Link, tokens: u64, gap: Micros, end: Micros) -> (Vec<Micros>, 
             events: &mut events,
             receiver: &mut receiver,
             deliveries: &mut deliveries,
+            log: &mut log,
             token_bytes: 200,
         };
         match next {
@@ -36,7 +39,7 @@ fn play(mut link: Link, tokens: u64, gap: Micros, end: Micros) -> (Vec<Micros>, 
                 tcp.write(due, 200, &mut around);
                 wrote += 1;
             }
-            None => return (deliveries, tcp),
+            None => return (log.all(&deliveries), tcp),
         }
     }
 }

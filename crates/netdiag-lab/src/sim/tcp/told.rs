@@ -29,10 +29,15 @@ impl Tcp {
         }
     }
 
-    /// What a row of `net_data.csv` would say of the time since the last call.
+    /// What a row of `net_data.csv` would say of the time since the last call, if it was told beforehand that somebody would ask.
     pub(in super::super) fn take_interval(&mut self, now: Micros) -> Observation {
         let micros = Duration::from_micros;
-        let Interval { rtt, mut rtts, sent, sent_again } = std::mem::take(&mut self.interval);
+        let mut since = Interval::default();
+        if let Some(interval) = &mut self.interval {
+            since.keeps_samples = interval.keeps_samples;
+            std::mem::swap(&mut since, interval);
+        }
+        let Interval { rtt, mut rtts, sent, sent_again, .. } = since;
         rtts.sort_unstable();
         let p95 = rtts.get((rtts.len() * 95).div_ceil(100).saturating_sub(1)).copied();
         let since = self.busy_since.map_or(0, |since| now - since);
@@ -50,6 +55,17 @@ impl Tcp {
         }
     }
 
+    /// Something of each cache line that a segment or its ACK touches.
+    pub(in super::super) fn touch(&self) -> u64 {
+        let words = [self.written, self.busy, self.last_ack, self.recover, self.rttvar.to_bits()];
+        words.into_iter().fold(0, |all, word| all ^ word)
+    }
+
+    /// And of what these point to.
+    pub(in super::super) fn touch_flight(&self) -> u64 {
+        self.flight.front().map_or(0, |segment| segment.end)
+    }
+
     /// RFC 6298 §2.
     pub(super) fn measure(&mut self, rtt: Micros) {
         self.note(rtt);
@@ -64,10 +80,11 @@ impl Tcp {
 
     /// A round trip, for the interval's figures.
     pub(super) fn note(&mut self, rtt: Micros) {
-        let (min, max) = self.interval.rtt.unwrap_or((rtt, rtt));
-        self.interval.rtt = Some((min.min(rtt), max.max(rtt)));
-        if self.keeps_samples {
-            self.interval.rtts.push(rtt);
+        let Some(interval) = &mut self.interval else { return };
+        let (min, max) = interval.rtt.unwrap_or((rtt, rtt));
+        interval.rtt = Some((min.min(rtt), max.max(rtt)));
+        if interval.keeps_samples {
+            interval.rtts.push(rtt);
         }
     }
 }
