@@ -140,7 +140,7 @@ fn fleet(broker: &Broker, name: &str) -> (Running, SocketAddr) {
         "--listen",
         "127.0.0.1:0",
     ]));
-    let address = running.address_of("fleet");
+    let address = running.address_of("fleet on");
     (running, address)
 }
 
