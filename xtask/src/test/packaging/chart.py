@@ -1,9 +1,10 @@
 """Lints, renders and validates the Helm chart, with Helm's own engine (helm-python-sdk) and Kubernetes' schemas.
 
-One line for each set of values and release of Kubernetes; exits 1 with the reasons if something is wrong. What has no schema
-(the Prometheus operator's kinds) is said, not passed over.
+chart.py FOLDER NETDIAG. One line for each set of values; exits 1 with the reasons if something is wrong. What has no schema (the
+Prometheus operator's kinds) is said, not passed over. The binary is asked whether it understands what containers are to do.
 """
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -31,7 +32,7 @@ REFUSED = {
 }
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, netdiag: str) -> None:
     chart = Chart.load(folder)
     sets = {
         "a gateway without token": {"auth": {"disabled": True}, "gateway": ENGINE},
@@ -54,9 +55,9 @@ def main(folder: Path) -> None:
             for document in yaml.safe_load_all(text)
             if document
         ]
-        check(name, documents, versions, wrong)
+        check(name, documents, versions, netdiag, wrong)
     sidecar = list(yaml.safe_load_all((folder / "examples/sidecar.yaml").read_text()))
-    check("the sidecar's example", sidecar, versions, wrong)
+    check("the sidecar's example", sidecar, versions, netdiag, wrong)
     for name, (values, why) in REFUSED.items():
         try:
             chart.validate_schema(values)
@@ -72,8 +73,9 @@ def main(folder: Path) -> None:
     sys.exit(bool(wrong))
 
 
-def check(name: str, documents: list, versions: list, wrong: list) -> None:
-    """Validates each document against each release, refusing fields that it does not know."""
+def check(name: str, documents: list, versions: list, netdiag: str, wrong: list) -> None:
+    """Validates each document against each release, refusing fields that it does not know, and each command."""
+    before = len(wrong)
     without = sorted({d["kind"] for d in documents if d["kind"] in NO_SCHEMA})
     known = [d for d in documents if d["kind"] not in NO_SCHEMA]
     for version in versions:
@@ -85,8 +87,24 @@ def check(name: str, documents: list, versions: list, wrong: list) -> None:
                 why = getattr(error, "message", error)
                 wrong.append(f"{name}: Kubernetes {version}: {where}: {why}")
     kinds = ", ".join(d["kind"] for d in known)
+    for command in commands(documents):
+        # Flags and values are looked at before it gets to the help.
+        told = subprocess.run([netdiag, *command, "--help"], capture_output=True, text=True)
+        if told.returncode != 0:
+            wrong.append(f"{name}: {' '.join(command)}: {told.stderr.strip()}")
     said = f"; no schema for {', '.join(without)}" if without else ""
-    print(f"{name}: {kinds} valid for Kubernetes {', '.join(versions)}{said}" if not wrong else f"{name}: see below")
+    if len(wrong) == before:
+        print(f"{name}: {kinds} valid for Kubernetes {', '.join(versions)}{said}")
+
+
+def commands(documents: list):
+    """What containers of ours are started with; the kubelet puts a node's address in."""
+    for document in documents:
+        pod = document.get("spec", {}).get("template", {}).get("spec", {})
+        for container in pod.get("initContainers", []) + pod.get("containers", []):
+            # Another image is the demo engine's.
+            if not container["image"].endswith(":demo"):
+                yield [word.replace("$(NODE_ADDRESS)", "192.0.2.1") for word in container["args"]]
 
 
 def supported_versions() -> list:
@@ -95,4 +113,4 @@ def supported_versions() -> list:
     return [chosen[0], chosen[-1]]
 
 
-main(Path(sys.argv[1]))
+main(Path(sys.argv[1]), sys.argv[2])
