@@ -58,10 +58,13 @@ pub(super) fn run() -> anyhow::Result<()> {
     }
     let root = command::is_root();
     let namespaces: &[&str] = if root { &[] } else { &["--user", "--map-root-user"] };
-    let apart = [namespaces, &["--net", "--pid", "--mount-proc", "--fork", "--kill-child"]].concat();
+    let apart =
+        [namespaces, &["--net", "--pid", "--mount-proc", "--fork", "--kill-child"]].concat();
     let possible = Command::new("unshare").args(&apart).arg("true").stderr(Stdio::null()).status();
     if !possible.is_ok_and(|status| status.success()) {
-        println!("skipped: commands in documents (no namespaces: not root, and users may make none)");
+        println!(
+            "skipped: commands in documents (no namespaces: not root, and users may make none)"
+        );
         return Ok(());
     }
     for document in DOCUMENTS {
@@ -167,11 +170,8 @@ mod tests {
     fn blocks_are_told_by_their_marks() {
         let text = "a\n```sh\none\ntwo\n```\n```ini\n[x]\n```\n```sh root\nthree\n```\n```\nfour\n```\n```sh host\nfive\n```\n";
         let of = |place, text: &str| (place, text.to_owned());
-        let expected = [
-            of(Where::Here, "one\ntwo\n"),
-            of(Where::Root, "three\n"),
-            of(Where::Host, "five\n"),
-        ];
+        let expected =
+            [of(Where::Here, "one\ntwo\n"), of(Where::Root, "three\n"), of(Where::Host, "five\n")];
         assert_eq!(blocks(text), expected);
         assert_eq!(script(&expected, |place| place != Where::Root), "one\ntwo\nfive\n");
         assert_eq!(blocks("```sh\nnever closed\n"), []);

@@ -31,11 +31,19 @@ const PACKAGES: [&str; 5] = [
 pub(super) fn run() -> anyhow::Result<()> {
     command::run("cargo", &["build", "--quiet", "--package", "netdiag"])?;
     let netdiag = crate::target_directory().join("debug/netdiag");
-    with_tool("systemd-analyze", "systemd", "units", || units(&netdiag))?;
-    with_tool("promtool", "prometheus", "Prometheus' rules", rules)?;
-    with_tool("nginx", "nginx-light", "nginx' configuration", nginx)?;
+    let netdiag = text_of(&netdiag)?;
+    for (tool, package, what, check) in [
+        ("systemd-analyze", "systemd", "units", units as Check),
+        ("promtool", "prometheus", "Prometheus' rules", rules),
+        ("nginx", "nginx-light", "nginx' configuration", nginx),
+    ] {
+        match find(tool, package) {
+            Ok(tool) => check(&tool, netdiag).with_context(|| what.to_owned())?,
+            Err(error) => println!("skipped: {what} ({error:#})"),
+        }
+    }
     match command::python_with("packaging-tools", &PACKAGES) {
-        Ok(python) => by_python(&python, &netdiag),
+        Ok(python) => by_python(&python, netdiag),
         Err(error) => {
             println!("skipped: Dockerfile, compose file and chart ({error:#})");
             Ok(())
@@ -43,27 +51,51 @@ pub(super) fn run() -> anyhow::Result<()> {
     }
 }
 
-/// Checks `what`, unless the tool is missing. It is not installed: these packages bring services that start.
-fn with_tool(
-    tool: &str,
-    package: &str,
-    what: &str,
-    check: impl FnOnce() -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let found = Command::new(tool).arg("-h").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if found.is_err() {
-        println!("skipped: {what} ({tool} not found; it is in the Debian package {package})");
-        return Ok(());
+/// A check of what we ship: by the tool, with our binary.
+type Check = fn(&str, &str) -> anyhow::Result<()>;
+
+/// The tool, or what it takes to run it out of its Debian package. That is not installed: services would start.
+fn find(tool: &str, package: &str) -> anyhow::Result<String> {
+    let starts = |program: &str| {
+        let mut command = Command::new(program);
+        command.arg("-h").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.code() != Some(127))
+    };
+    if starts(tool) {
+        return Ok(tool.to_owned());
     }
-    check().with_context(|| format!("{what}: {tool} objects"))
+    let cache = crate::target_directory().join("packaging-tools").join(package);
+    let found = ["usr/bin", "usr/sbin"].map(|folder| cache.join(folder).join(tool));
+    if !found.iter().any(|path| path.exists()) {
+        ensure!(
+            command::is_root() && command::exists("apt-get"),
+            "{tool} not found; it is in the Debian package {package}"
+        );
+        fs::create_dir_all(&cache)?;
+        command::apt_get(&["update"], &cache)?;
+        // Not as apt's own user, who may not write here, which it would warn of.
+        command::apt_get(&["--option=APT::Sandbox::User=root", "download", package], &cache)?;
+        for (name, _) in entries(&cache, "deb")? {
+            let archive = cache.join(name);
+            quiet("dpkg-deb", &["--extract", text_of(&archive)?, text_of(&cache)?])?;
+            fs::remove_file(archive)?;
+        }
+    }
+    let path = found
+        .iter()
+        .find(|path| path.exists())
+        .with_context(|| format!("{package} has no {tool}"))?;
+    ensure!(starts(text_of(path)?), "{tool} of {package} does not run here");
+    Ok(text_of(path)?.to_owned())
 }
 
-fn units(netdiag: &Path) -> anyhow::Result<()> {
+fn units(analyze: &str, netdiag: &str) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let mut paths = Vec::new();
-    for (name, text) in files(UNITS, "service")? {
+    for (name, path) in entries(&crate::root().join(UNITS), "service")? {
+        let text = fs::read_to_string(path)?;
         for (variable, command) in settings(&text) {
-            let help = command::output(text_of(netdiag)?, &[&command, "--help"])?;
+            let help = command::output(netdiag, &[&command, "--help"])?;
             ensure!(
                 help.contains(&format!("[env: {variable}=")),
                 "{name}: {variable} is no setting of `netdiag {command}`"
@@ -71,15 +103,15 @@ fn units(netdiag: &Path) -> anyhow::Result<()> {
         }
         // The program has to be there to be found executable.
         let path = folder.path().join(&name);
-        fs::write(&path, text.replace("/usr/bin/netdiag", text_of(netdiag)?))?;
+        fs::write(&path, text.replace("/usr/bin/netdiag", netdiag))?;
         paths.push(path);
     }
     let paths: Vec<&str> = paths.iter().map(|path| text_of(path)).collect::<Result<_, _>>()?;
     // The pages are made with the package.
-    quiet("systemd-analyze", &[&["verify", "--man=no"], &paths[..]].concat())?;
+    quiet(analyze, &[&["verify", "--man=no"], &paths[..]].concat())?;
     let threshold = format!("--threshold={MOST_EXPOSED}");
     for path in &paths {
-        quiet("systemd-analyze", &["security", "--offline=true", &threshold, path])?;
+        quiet(analyze, &["security", "--offline=true", &threshold, path])?;
     }
     for (tool, file) in [
         ("systemd-sysusers", "netdiag.sysusers.conf"),
@@ -104,11 +136,11 @@ fn settings(unit: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-fn rules() -> anyhow::Result<()> {
+fn rules(promtool: &str, _netdiag: &str) -> anyhow::Result<()> {
     let place = |name: &str| format!("{RULES}/{name}");
-    quiet("promtool", &["check", "rules", &place("rules.yaml"), &place("alerts.yaml")])?;
-    quiet("promtool", &["check", "config", &place("prometheus.yaml")])?;
-    quiet("promtool", &["test", "rules", &place("tests.yaml")])?;
+    quiet(promtool, &["check", "rules", &place("rules.yaml"), &place("alerts.yaml")])?;
+    quiet(promtool, &["check", "config", &place("prometheus.yaml")])?;
+    quiet(promtool, &["test", "rules", &place("tests.yaml")])?;
     // A rule that no test names could say anything.
     let tests = fs::read_to_string(crate::root().join(place("tests.yaml")))?;
     let alerts = fs::read_to_string(crate::root().join(place("alerts.yaml")))?;
@@ -124,7 +156,7 @@ fn rules() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn nginx() -> anyhow::Result<()> {
+fn nginx(nginx: &str, _netdiag: &str) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let included = crate::root().join(NGINX);
     let (place, included) = (folder.path().display(), included.display());
@@ -137,12 +169,12 @@ fn nginx() -> anyhow::Result<()> {
     );
     let path = folder.path().join("nginx.conf");
     fs::write(&path, whole)?;
-    quiet("nginx", &["-t", "-q", "-c", text_of(&path)?])?;
+    quiet(nginx, &["-t", "-q", "-c", text_of(&path)?])?;
     println!("nginx' configuration valid");
     Ok(())
 }
 
-fn by_python(python: &Path, netdiag: &Path) -> anyhow::Result<()> {
+fn by_python(python: &Path, netdiag: &str) -> anyhow::Result<()> {
     let tool = |name: &str| -> anyhow::Result<String> {
         Ok(text_of(&python.with_file_name(name))?.to_owned())
     };
@@ -150,7 +182,6 @@ fn by_python(python: &Path, netdiag: &Path) -> anyhow::Result<()> {
     let schema = ["--quiet", "--builtin-schema", "vendor.compose-spec", "compose.yaml"];
     quiet(&tool("check-jsonschema")?, &schema)?;
     println!("Dockerfile and compose file valid");
-    let netdiag = text_of(netdiag)?;
     let script = |name: &str| format!("xtask/src/test/packaging/{name}.py");
     command::run(text_of(python)?, &[&script("compose"), "compose.yaml", netdiag])?;
     command::run(text_of(python)?, &[&script("chart"), "packaging/helm/netdiag", netdiag])
@@ -172,18 +203,17 @@ fn quiet(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Names and texts of the files with this extension in a folder of the checkout.
-fn files(folder: &str, extension: &str) -> anyhow::Result<Vec<(String, String)>> {
+/// Names and paths of the files with this extension in a folder.
+fn entries(folder: &Path, extension: &str) -> anyhow::Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(crate::root().join(folder)).with_context(|| folder.to_owned())? {
-        let path: PathBuf = entry?.path();
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
         if path.extension().is_some_and(|found| found == extension) {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            found.push((name, fs::read_to_string(&path)?));
+            found.push((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), path));
         }
     }
     found.sort();
-    ensure!(!found.is_empty(), "no *.{extension} in {folder}");
+    ensure!(!found.is_empty(), "no *.{extension} in {}", folder.display());
     Ok(found)
 }
 

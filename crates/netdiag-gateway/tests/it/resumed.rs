@@ -73,6 +73,7 @@ impl Seen {
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         let id = head.lines().find_map(|line| line.strip_prefix("x-netdiag-stream-id: "));
         let id = id.expect("a name");
+        assert!(head.contains("x-accel-buffering: no"), "{head}");
         assert!(self.id.is_empty() || self.id == id, "{id} is not {}", self.id);
         self.id = id.to_owned();
         for event in whole(chunks).split_inclusive("\n\n").filter(|event| event.ends_with("\n\n")) {

@@ -43,7 +43,11 @@ pub(crate) fn run(args: &Args, mut definition: Command) -> anyhow::Result<()> {
     let mut pages = 1;
     page(&args.out, definition.get_name().to_owned(), definition.clone())?;
     for command in definition.get_subcommands().filter(|command| command.get_name() != "help") {
-        page(&args.out, format!("{}-{}", definition.get_name(), command.get_name()), command.clone())?;
+        page(
+            &args.out,
+            format!("{}-{}", definition.get_name(), command.get_name()),
+            command.clone(),
+        )?;
         pages += 1;
     }
     say(&format!("netdiag: {pages} pages written to {}", args.out.display()));
@@ -53,7 +57,9 @@ pub(crate) fn run(args: &Args, mut definition: Command) -> anyhow::Result<()> {
 fn page(folder: &Path, name: String, command: Command) -> anyhow::Result<()> {
     let path = folder.join(format!("{name}.1"));
     let mut text = Vec::new();
-    let page = Man::new(command).title(name.to_uppercase()).source(concat!("netdiag ", env!("CARGO_PKG_VERSION")));
+    let page = Man::new(command)
+        .title(name.to_uppercase())
+        .source(concat!("netdiag ", env!("CARGO_PKG_VERSION")));
     page.render(&mut text).context("cannot make a manual page")?;
     replace(&path, |file| file.write_all(&text))
         .with_context(|| format!("cannot write {}", path.display()))

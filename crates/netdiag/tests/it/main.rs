@@ -13,6 +13,7 @@ mod dashboard_page;
 mod doctor;
 mod engine;
 mod experiment;
+mod exposition;
 mod gateway;
 mod model;
 mod pace;
