@@ -35,7 +35,8 @@ pub(crate) struct Args {
 /// Writes the pages of `definition`.
 pub(crate) fn run(args: &Args, mut definition: Command) -> anyhow::Result<()> {
     if !args.out.is_dir() {
-        let why = format!("--out {}: no such folder", args.out.display());
+        let why =
+            format!("--out {}: no such folder; make it, or choose another", args.out.display());
         return Err(UsageError::new(why).into());
     }
     // Names of commands in full, and flags of every command in each.

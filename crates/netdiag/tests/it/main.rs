@@ -20,6 +20,7 @@ mod pace;
 mod plot;
 mod precedence;
 mod serve;
+mod shell;
 mod simulate;
 mod source;
 mod support;
