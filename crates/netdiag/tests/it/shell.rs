@@ -85,9 +85,11 @@ fn check_page(path: &Path, name: &str) {
     assert!(text.contains(&title), "{name}: no `{title}` in {text}");
     let path = path.to_str().expect("text");
     let test = "manual pages are free of what groff complains of";
-    let Some(warned) = by("groff", &["-man", "-Tascii", "-ww", "-z", path], test) else { return };
+    let Some(warned) = by("groff", &["-Kutf8", "-man", "-Tutf8", "-ww", "-z", path], test) else {
+        return;
+    };
     assert_eq!(warned, "", "{name}");
-    let shown = by("groff", &["-man", "-Tascii", path], test).unwrap_or_default();
+    let shown = by("groff", &["-Kutf8", "-man", "-Tutf8", path], test).unwrap_or_default();
     if name == "netdiag-gateway" {
         for word in ["SYNOPSIS", "upstream", "NETDIAG_ADMIN_LISTEN"] {
             assert!(shown.contains(word), "{name}: {word}");
