@@ -11,6 +11,7 @@ mod bpf;
 mod clients;
 mod command;
 mod fuzz;
+mod package;
 mod screenshots;
 mod test;
 mod tidy;
@@ -61,6 +62,8 @@ enum Task {
     },
     /// Asks engines with and without the gateway, by clients from PyPI and npm; exits 1 if an answer differs
     Clients(clients::Options),
+    /// Makes the Debian package: binary, units, completions, manual pages
+    Package,
     /// Takes pictures of the dashboard in all its states, and the two that the READMEs show
     Screenshots,
     /// Boots Debian's kernels under qemu and checks eBPF and fault injection there; takes minutes
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Task::Fuzz { target, seconds } => fuzz::run(target, seconds),
         Task::Bench { name, options } => bench::run(name, &options),
         Task::Clients(options) => clients::run(&options),
+        Task::Package => package::run(),
         Task::Screenshots => screenshots::run(),
         Task::Vm(options) => vm::run(&options),
     };

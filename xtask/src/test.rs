@@ -4,7 +4,9 @@
 //! is left out in silence (what cannot run here prints a line that starts with `skipped:`), and the last line of a run that
 //! passes is the test runner's own summary.
 
+mod documents;
 mod nextest;
+mod packaging;
 mod page;
 
 use std::time::Instant;
@@ -33,6 +35,10 @@ pub(crate) enum Step {
     Fuzz,
     /// What the dashboard's page computes, under `node --test`; fetches what its browser tests need
     Page,
+    /// Units, rules, images and the chart, each by its own tool
+    Packaging,
+    /// The commands in documents for operators, run as they stand
+    Documents,
     /// Documentation tests
     Doc,
     /// Unit, property, command-line and privileged tests
@@ -83,6 +89,8 @@ fn perform(step: Step) -> anyhow::Result<()> {
         }
         Step::Fuzz => fuzz::check(),
         Step::Page => page::run(),
+        Step::Packaging => packaging::run(),
+        Step::Documents => documents::run(),
         Step::Doc => command::run("cargo", &["test", "--quiet", "--workspace", "--doc"]),
         Step::Nextest => {
             command::ensure_cargo_tool("nextest", CARGO_NEXTEST)?;

@@ -125,6 +125,7 @@ async fn forward(
     let id = trace::new_id(STREAM_PREFIX);
     let name = id.to_str().unwrap_or_default().to_owned();
     head.headers.insert(STREAM_ID, id);
+    headers::forbid_buffering(&mut head.headers);
     // A last event of ours may be more than was announced.
     head.headers.remove(header::CONTENT_LENGTH);
     let about = About { id: name, peer: client.peer(), dialect, model, engine, asked };
@@ -168,6 +169,7 @@ impl Returning {
         let kind = HeaderValue::from_static("text/event-stream; charset=utf-8");
         headers.insert(header::CONTENT_TYPE, kind);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers::forbid_buffering(headers);
         if let Ok(stream) = HeaderValue::from_str(&stream) {
             headers.insert(STREAM_ID, stream);
         }

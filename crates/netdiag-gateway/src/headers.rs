@@ -16,6 +16,9 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
+/// nginx' word for whether it may collect an answer (`proxy_buffering`).
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const REPORT: HeaderName = HeaderName::from_static("x-netdiag-report");
 
@@ -207,6 +210,12 @@ pub(crate) fn take_token(headers: &mut HeaderMap, token: &Token) -> Result<(), F
         headers.remove(API_KEY);
     }
     if by_bearer || by_key { Ok(()) } else { Err(Failure::Unauthorized) }
+}
+
+/// Asks proxies in front not to collect an event stream: that would undo its pacing, and hide a client that takes nothing. What the
+/// engine says of it stays.
+pub(crate) fn forbid_buffering(headers: &mut HeaderMap) {
+    headers.entry(ACCEL_BUFFERING).or_insert(HeaderValue::from_static("no"));
 }
 
 /// Whether the client wants to be told at the end of its stream how it went. That is between it and us.

@@ -59,5 +59,7 @@ pub(crate) fn respond(shared: &Shared, target: Target, rows: bool) -> Response {
         let events = row.into_iter().chain([hint]).map(Ok::<_, Infallible>);
         Some((stream::iter(events), (boards, shared, permit, told)))
     });
-    Sse::new(events.flatten()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+    let events = Sse::new(events.flatten()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    // nginx would collect events before it passes them on.
+    ([("x-accel-buffering", "no")], events).into_response()
 }

@@ -80,6 +80,8 @@ enum Cmd {
     Simulate(cmd::simulate::Args),
     Chaos(cmd::chaos::Args),
     Doctor(cmd::doctor::Args),
+    Completions(cmd::completions::Args),
+    Man(cmd::man::Args),
 }
 
 impl Cmd {
@@ -96,7 +98,9 @@ impl Cmd {
             | Cmd::Experiment(_)
             | Cmd::Simulate(_)
             | Cmd::Chaos(_)
-            | Cmd::Doctor(_) => LogLevel::Warn,
+            | Cmd::Doctor(_)
+            | Cmd::Completions(_)
+            | Cmd::Man(_) => LogLevel::Warn,
         }
     }
 
@@ -116,6 +120,8 @@ impl Cmd {
             Cmd::Simulate(args) => cmd::simulate::run(&args, places),
             Cmd::Chaos(args) => cmd::chaos::run(&args, places),
             Cmd::Doctor(args) => cmd::doctor::run(&args),
+            Cmd::Completions(args) => cmd::completions::run(&args, Cli::command()),
+            Cmd::Man(args) => cmd::man::run(&args, Cli::command()),
         }
     }
 }

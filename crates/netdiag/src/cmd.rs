@@ -2,11 +2,13 @@
 
 pub(crate) mod agent;
 pub(crate) mod chaos;
+pub(crate) mod completions;
 pub(crate) mod dashboard;
 pub(crate) mod doctor;
 pub(crate) mod experiment;
 pub(crate) mod fleet;
 pub(crate) mod gateway;
+pub(crate) mod man;
 pub(crate) mod pace;
 pub(crate) mod plot;
 pub(crate) mod serve;

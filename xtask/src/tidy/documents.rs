@@ -9,12 +9,13 @@ const ENGLISH: &str = "README.md";
 const CHINESE: &str = "README.zh-CN.md";
 
 /// What a project of this kind has.
-const NEEDED: [&str; 7] = [
+const NEEDED: [&str; 8] = [
     ENGLISH,
     CHINESE,
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "SECURITY.md",
     "LICENSE-MIT",
     "LICENSE-APACHE",
 ];

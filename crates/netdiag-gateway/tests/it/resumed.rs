@@ -72,6 +72,7 @@ impl Seen {
         let Some((head, chunks)) = answer.split_once("\r\n\r\n") else { return };
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         let id = head.lines().find_map(|line| line.strip_prefix("x-netdiag-stream-id: "));
+        assert!(head.contains("x-accel-buffering: no"), "{head}");
         self.take_events(id.expect("a name"), &whole(chunks));
     }
 

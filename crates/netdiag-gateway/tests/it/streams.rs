@@ -97,6 +97,7 @@ async fn who_asks_is_told_how_it_went() {
     let request = post("/v1/chat/completions", "x-netdiag-report: 1\r\n", body);
     let (head, answer) = unchunked(&exchange(gateway.address, &request).await);
     assert!(head.contains("x-netdiag-stream-id: st_"), "{head}");
+    assert!(head.contains("x-accel-buffering: no"), "{head}");
     let (_, report) =
         answer.split_once("data: [DONE]\n\n: netdiag ").expect("a report behind the end");
     let report: serde_json::Value = serde_json::from_str(report.trim_end()).expect("JSON");

@@ -305,6 +305,7 @@ async fn events_are_hints_the_newest_first_at_once() {
     let server = router(boards.subscribe(), options("127.0.0.1:9000", None));
     let response = server.oneshot(request("/v1/events")).await.expect("infallible");
     assert_eq!(response.headers()["content-type"], "text/event-stream");
+    assert_eq!(response.headers()["x-accel-buffering"], "no");
     let mut body = response.into_body();
     let mut next = async || {
         let frame = body.frame().await.expect("open").expect("no error");

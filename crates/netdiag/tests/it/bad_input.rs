@@ -158,6 +158,8 @@ fn interfaces_that_are_not_there() {
 
 #[test]
 fn words_that_mean_nothing() {
+    check(&["completions", "tcsh"], &["tcsh", "bash, elvish, fish, powershell, zsh"]);
+    check(&["man", "--out", "/no/such"], &["--out /no/such: no such folder", "make it"]);
     check(&["agnet"], &["agnet", "agent"]);
     check(&["agent", "--intervall", "1"], &["--intervall", "--interval"]);
     check(&["frobnicate"], &["'frobnicate'", "; see `netdiag --help`"]);

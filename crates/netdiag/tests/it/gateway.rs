@@ -12,7 +12,7 @@ use crate::dashboard_page::Look;
 use crate::support::{DEADLINE, Running, get, netdiag, until};
 
 /// A demo engine on a thread of its own.
-fn engine() -> (Engine, SocketAddr) {
+pub(crate) fn engine() -> (Engine, SocketAddr) {
     let engine = Engine::try_new(Settings::default()).expect("valid");
     let (sender, receiver) = std::sync::mpsc::channel();
     let serving = engine.clone();
@@ -27,7 +27,7 @@ fn engine() -> (Engine, SocketAddr) {
     (engine, receiver.recv().expect("an address"))
 }
 
-fn gateway(engine: SocketAddr, args: &[&str]) -> Running {
+pub(crate) fn gateway(engine: SocketAddr, args: &[&str]) -> Running {
     let url = format!("http://{engine}");
     let mut command = netdiag(["gateway", "--listen", "127.0.0.1:0", "--upstream", &url]);
     command.args(args);
@@ -35,7 +35,7 @@ fn gateway(engine: SocketAddr, args: &[&str]) -> Running {
 }
 
 /// Asks for a stream of so many tokens.
-fn ask(gateway: SocketAddr, tokens: u32) -> TcpStream {
+pub(crate) fn ask(gateway: SocketAddr, tokens: u32) -> TcpStream {
     let body = format!(
         r#"{{"model": "netdiag-demo", "stream": true, "ignore_eos": true, "max_tokens": {tokens}, "messages": [{{"role": "user", "content": "Hi"}}]}}"#
     );
