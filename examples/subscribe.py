@@ -22,11 +22,11 @@ class Pace:
     def __init__(self):
         self.hint, self.until = None, 0.0
 
-    def hear(self, hint):
+    def hear(self, hint, age=0.0):
         # Messages of a node are ordered by its session, then by their sequence.
         last, order = self.hint, (hint["session"], hint["sequence"])
         if last is None or time.monotonic() > self.until or order > (last["session"], last["sequence"]):
-            self.hint, self.until = hint, time.monotonic() + hint["ttl_seconds"]
+            self.hint, self.until = hint, time.monotonic() + hint["ttl_seconds"] - age
 
     async def wait(self):
         """Waits for as long as a token should take."""
@@ -47,7 +47,9 @@ async def main(url, node, tokens):
     try:
         # What was said last, until the next hint comes.
         values = await bus.jetstream().key_value("netdiag_v1_hints")
-        pace.hear(json.loads((await values.get(f"{node}.host")).value))
+        last = json.loads((await values.get(f"{node}.host")).value)
+        # Only of what was kept the age is told by clocks.
+        pace.hear(last, age=max(0.0, time.time() - last["time"]))
     except nats.errors.Error:
         pass
     for token in range(tokens):

@@ -120,7 +120,7 @@ fn text(view: &FleetView) -> String {
             engine.nodes.iter().filter(|node| node.is_silent).count() as f64
         }),
         ("engine_streams", "Streams there", |engine| {
-            engine.nodes.iter().map(|node| node.streams).sum::<usize>() as f64
+            engine.nodes.iter().map(|node| f64::from(node.streams)).sum()
         }),
     ];
     for (name, help, figure) in figures {

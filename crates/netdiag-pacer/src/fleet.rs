@@ -7,7 +7,8 @@
 //! A host that hears no level any more goes on with the [`Share`] that it had: what others had, they still have.
 //!
 //! Invariants: up to [`MOST_TURNS`] streams of a host are told exactly; of more, what is told differs only at levels among those that are
-//! told as one, by a quarter of their distance at most; a host without a level never has more than it had with one.
+//! told as one, by a quarter of their distance at most; a host without a level never has more than it had with one, or an even part if it
+//! had nothing.
 
 use netdiag_telemetry::Tps;
 
@@ -16,6 +17,9 @@ use crate::plan::{Load, Need, claim, plan, read};
 
 /// Most turns of each kind in a demand: with some twenty characters each they fit into a message.
 const MOST_TURNS: usize = 128;
+
+/// Highest level and greatest weight that are believed: far beyond what streams can use.
+const HIGHEST: f64 = 1e9;
 
 /// Where streams join in as the water rises, or are full.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,14 +35,16 @@ pub struct Turn {
 pub struct Demand {
     turns: Vec<Turn>,
     reading: f64,
-    streams: usize,
+    streams: u32,
 }
 
 /// Figures that are no demand.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum InvalidDemand {
     /// A level or a weight that cannot be.
-    #[error("a turn at level {level} by {weight}: give finite numbers, and a level from 0 up")]
+    #[error(
+        "a turn at level {level} by {weight}: give a level from 0 to {HIGHEST:e} and a weight within it"
+    )]
     Turn {
         /// The level.
         level: f64,
@@ -52,7 +58,7 @@ pub enum InvalidDemand {
     #[error("streams that never join in or are never full: weights must add up to 0, not to {0}")]
     Sum(f64),
     /// Not a rate.
-    #[error("clients that read {0} tokens/s: give a finite number from 0 up")]
+    #[error("clients that read {0} tokens/s: give a number from 0 to {HIGHEST:e}")]
     Reading(f64),
 }
 
@@ -69,7 +75,11 @@ impl Demand {
         let mut turns = merged(joining);
         turns.extend(merged(full));
         turns.sort_unstable_by(|a, b| a.level.total_cmp(&b.level));
-        Self { turns, reading: read(asking.iter().copied()), streams: asking.len() }
+        Self {
+            turns,
+            reading: read(asking.iter().copied()),
+            streams: asking.len().try_into().unwrap_or(u32::MAX),
+        }
     }
 
     /// The same from its parts, as another host tells them.
@@ -80,13 +90,13 @@ impl Demand {
     pub fn try_new(
         mut turns: Vec<Turn>,
         reading: f64,
-        streams: usize,
+        streams: u32,
     ) -> Result<Self, InvalidDemand> {
         if turns.len() > 2 * MOST_TURNS {
             return Err(InvalidDemand::Many(turns.len()));
         }
         for &Turn { level, weight } in &turns {
-            if !level.is_finite() || level < 0.0 || !weight.is_finite() {
+            if !(0.0..=HIGHEST).contains(&level) || !(-HIGHEST..=HIGHEST).contains(&weight) {
                 return Err(InvalidDemand::Turn { level, weight });
             }
         }
@@ -95,7 +105,7 @@ impl Demand {
         if sum.abs() > 1e-6 * most {
             return Err(InvalidDemand::Sum(sum));
         }
-        if !reading.is_finite() || reading < 0.0 {
+        if !(0.0..=HIGHEST).contains(&reading) {
             return Err(InvalidDemand::Reading(reading));
         }
         turns.sort_unstable_by(|a, b| a.level.total_cmp(&b.level));
@@ -113,7 +123,7 @@ impl Demand {
     }
 
     /// How many streams it is of.
-    pub fn streams(&self) -> usize {
+    pub fn streams(&self) -> u32 {
         self.streams
     }
 
@@ -140,53 +150,90 @@ pub struct Level {
     pub load: Load,
     /// What is left of the capacity for each host, tokens/s.
     pub spare: f64,
+    /// What each host would have if the capacity were divided by their number, tokens/s.
+    pub even: f64,
+    /// Which of the leader's words it is: another number, another word.
+    pub number: u64,
 }
 
 /// The level at which an engine of this capacity meets the demands of all hosts.
 pub fn fleet_level(capacity: Tps, demands: &[Demand]) -> Level {
+    let capacity = capacity.get();
     let caps: f64 = demands.iter().map(Demand::cap).sum();
-    let level = if caps <= capacity.get() {
+    let level = if caps <= capacity {
         f64::INFINITY
     } else {
         let turns = demands.iter().flat_map(Demand::turns);
         let mut turns: Vec<(f64, f64)> = turns.map(|turn| (turn.level, turn.weight)).collect();
         turns.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
-        rise(capacity.get(), &turns)
+        rise(capacity, &turns)
     };
     let reading: f64 = demands.iter().map(Demand::reading).sum();
+    let hosts = demands.len().max(1) as f64;
     Level {
         level,
-        load: if reading > capacity.get() { Load::Busy } else { Load::Idle },
-        spare: (capacity.get() - caps).max(0.0) / demands.len().max(1) as f64,
+        load: if reading > capacity { Load::Busy } else { Load::Idle },
+        spare: (capacity - caps).max(0.0) / hosts,
+        even: capacity / hosts,
+        number: 0,
     }
 }
 
 /// The part of an engine that one host's streams have.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Share(Option<f64>);
+pub struct Share(Option<Told>);
+
+/// What followed from the leader's last word when it came.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Told {
+    number: u64,
+    /// What the host's streams may have together, tokens/s, until the next word.
+    part: f64,
+}
 
 impl Share {
     /// The load, and each stream's rate in tokens/s, from the needs of those that ask; those that do not may have what they like when
-    /// they come. With a `level` that is what others have, too; without one the host keeps to what it had, or to `alone` where it
-    /// never had any.
+    /// they come. By a `level` that is what others have, too. Without one the host's streams keep to what they had together, or
+    /// to `alone` if there never was one.
     pub fn plan(
         &mut self,
         level: Option<Level>,
         alone: Tps,
         needs: &[Option<Need>],
     ) -> (Load, Vec<f64>) {
-        let Some(Level { level, load, spare }) = level else {
-            let capacity = self.0.and_then(|share| Tps::try_new(share).ok()).unwrap_or(alone);
-            return plan(capacity, 0, needs);
+        if let Some(level) = level
+            && self.0.is_none_or(|told| told.number != level.number)
+        {
+            self.0 = Some(Told { number: level.number, part: part(level, alone, needs) });
+        }
+        let within = |part: f64| {
+            // Streams that came since the leader's word share with the others what the word was about.
+            plan(Tps::try_new(part).unwrap_or(alone), 0, needs)
         };
-        let rates: Vec<f64> = needs
-            .iter()
-            .map(|need| need.as_ref().map_or(f64::INFINITY, |need| claim(need).at(level)))
-            .collect();
-        let given: f64 = rates.iter().filter(|rate| rate.is_finite()).sum();
-        self.0 = Some((given + spare).clamp(Tps::LOWEST, Tps::HIGHEST));
-        (load, rates)
+        match (level, self.0) {
+            (Some(level), _) if level.level.is_finite() => {
+                let at = |need: &Need| claim(need).at(level.level);
+                let rate = |need: &Option<Need>| need.as_ref().map_or(f64::INFINITY, at);
+                (level.load, needs.iter().map(rate).collect())
+            }
+            (Some(level), Some(told)) => (level.load, within(told.part).1),
+            (None, Some(told)) => within(told.part),
+            (_, None) => within(alone.get()),
+        }
     }
+}
+
+/// What a host's streams may have together by a word of the leader's, tokens/s.
+fn part(level: Level, alone: Tps, needs: &[Option<Need>]) -> f64 {
+    let claims = needs.iter().flatten().map(claim).filter(|claim| claim.cap() > 0.0);
+    let (mut asking, mut given) = (false, 0.0);
+    for claim in claims {
+        asking = true;
+        given += claim.at(level.level);
+    }
+    // A host that had nothing to ask for would starve those who come while nothing is heard.
+    let part = if asking { given + level.spare } else { level.even };
+    part.min(alone.get()).clamp(Tps::LOWEST, Tps::HIGHEST)
 }
 
 /// At most [`MOST_TURNS`], those next to each other as one at the mean of their levels: at levels beyond them that is the same.
@@ -272,8 +319,29 @@ mod tests {
         let level = fleet_level(tps(100.0), &[demand.clone(), demand]);
         assert_eq!((level.level, level.load, level.spare), (f64::INFINITY, Load::Idle, 40.0));
         let mut share = Share::default();
-        share.plan(Some(level), tps(100.0), &[Some(need(10.0, 10.0, 5.0))]);
-        assert_eq!(share, Share(Some(50.0)));
+        let had = vec![Some(need(10.0, 10.0, 5.0))];
+        assert_eq!(share.plan(Some(level), tps(100.0), &had).1, [10.0]);
+        // Those who come before the leader's next word share what is left with those who are there, and so do those who come when
+        // nothing is heard.
+        let came = vec![Some(need(80.0, 10.0, 0.0)); 10];
+        for level in [Some(level), None] {
+            let sum: f64 = share.plan(level, tps(100.0), &came).1.iter().sum();
+            assert!((sum - 50.0).abs() < 1e-9, "{sum}");
+        }
+        let next = Level { number: 1, ..level };
+        let sum: f64 = share.plan(Some(next), tps(100.0), &came).1.iter().sum();
+        assert!((sum - 100.0).abs() < 1e-9, "no more than the engine generates: {sum}");
+    }
+
+    #[test]
+    fn a_host_that_had_nothing_to_ask_for_has_an_even_part_while_nothing_is_heard() {
+        let busy = Demand::of(&vec![Some(need(80.0, 10.0, 0.0)); 6]);
+        let level = fleet_level(tps(60.0), &[Demand::default(), busy]);
+        assert!(level.level.is_finite() && level.spare == 0.0);
+        let mut share = Share::default();
+        share.plan(Some(level), tps(60.0), &[None]);
+        let (_, rates) = share.plan(None, tps(60.0), &[Some(need(80.0, 10.0, 0.0))]);
+        assert_eq!(rates, [30.0]);
     }
 
     #[test]
@@ -323,7 +391,7 @@ mod tests {
             let alone: f64 = claims.iter().map(|claim| claim.at(level)).sum();
             let near = 0.002 * alone + 0.01 * claims.len() as f64;
             prop_assert!((demand.at(level) - alone).abs() <= near, "{} {alone}", demand.at(level));
-            let again = Demand::try_new(demand.turns().to_vec(), demand.reading(), needs.len());
+            let again = Demand::try_new(demand.turns().to_vec(), demand.reading(), demand.streams());
             let again = again.expect("a demand");
             prop_assert_eq!(again.turns(), demand.turns());
         }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use ipnet::IpNet;
 use netdiag_telemetry::FlowKey;
@@ -59,8 +60,8 @@ pub struct FlowFilter {
     /// ask a server for what it sees would otherwise be seen themselves.
     pub except_ports: Vec<u16>,
     /// Leave out connections of our own network namespace to these, at either end of one that stays on the host: those that
-    /// we ourselves are the client of.
-    pub except_peers: Vec<SocketAddr>,
+    /// we ourselves are the client of. Whoever finds out where those are may say so later.
+    pub except_peers: Arc<RwLock<Vec<SocketAddr>>>,
 }
 
 impl FlowFilter {
@@ -69,7 +70,12 @@ impl FlowFilter {
         let here = key.is_loopback();
         let is_port = |&port: &u16| key.local.port() == port || (here && key.peer.port() == port);
         let is_peer = |&peer: &SocketAddr| key.peer == peer || (here && key.local == peer);
-        self.except_ports.iter().any(is_port) || self.except_peers.iter().any(is_peer)
+        self.except_ports.iter().any(is_port) || self.peers_excepted().iter().any(is_peer)
+    }
+
+    fn peers_excepted(&self) -> RwLockReadGuard<'_, Vec<SocketAddr>> {
+        // Each change is complete in itself.
+        self.except_peers.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a flow passes, its namespace and what is excepted there aside.

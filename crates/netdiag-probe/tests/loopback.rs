@@ -5,6 +5,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use netdiag_probe::{FlowFilter, Probe, ProbeConfig, SourceChoice};
@@ -265,7 +266,10 @@ fn those_who_ask_are_left_out() {
     });
     // The same from the client's end, which knows the address that it went to.
     let server = asked.client.peer_addr().expect("address");
-    let filter = || FlowFilter { except_peers: vec![server], ..loopback(ports.clone()) };
+    let filter = || FlowFilter {
+        except_peers: Arc::new(RwLock::new(vec![server])),
+        ..loopback(ports.clone())
+    };
     each_source(filter, |mut probe| {
         let flows = probe.snapshot().expect("snapshot");
         let local: Vec<u16> = flows.iter().map(|flow| flow.key.local.port()).collect();

@@ -93,7 +93,7 @@ impl FlowArgs {
                 loopback: self.loopback,
                 netns: self.netns.clone().map(|netns| netns.0),
                 except_ports: Vec::new(),
-                except_peers: Vec::new(),
+                except_peers: Arc::default(),
             },
             max_flows: self.max_flows,
         }

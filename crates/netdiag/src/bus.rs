@@ -1,7 +1,9 @@
 //! The message bus as commands use it: on a thread of its own, so that a broker's troubles are nobody else's.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use netdiag_hints::Board;
@@ -13,6 +15,12 @@ use tokio::sync::watch;
 
 use crate::stop::Stop;
 
+/// How often it is asked where the broker is.
+const FIND: Duration = Duration::from_secs(10);
+
+/// Servers that we are the client of, which the probe leaves out.
+pub(crate) type OwnPeers = Arc<RwLock<Vec<SocketAddr>>>;
+
 /// A publisher that runs.
 #[derive(Debug)]
 pub(crate) struct Publishing {
@@ -22,11 +30,12 @@ pub(crate) struct Publishing {
 }
 
 impl Publishing {
-    /// Publishes the newest of `boards` until the stop, and takes part in a fleet.
+    /// Publishes the newest of `boards` until the stop, and takes part in a fleet. Puts into `own_peers` where the broker is.
     pub(crate) fn start(
         (bus, settings): (BusSettings, PublishSettings),
         member: Option<(Member, MemberSettings)>,
         boards: watch::Receiver<Arc<Board>>,
+        own_peers: OwnPeers,
         stop: &Stop,
     ) -> anyhow::Result<Self> {
         let status = Arc::new(BusStatus::default());
@@ -36,8 +45,10 @@ impl Publishing {
             .name("bus".to_owned())
             .spawn(move || {
                 runtime.block_on(async {
+                    let mut finding = std::pin::pin!(find(&bus, &own_peers));
                     let bus = tokio::select! {
                         bus = Bus::connect(&bus) => bus,
+                        () = &mut finding => return,
                         () = stop.asked() => return,
                     };
                     let publishing = publish(&bus, &settings, boards, &counted, stop.asked());
@@ -46,8 +57,13 @@ impl Publishing {
                             member.take_part(&bus, &settings, stop.asked()).await;
                         }
                     };
-                    tokio::join!(publishing, sharing);
+                    tokio::select! {
+                        _ = async { tokio::join!(publishing, sharing) } => {}
+                        () = finding => {}
+                    }
                 });
+                // A name that takes its time to be resolved delays nobody.
+                runtime.shutdown_background();
             })
             .context("cannot start the message bus's thread")?;
         Ok(Self { thread, status })
@@ -56,6 +72,17 @@ impl Publishing {
     /// Waits for the end, which a [`Stop`] brings about.
     pub(crate) fn join(self) -> anyhow::Result<()> {
         self.thread.join().map_err(|_| anyhow::anyhow!("the message bus's thread panicked"))
+    }
+}
+
+/// Finds out where the broker is, again and again: names move.
+async fn find(bus: &BusSettings, own_peers: &OwnPeers) {
+    loop {
+        let found = bus.addresses().await;
+        if !found.is_empty() {
+            *own_peers.write().unwrap_or_else(PoisonError::into_inner) = found;
+        }
+        tokio::time::sleep(FIND).await;
     }
 }
 

@@ -7,7 +7,7 @@ mod progress;
 
 use std::io::{self, IsTerminal as _, Write};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -19,6 +19,9 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::csv_file::is_stdout;
 pub(crate) use progress::{Progress, Unit};
+
+/// The last log line, while something else has the screen.
+static HELD_BACK: Mutex<Option<String>> = Mutex::new(None);
 
 /// The one status line or progress bar of the process, once there is one.
 static STATUS: OnceLock<ProgressBar> = OnceLock::new();
@@ -57,7 +60,7 @@ pub(crate) fn init_logging(level: LogLevel) {
     let own = tracing_subscriber::filter::Targets::new()
         .with_target("netdiag", level)
         // What becomes of its connection we tell ourselves.
-        .with_target("async_nats", level.min(LevelFilter::WARN))
+        .with_target("async_nats", LevelFilter::OFF)
         .with_default(level.min(LevelFilter::INFO));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(LogWriter)
@@ -80,6 +83,10 @@ impl<'a> MakeWriter<'a> for LogWriter {
 
 impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if let Some(held) = held_back().as_mut() {
+            *held = String::from_utf8_lossy(line).trim_end().to_owned();
+            return Ok(line.len());
+        }
         let write = || io::stderr().lock().write_all(line);
         match STATUS.get() {
             Some(status) => status.suspend(write)?,
@@ -91,6 +98,33 @@ impl Write for LogWriter {
     fn flush(&mut self) -> io::Result<()> {
         io::stderr().flush()
     }
+}
+
+/// The whole screen, on which log lines have no place; the last one is kept to be shown there.
+pub(crate) struct WholeScreen(());
+
+impl WholeScreen {
+    /// Takes it, until this is dropped.
+    pub(crate) fn take() -> Self {
+        *held_back() = Some(String::new());
+        Self(())
+    }
+
+    /// The last log line.
+    pub(crate) fn last_line(&self) -> String {
+        held_back().clone().unwrap_or_default()
+    }
+}
+
+impl Drop for WholeScreen {
+    fn drop(&mut self) {
+        *held_back() = None;
+    }
+}
+
+fn held_back() -> MutexGuard<'static, Option<String>> {
+    // Each change is complete in itself.
+    HELD_BACK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tells the person something that is not a log line (the banner, where hints are served).

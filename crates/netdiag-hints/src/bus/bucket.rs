@@ -8,15 +8,25 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
 
 use super::connection::Bus;
 
-/// A bucket's size, bytes: some hundred thousand hints.
-const LARGEST: i64 = 128 << 20;
+/// Copies in a cluster: one server may be lost. A server alone keeps one.
+const COPIES: [usize; 2] = [3, 1];
 
-/// The bucket of that name, made if there is none, whose values are kept for `kept` (zero: for ever).
+/// A bucket to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bucket {
+    pub(crate) name: &'static str,
+    /// What it is for, for whoever runs the broker.
+    pub(crate) what: &'static str,
+    /// For how long values are kept; zero: for ever.
+    pub(crate) kept: Duration,
+    /// All values together, bytes. The broker sets so much aside.
+    pub(crate) size: i64,
+}
+
+/// The bucket of that name, made if there is none.
 pub(crate) async fn open(
     bus: &Bus,
-    name: &str,
-    what: &str,
-    kept: Duration,
+    Bucket { name, what, kept, size }: Bucket,
 ) -> Result<Store, async_nats::Error> {
     let context = jetstream::new(bus.client.clone());
     if let Ok(bucket) = context.get_key_value(name).await {
@@ -30,7 +40,7 @@ pub(crate) async fn open(
         subjects: vec![format!("$KV.{name}.>")],
         max_messages_per_subject: 1,
         max_age: kept,
-        max_bytes: LARGEST,
+        max_bytes: size,
         // A broker that starts anew is told everything within a second.
         storage: StorageType::Memory,
         discard: DiscardPolicy::New,
@@ -39,6 +49,14 @@ pub(crate) async fn open(
         deny_delete: true,
         ..Config::default()
     };
-    context.create_stream(stream).await?;
+    let mut made = Ok(());
+    for num_replicas in COPIES {
+        let stream = Config { num_replicas, ..stream.clone() };
+        made = context.create_stream(stream).await.map(|_| ());
+        if made.is_ok() {
+            break;
+        }
+    }
+    made?;
     Ok(context.get_key_value(name).await?)
 }

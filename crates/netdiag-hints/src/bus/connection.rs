@@ -4,14 +4,17 @@
 //!
 //! Invariant: no secret is in a message, in a log line, or in what `Debug` shows: credentials are taken out of the address first.
 
+use std::collections::HashSet;
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use percent_encoding::percent_decode_str;
+use tokio::net::lookup_host;
 use tokio::time::sleep;
 
 /// Shortest and longest time between two tries. A broker that is back is found within the longest.
@@ -23,9 +26,12 @@ const PING: Duration = Duration::from_secs(1);
 /// Time to connect, TLS and all.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// Messages that may wait between us and the connection. As many as a broker takes in a few milliseconds; what finds no room
-/// is dropped.
-const WAITING: usize = 4096;
+/// Messages that may wait between us and the connection. What finds no room is dropped, so that little that is old is sent after
+/// a broker that hung goes on.
+const WAITING: usize = 256;
+
+/// Complaints that are told of one connection.
+const MOST_TOLD: usize = 16;
 
 /// Address of a broker: `nats://HOST[:PORT]`, or `tls://…`, which insists on TLS.
 #[derive(Clone, PartialEq, Eq)]
@@ -51,7 +57,13 @@ impl FromStr for BusUrl {
         }
         let login = match url.username() {
             "" => None,
-            user => Some((user.to_owned(), url.password().unwrap_or_default().to_owned())),
+            user => {
+                let decoded = |text: &str| {
+                    let bytes = percent_decode_str(text).decode_utf8();
+                    bytes.map(|text| text.into_owned()).map_err(|_| InvalidBus)
+                };
+                Some((decoded(user)?, decoded(url.password().unwrap_or_default())?))
+            }
         };
         url.set_username("").and_then(|()| url.set_password(None)).map_err(|()| InvalidBus)?;
         let server = ServerAddr::from_url(url).map_err(|_| InvalidBus)?;
@@ -82,6 +94,18 @@ pub enum Credentials {
     Token(String),
 }
 
+impl Credentials {
+    /// Those in a file of this text.
+    ///
+    /// # Errors
+    ///
+    /// Not a JWT and a seed.
+    pub fn file(text: String) -> std::io::Result<Self> {
+        ConnectOptions::with_credentials(&text)?;
+        Ok(Self::File(text))
+    }
+}
+
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -100,7 +124,7 @@ pub struct BusSettings {
     pub credentials: Option<Credentials>,
     /// What `tls://` servers are told by, and what we show them; `None` for what the system trusts.
     pub tls: Option<rustls::ClientConfig>,
-    /// How the broker shows this connection to whoever runs it.
+    /// How the broker shows this connection to whoever runs it, and what its inbox is named after: one level of a subject.
     pub name: String,
     /// Messages that a subscription may leave untaken before the newest are dropped.
     pub untaken: usize,
@@ -115,10 +139,15 @@ impl BusSettings {
         Self { servers, credentials: None, tls: None, name: name.into(), untaken: Self::UNTAKEN }
     }
 
-    /// Where the servers are at present, as far as their names can be resolved. Asks the system, and waits for it.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        let servers = self.servers.iter().map(|url| (url.server.host(), url.server.port()));
-        servers.filter_map(|server| server.to_socket_addrs().ok()).flatten().collect()
+    /// Where the servers are at present, as far as their names can be resolved.
+    pub async fn addresses(&self) -> Vec<SocketAddr> {
+        let mut all = Vec::new();
+        for url in &self.servers {
+            if let Ok(found) = lookup_host((url.server.host(), url.server.port())).await {
+                all.extend(found);
+            }
+        }
+        all
     }
 
     /// The servers, for people.
@@ -142,8 +171,8 @@ struct Life {
     connections: AtomicU64,
     /// Subscriptions that were too slow, as often as they were told so.
     overruns: AtomicU64,
-    /// What was last told of why it cannot be had again.
-    told: Mutex<Option<String>>,
+    /// What was told of what is wrong, a few texts at most.
+    told: Mutex<HashSet<String>>,
 }
 
 impl Bus {
@@ -176,6 +205,8 @@ impl Bus {
         let life = Arc::new(Life::default());
         let mut options = ConnectOptions::new()
             .name(&settings.name)
+            // Of its own, so that the broker's permissions can keep others from reading its answers.
+            .custom_inbox_prefix(format!("_INBOX.{}", settings.name))
             .client_capacity(WAITING)
             .subscription_capacity(settings.untaken)
             .ping_interval(PING)
@@ -230,11 +261,8 @@ impl Bus {
 impl Life {
     fn is_news(&self, error: &str) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_news = told.as_deref() != Some(error);
-        if is_news {
-            *told = Some(error.to_owned());
-        }
-        is_news
+        // A server that finds ever new words is not repeated for ever.
+        told.len() < MOST_TOLD && told.insert(error.to_owned())
     }
 }
 
@@ -267,14 +295,16 @@ fn told(
             Event::SlowConsumer(_) => {
                 life.overruns.fetch_add(1, Ordering::Relaxed);
             }
-            Event::ServerError(error) => tracing::warn!("bus {place}: {error}"),
+            Event::ServerError(error) if life.is_news(&error.to_string()) => {
+                tracing::warn!("bus {place}: {error}");
+            }
             Event::LameDuckMode => {
                 tracing::info!("bus {place}: the server is about to be shut down");
             }
             Event::ClientError(error) if life.is_news(&error.to_string()) => {
                 tracing::warn!("bus {place}: {error}");
             }
-            Event::ClientError(_) | Event::Draining | Event::Closed => {}
+            Event::ServerError(_) | Event::ClientError(_) | Event::Draining | Event::Closed => {}
         }
         std::future::ready(())
     }
@@ -299,6 +329,8 @@ mod tests {
         for bad in ["", "http://broker", "nats://", "nats://broker/x", "nats://broker:99999"] {
             assert_eq!(bad.parse::<BusUrl>(), Err(InvalidBus), "{bad}");
         }
+        let url: BusUrl = "nats://me:se%2Fcr%40t@broker".parse().expect("an address");
+        assert_eq!(url.login, Some(("me".to_owned(), "se/cr@t".to_owned())));
         let url: BusUrl = "nats://me:secret@broker".parse().expect("an address");
         let settings = BusSettings {
             credentials: Some(Credentials::Token("hush".to_owned())),

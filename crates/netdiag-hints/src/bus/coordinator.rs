@@ -3,7 +3,7 @@
 //! Any number may run. All hear everything, so whoever becomes the leader knows at once what the last one knew. Invariant: only one says
 //! levels at a time, up to what a clock runs faster than another within a lease; and it says them with a higher term than those before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use futures_util::StreamExt as _;
@@ -96,10 +96,17 @@ async fn say(
 ) {
     let mut often = interval(OFTEN);
     often.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut sequence, mut last) = (0, None);
+    let (mut sequence, mut last, mut connections) = (0, None, 0);
+    // Who has not heard everybody yet would give the first to speak what is the others'.
+    let mut listening_until = Instant::now() + HOLDS;
+    let mut unbounded = BTreeSet::new();
     loop {
         often.tick().await;
         let now = Instant::now();
+        if bus.connections() != connections {
+            connections = bus.connections();
+            listening_until = now + HOLDS;
+        }
         let engines = demands.lock().unwrap_or_else(PoisonError::into_inner).engines(now);
         let leader = leadership.borrow().clone();
         let term = leader.leads(now);
@@ -110,16 +117,27 @@ async fn say(
             }
             last = term;
         }
-        if let Some(term) = term.filter(|_| bus.is_connected()) {
+        if let Some(term) = term.filter(|_| bus.is_connected() && now >= listening_until) {
             for (engine, level) in &engines {
-                // Of an engine whose capacity nobody has said there is nothing to share.
-                let Some(level) = level else { continue };
+                let Some(level) = level else {
+                    if unbounded.insert(engine.engine.clone()) {
+                        tracing::warn!(
+                            "fleet: nobody has said what engine {0} generates, so it is not shared out; give nodes \
+                             --capacity-tps or this process --capacity {0}=TPS",
+                            engine.engine
+                        );
+                    }
+                    continue;
+                };
                 sequence += 1;
                 let message = message(settings, engine, level, (term, sequence));
                 let payload = serde_json::to_vec(&message).unwrap_or_default();
                 let subject = format!("{LEVELS}.{}", engine.engine);
-                // What is not heard is said again soon.
-                let _ = timeout(ROOM, bus.client.publish(subject, payload.into())).await;
+                let sent = timeout(ROOM, bus.client.publish(subject, payload.into())).await;
+                // What is not said now is said again soon, by whoever leads then.
+                if sent.is_err() || leader.leads(Instant::now()).is_none() {
+                    break;
+                }
             }
         }
         view.send_replace(FleetView {
@@ -147,8 +165,9 @@ fn message(
         level: engine.level,
         is_busy: level.load == Load::Busy,
         spare_tps: level.spare,
+        even_tps: level.even,
         capacity_tps: engine.capacity_tps.unwrap_or_default(),
         nodes: engine.nodes.len(),
-        streams: engine.nodes.iter().map(|member| member.streams).sum(),
+        streams: engine.nodes.iter().map(|member| u64::from(member.streams)).sum(),
     }
 }

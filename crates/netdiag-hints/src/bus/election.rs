@@ -13,12 +13,17 @@ use async_nats::jetstream::kv::{Operation, Store};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::bucket;
+use super::bucket::{self, Bucket};
 use super::connection::Bus;
 use super::subject::NodeName;
 
 /// The bucket, and the key in it.
-const BUCKET: &str = "netdiag_v1_fleet";
+const BUCKET: Bucket = Bucket {
+    name: "netdiag_v1_fleet",
+    what: "Who leads the fleet",
+    kept: Duration::ZERO,
+    size: 64 * 1024,
+};
 const KEY: &str = "leader";
 
 /// How long a leader leads without writing. With a [`TRY`] more it is the longest time without one: well within three seconds.
@@ -110,13 +115,13 @@ impl Candidate<'_> {
                     Ok(Err(error)) => error.to_string(),
                     _ => "no answer in time".to_owned(),
                 };
-                if bus.is_connected() && !std::mem::replace(&mut self.told, true) {
+                // A bucket that was lost with its server is made anew at the next look.
+                let is_lost = self.bucket.take().is_some();
+                if !is_lost && bus.is_connected() && !std::mem::replace(&mut self.told, true) {
                     tracing::warn!(
-                        "fleet: no leader can be chosen ({why}); does the server run with JetStream (`nats-server -js`)?"
+                        "fleet: no leader can be chosen ({why}); does the server run with JetStream (`nats-server -js`), and may we use it?"
                     );
                 }
-                // The bucket may have been lost with its server.
-                self.bucket = None;
                 None
             }
         };
@@ -130,11 +135,7 @@ impl Candidate<'_> {
     async fn try_look(&mut self, bus: &Bus) -> Result<Option<NodeName>, async_nats::Error> {
         let bucket = match &self.bucket {
             Some(bucket) => bucket.clone(),
-            None => {
-                let bucket =
-                    bucket::open(bus, BUCKET, "Who leads the fleet", Duration::ZERO).await?;
-                self.bucket.insert(bucket).clone()
-            }
+            None => self.bucket.insert(bucket::open(bus, BUCKET).await?).clone(),
         };
         let before = Instant::now();
         if let Some(held) = &mut self.held {

@@ -33,7 +33,8 @@ pub(crate) const OFTEN: Duration = Duration::from_millis(200);
 /// For how long one holds: four may be lost.
 pub(crate) const HOLDS: Duration = Duration::from_secs(1);
 
-/// For how long a node that has fallen silent is taken to go on as before. Beyond, it is more likely to be gone than cut off.
+/// For how long a node's demand counts after it has lapsed: a node that has fallen silent goes on as before. Beyond, it is more likely to
+/// be gone than cut off.
 const KEPT: Duration = Duration::from_secs(10);
 
 /// Largest message, bytes: a demand of as many turns as there may be has some ten thousand.
@@ -55,7 +56,7 @@ pub(crate) struct DemandMessage {
     /// What the engine generates with all seats taken, if the node was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) capacity_tps: Option<f64>,
-    pub(crate) streams: usize,
+    pub(crate) streams: u32,
     pub(crate) reading_tps: f64,
     /// Levels and weights.
     pub(crate) turns: Vec<(f64, f64)>,
@@ -74,9 +75,10 @@ pub(crate) struct LevelMessage {
     pub(crate) level: Option<f64>,
     pub(crate) is_busy: bool,
     pub(crate) spare_tps: f64,
+    pub(crate) even_tps: f64,
     pub(crate) capacity_tps: f64,
     pub(crate) nodes: usize,
-    pub(crate) streams: usize,
+    pub(crate) streams: u64,
 }
 
 impl LevelMessage {
@@ -85,6 +87,8 @@ impl LevelMessage {
             level: self.level.unwrap_or(f64::INFINITY),
             load: if self.is_busy { Load::Busy } else { Load::Idle },
             spare: self.spare_tps,
+            even: self.even_tps,
+            number: self.sequence,
         }
     }
 }
@@ -102,6 +106,8 @@ pub(crate) enum InvalidFleetMessage {
     Demand(#[from] InvalidDemand),
     #[error("{0} tokens/s")]
     Rate(f64),
+    #[error("there are {MOST} demands already")]
+    Many,
 }
 
 /// Reads a level of `engine`.
@@ -113,7 +119,7 @@ pub(crate) fn read_level(
     if message.engine != *engine {
         return Err(InvalidFleetMessage::Subject);
     }
-    let rates = [message.level.unwrap_or(0.0), message.spare_tps];
+    let rates = [message.level.unwrap_or(0.0), message.spare_tps, message.even_tps];
     match rates.into_iter().find(|rate| !rate.is_finite() || *rate < 0.0) {
         Some(rate) => Err(InvalidFleetMessage::Rate(rate)),
         None => Ok(message),
@@ -152,7 +158,7 @@ pub struct MemberView {
     /// Its name.
     pub node: NodeName,
     /// Its streams.
-    pub streams: usize,
+    pub streams: u32,
     /// What they ask for, tokens/s.
     pub demand_tps: f64,
     /// What they have, tokens/s.
@@ -176,6 +182,8 @@ struct Heard {
     demand: Demand,
     capacity: Option<Tps>,
     until: Instant,
+    /// It was told that another process has the same name.
+    is_twice: bool,
 }
 
 impl Demands {
@@ -203,18 +211,31 @@ impl Demands {
             .transpose()?;
         let order = (session, sequence);
         let nodes = self.by_engine.entry(engine).or_default();
-        let known = nodes.get(&node);
+        let mut known = nodes.get_mut(&node);
         // What has lapsed is replaced by whatever comes.
-        if known.is_some_and(|known| known.order >= order && known.until > now) {
+        if let Some(known) = &mut known
+            && known.order >= order
+            && known.until > now
+        {
+            if known.order.0 != session && !std::mem::replace(&mut known.is_twice, true) {
+                tracing::warn!(
+                    "fleet: two processes speak as node {node}; give each a --node of its own"
+                );
+            }
             return Ok(());
         }
+        let is_twice = known.as_ref().is_some_and(|known| known.is_twice);
         if message.ttl_seconds <= 0.0 {
             self.count -= usize::from(nodes.remove(&node).is_some());
         } else if known.is_some() || self.count < MOST {
             self.count += usize::from(known.is_none());
-            nodes.insert(node, Heard { order, demand, capacity, until: now + HOLDS });
+            nodes.insert(node, Heard { order, demand, capacity, until: now + HOLDS, is_twice });
+        } else {
+            return Err(InvalidFleetMessage::Many);
         }
-        nodes.is_empty().then(|| self.by_engine.retain(|_, nodes| !nodes.is_empty()));
+        if nodes.is_empty() {
+            self.by_engine.retain(|_, nodes| !nodes.is_empty());
+        }
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 //! subscriber begins. Invariant: a broker without JetStream, or one that is slow with it, costs late joiners their first glance and
 //! nobody anything else.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,43 +15,68 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::{sleep, timeout};
 
-use super::bucket;
+use super::bucket::{self, Bucket};
 use super::connection::Bus;
 
-/// The bucket's name.
-const BUCKET: &str = "netdiag_v1_hints";
+/// The bucket: what nobody has said anew for two minutes is of a node or a stream that is no more; some fifty thousand hints fit.
+const BUCKET: Bucket = Bucket {
+    name: "netdiag_v1_hints",
+    what: "The last hint of each scope of each node",
+    kept: Duration::from_secs(120),
+    size: 64 << 20,
+};
 
-/// What nobody has said anew for so long is of a node or a stream that is no more.
-const KEPT: Duration = Duration::from_secs(120);
-
-/// Values written at once, and how many of them may wait for their answers.
+/// Values written at a time. The broker answers each; so many are some ten milliseconds of its work.
 const AT_ONCE: usize = 256;
+
+/// How many of them may wait for their answers: enough to fill the way there and back.
 const UNANSWERED: usize = 32;
 
 /// Values that may wait.
 const MOST_WAITING: usize = 100 * AT_ONCE;
 
-/// Time for all of them, and for finding the bucket.
+/// Time for what is written at a time, and for finding the bucket: a broker that takes longer is in trouble.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Time before a broker that could not do it is asked again.
+/// Time before a broker that could not do it is asked again: it has to be configured first.
 const PAUSE: Duration = Duration::from_secs(30);
 
 /// How often values are written.
 const OFTEN: Duration = Duration::from_secs(1);
 
-/// Values that wait to be written.
+/// Values that wait to be written, each in the place of older ones of its key.
 #[derive(Debug, Default)]
-pub(crate) struct LastValues(Mutex<HashMap<String, Bytes>>);
+pub(crate) struct LastValues(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    values: HashMap<String, Bytes>,
+    /// Their keys, those that have waited longest first.
+    order: VecDeque<String>,
+}
+
+impl Waiting {
+    fn set(&mut self, key: String, value: Bytes) {
+        if let Some(waiting) = self.values.get_mut(&key) {
+            *waiting = value;
+        } else if self.values.len() < MOST_WAITING {
+            // Scopes come and go; what waits must not outgrow those that are.
+            self.order.push_back(key.clone());
+            self.values.insert(key, value);
+        }
+    }
+
+    fn take(&mut self) -> Vec<(String, Bytes)> {
+        let count = AT_ONCE.min(self.order.len());
+        let keys: Vec<String> = self.order.drain(..count).collect();
+        keys.into_iter().filter_map(|key| self.values.remove_entry(&key)).collect()
+    }
+}
 
 impl LastValues {
     /// What is written next, unless something newer of the same key comes first.
     pub(crate) fn set(&self, key: String, value: Bytes) {
-        let mut waiting = self.waiting();
-        // Scopes come and go; what waits must not outgrow those that are.
-        if waiting.len() < MOST_WAITING || waiting.contains_key(&key) {
-            waiting.insert(key, value);
-        }
+        self.waiting().set(key, value);
     }
 
     /// Writes what waits, for ever, and counts it in `kept`.
@@ -68,16 +93,17 @@ impl LastValues {
                     continue;
                 }
                 // It was away; there is nothing to tell that has not been told.
-                _ if !bus.is_connected() => {}
+                _ if !bus.is_connected() => bucket = None,
+                // One that was there was lost with its server, and is made anew the next time.
+                _ if bucket.take().is_some() => {}
                 Ok(Err(error)) => complain(&mut told, &error.to_string()),
                 Err(_) => complain(&mut told, "no answer in time"),
             }
-            bucket = None;
             if told {
                 // One that cannot is not pestered.
                 sleep(PAUSE).await;
+                *self.waiting() = Waiting::default();
             }
-            self.waiting().clear();
         }
     }
 
@@ -88,16 +114,9 @@ impl LastValues {
     ) -> Result<usize, async_nats::Error> {
         let bucket = match bucket {
             Some(bucket) => bucket,
-            None => {
-                let what = "The last hint of each scope of each node";
-                bucket.insert(bucket::open(bus, BUCKET, what, KEPT).await?)
-            }
+            None => bucket.insert(bucket::open(bus, BUCKET).await?),
         };
-        let batch: Vec<(String, Bytes)> = {
-            let mut waiting = self.waiting();
-            let keys: Vec<String> = waiting.keys().take(AT_ONCE).cloned().collect();
-            keys.into_iter().filter_map(|key| waiting.remove_entry(&key)).collect()
-        };
+        let batch = self.waiting().take();
         let written = batch.len();
         let bucket = &*bucket;
         stream::iter(batch)
@@ -108,7 +127,7 @@ impl LastValues {
         Ok(written)
     }
 
-    fn waiting(&self) -> MutexGuard<'_, HashMap<String, Bytes>> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         // Each change is complete in itself.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -118,7 +137,7 @@ fn complain(told: &mut bool, why: &str) {
     if !std::mem::replace(told, true) {
         tracing::warn!(
             "bus: last values cannot be kept ({why}), so who joins late waits for the next hint; does the server run \
-             with JetStream (`nats-server -js`)?"
+             with JetStream (`nats-server -js`), and may we use it?"
         );
     }
 }
@@ -127,7 +146,7 @@ fn complain(told: &mut bool, why: &str) {
 pub(crate) async fn read(bus: &Bus, filter: &str) -> Vec<(String, Bytes)> {
     let mut values = Vec::new();
     let reading = async {
-        let bucket = jetstream::new(bus.client.clone()).get_key_value(BUCKET).await?;
+        let bucket = jetstream::new(bus.client.clone()).get_key_value(BUCKET.name).await?;
         let mut entries = bucket.watch_with_history(filter).await?;
         // Without values there is no first entry that would say how many follow.
         if bucket.status().await?.values() == 0 {
@@ -149,4 +168,28 @@ pub(crate) async fn read(bus: &Bus, filter: &str) -> Vec<(String, Bytes)> {
         Err(_) => tracing::debug!("bus: no last values in time"),
     }
     values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_has_its_turn_and_the_newest_is_written() {
+        let mut waiting = Waiting::default();
+        let mut written: HashMap<String, u32> = HashMap::new();
+        for round in 0..40 {
+            // Everything changes all the time.
+            for key in 0..2000 {
+                waiting.set(format!("n.{key}"), round.to_string().into());
+            }
+            let batch = waiting.take();
+            assert_eq!(batch.len(), AT_ONCE);
+            for (key, value) in batch {
+                assert_eq!(value, round.to_string());
+                *written.entry(key).or_default() += 1;
+            }
+        }
+        assert!(written.len() == 2000 && written.values().all(|times| *times >= 5));
+    }
 }

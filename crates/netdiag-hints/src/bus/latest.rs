@@ -15,6 +15,9 @@ use super::message::NodeHint;
 /// Most scopes remembered, some half a kilobyte each.
 const MOST: usize = 200_000;
 
+/// So few keys are not worth looking through.
+const FEW: usize = 1000;
+
 /// How long what has lapsed is remembered, so that it is shown as gone before it is no more.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
@@ -22,8 +25,8 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 pub(crate) struct Latest {
     hints: HashMap<String, Heard>,
     untaken: VecDeque<String>,
-    /// Hints for which there was no room.
-    pub(crate) refused: u64,
+    /// With so many keys it is time to look for those that have lapsed.
+    sweep_at: usize,
 }
 
 #[derive(Debug)]
@@ -48,11 +51,10 @@ impl Latest {
                 }
             }
             None => {
-                if self.hints.len() >= MOST {
+                if self.hints.len() >= self.sweep_at {
                     self.sweep(now);
                 }
                 if self.hints.len() >= MOST {
-                    self.refused += 1;
                     return false;
                 }
                 self.hints.insert(key.to_owned(), Heard { hint, until, is_untaken: true });
@@ -81,7 +83,10 @@ impl Latest {
     }
 
     fn sweep(&mut self, now: Instant) {
-        self.hints.retain(|_, heard| heard.until + REMEMBERED > now);
+        let hints = &mut self.hints;
+        hints.retain(|_, heard| heard.until + REMEMBERED > now);
+        self.untaken.retain(|key| hints.contains_key(key));
+        self.sweep_at = (2 * hints.len()).clamp(FEW, MOST);
     }
 }
 
@@ -136,5 +141,20 @@ mod tests {
         assert_eq!(holds(SOON), Some(Duration::ZERO));
         assert_eq!(holds(REMEMBERED + SOON), None);
         assert!(latest.take(now).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn scopes_that_come_and_go_leave_nothing_behind() {
+        let now = Instant::now();
+        let mut latest = Latest::default();
+        for second in 0..10_000 {
+            let at = now + Duration::from_secs(second);
+            for stream in 0..10 {
+                let key = format!("n1.stream.{second}_{stream}");
+                latest.hear(&key, message("n1", 7, second), Duration::ZERO, at);
+            }
+        }
+        let (remembered, untaken) = (latest.hints.len(), latest.untaken.len());
+        assert!(remembered <= 2000 && untaken <= remembered, "{remembered} {untaken}");
     }
 }

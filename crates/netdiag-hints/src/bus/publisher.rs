@@ -1,7 +1,7 @@
 //! Hints onto the bus: each board's, as far as they are news.
 //!
 //! Invariants: nothing waits for a broker: while there is no connection, or it is clogged, hints are dropped and counted, and after
-//! it the newest are sent; the messages of a session are counted without a gap as the broker gets them.
+//! it the newest are sent; within a session a greater number is a newer message.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -131,18 +131,18 @@ impl Publisher<'_> {
         // Without a new board the hint goes stale, which must be told, too.
         let repeat = self.settings.stale_after / REPEATS;
         let mut last = None;
-        let mut was_connected = true;
+        let mut connections = bus.connections();
         boards.mark_changed();
         while !matches!(timeout(repeat, boards.changed()).await, Ok(Err(_ended))) {
             let board = Arc::clone(&boards.borrow_and_update());
             let now = Instant::now();
-            let is_connected = bus.is_connected();
-            self.status.is_connected.store(is_connected, Ordering::Relaxed);
+            self.status.is_connected.store(bus.is_connected(), Ordering::Relaxed);
             self.status.connections.store(bus.connections(), Ordering::Relaxed);
-            if is_connected && !was_connected {
+            // However short it was away: what was under way then is lost.
+            if bus.connections() != connections {
+                connections = bus.connections();
                 self.selection.forget();
             }
-            was_connected = is_connected;
             // The first may be as many as those of a whole time between two repetitions.
             let since = last.map_or(repeat, |last| now.saturating_duration_since(last));
             last = Some(now);
@@ -161,7 +161,7 @@ impl Publisher<'_> {
             }
             let (key, payload) = self.message(board, &scope, hint);
             match timeout(ROOM, bus.client.publish(subject(&key), payload.clone())).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => self.sequence += 1,
                 Ok(Err(error)) => {
                     tracing::debug!("bus: {key}: {error}");
                     continue;
@@ -179,14 +179,13 @@ impl Publisher<'_> {
         }
     }
 
-    fn message(&mut self, board: &Board, scope: &Scope, hint: &Hint) -> (String, Bytes) {
+    fn message(&self, board: &Board, scope: &Scope, hint: &Hint) -> (String, Bytes) {
         let PublishSettings { node, stale_after, when_stale, .. } = self.settings;
-        self.sequence += 1;
         let is_host = *scope == Scope::Host;
         let message = NodeHint {
             node: node.clone(),
             session: self.session,
-            sequence: self.sequence,
+            sequence: self.sequence + 1,
             time: unix_seconds(),
             ttl_seconds: stale_after.as_secs_f64(),
             streams: (is_host && !board.host_only).then(|| board.streams().len()),

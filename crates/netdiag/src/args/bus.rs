@@ -28,9 +28,9 @@ pub(crate) struct BrokerArgs {
     /// The message bus: a NATS server, nats://HOST[:PORT] or tls://HOST[:PORT] (repeatable).
     ///
     /// Port 4222 unless given. Several servers of one cluster: repeat the flag, or separate with commas. A broker that is away is
-    /// asked again at least once a second, and nothing waits for it. NAME:PASSWORD@ before HOST logs in by password; better keep it
-    /// in the configuration file. Default: for `watch` nats://127.0.0.1:4222, for the others no bus.
-    #[arg(long, value_name = "URL", env = "NETDIAG_BUS", value_delimiter = ',', value_parser = values::bus)]
+    /// asked again at least once a second, and nothing waits for it. NAME:PASSWORD@ before HOST logs in by password, with %-codes for
+    /// special characters; better keep it in the configuration file. Default: for `watch` nats://127.0.0.1:4222, for the others no bus.
+    #[arg(long, value_name = "URL", env = "NETDIAG_BUS", hide_env_values = true, value_delimiter = ',', value_parser = values::bus)]
     bus: Vec<BusUrl>,
 
     /// Log in to the bus with the token in this file.
@@ -119,7 +119,13 @@ impl BrokerArgs {
                 )));
             }
             (Some(path), None) => Some(Credentials::Token(token(path, places)?)),
-            (None, Some(path)) => Some(Credentials::File(secret(path, "bus_creds_file", places)?)),
+            (None, Some(path)) => {
+                let text = secret(path, "bus_creds_file", places)?;
+                let file = Credentials::file(text).map_err(|error| {
+                    UsageError::because(places.named("bus_creds_file", path.display()), error)
+                })?;
+                Some(file)
+            }
             (None, None) => None,
         };
         let tls = self.tls(places)?;
@@ -172,7 +178,8 @@ pub(crate) struct PublishArgs {
     /// Push the hints of these: host, peer, stream (repeatable).
     ///
     /// The host's hint is always pushed, with every board (ten times a second, or once per interval); those of peers and streams
-    /// when they change by more than 2 % and three times within the time that they hold (--stale-after). Several values: repeat the flag, or separate with commas.
+    /// when they change by more than 2 % and three times within the time that they hold (--stale-after). Several values: repeat
+    /// the flag, or separate with commas.
     #[arg(long, value_name = "SCOPE", env = "NETDIAG_BUS_SCOPE", value_delimiter = ',', default_value = "host,peer",
           value_parser = values::bus_scope())]
     bus_scope: Vec<BusScope>,
@@ -206,7 +213,7 @@ impl PublishArgs {
         places: &Places,
     ) -> Result<Option<(BusSettings, PublishSettings)>, UsageError> {
         let node = self.node();
-        let Some(bus) = self.broker.settings(&format!("netdiag {node}"), places)? else {
+        let Some(bus) = self.broker.settings(&format!("netdiag-{node}"), places)? else {
             return Ok(None);
         };
         let scopes = Scopes {
@@ -224,9 +231,10 @@ impl PublishArgs {
 pub(crate) struct MemberArgs {
     /// Share this engine with the other nodes of a fleet.
     ///
-    /// 1 to 63 characters of A-Z a-z 0-9 - _, the same on every node whose streams it generates. `netdiag fleet` then finds out what there is for each stream; while
-    /// nothing is heard of it, the node keeps to what it had. --capacity-tps says what the engine generates for all nodes together. Needs --bus and --policy carry. Default: the node's streams have
-    /// the engine for themselves.
+    /// 1 to 63 characters of A-Z a-z 0-9 - _, the same on every node whose streams it generates. `netdiag fleet` then finds out
+    /// what there is for each stream; while nothing is heard of it, the node keeps to what it had. --capacity-tps says what the
+    /// engine generates for all nodes together. Needs --bus and --policy carry. Default: the node's streams have the engine for
+    /// themselves.
     #[arg(long, value_name = "NAME", env = "NETDIAG_SHARED_ENGINE", value_parser = values::node)]
     shared_engine: Option<EngineName>,
 }
@@ -277,11 +285,15 @@ fn token(path: &Path, places: &Places) -> Result<String, UsageError> {
 
 fn secret(path: &Path, name: &str, places: &Places) -> Result<String, UsageError> {
     let mut text = String::new();
-    File::open(path).and_then(|file| file.take(LARGEST_SECRET).read_to_string(&mut text)).map_err(
-        |error| {
-            let given = places.named(name, path.display());
-            UsageError::because(format!("{given}: cannot be read"), error)
-        },
-    )?;
+    let given = || places.named(name, path.display());
+    File::open(path)
+        .and_then(|file| file.take(LARGEST_SECRET + 1).read_to_string(&mut text))
+        .map_err(|error| UsageError::because(format!("{}: cannot be read", given()), error))?;
+    if text.len() as u64 > LARGEST_SECRET {
+        return Err(UsageError::new(format!(
+            "{}: has more than {LARGEST_SECRET} bytes; give the file that holds the secret alone",
+            given()
+        )));
+    }
     Ok(text)
 }

@@ -48,7 +48,7 @@ fn bad_value(error: &clap::Error, arguments: &[OsString], definition: &Command) 
         let lacking = || format!("needs a value; {}", see_help(arguments, definition));
         return format!("{named}: {}", choice(error).unwrap_or_else(lacking));
     }
-    let value = if value.is_empty() { "''" } else { value };
+    let value = without_login(if value.is_empty() { "''" } else { value });
     let place = match variable_of(named, definition) {
         Some(variable)
             if !is_given(named, arguments)
@@ -59,6 +59,19 @@ fn bad_value(error: &clap::Error, arguments: &[OsString], definition: &Command) 
         _ => format!("{named} {value}"),
     };
     format!("{place}: {}", value_reason(error))
+}
+
+/// A value as it may be shown: an address without the name and the password in it.
+pub(crate) fn without_login(value: &str) -> String {
+    match value.rsplit_once('@') {
+        Some((before, host)) => {
+            let scheme = before
+                .split_once("://")
+                .map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
+            format!("{scheme}…@{host}")
+        }
+        None => value.to_owned(),
+    }
 }
 
 /// Words that mean nothing, or that lack: clap's own line, and what to do about it unless that line has a tip.

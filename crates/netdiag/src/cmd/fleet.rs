@@ -29,9 +29,10 @@ const REFRESH: Duration = Duration::from_millis(500);
 
 /// Share engines among the streams of many nodes, over the message bus
 ///
-/// For nodes that run `netdiag up --bus URL --shared-engine NAME`: each says what its streams ask of the engine and, where it was given
-/// --capacity-tps, what the engine generates. One process finds out how much there is for each and tells all. Run two or three of it: one leads (which
-/// takes a server with JetStream), and another takes over within three seconds if it dies. `curl localhost:9002` shows who has what. Runs until SIGINT or SIGTERM.
+/// For nodes that run `netdiag up --bus URL --shared-engine NAME`: each says what its streams ask of the engine and, where it was
+/// given --capacity-tps, what the engine generates. One process finds out how much there is for each and tells all. Run two or
+/// three of it: one leads (which takes a server with JetStream), and another takes over within three seconds if it dies. `curl
+/// localhost:9002` shows who has what. Runs until SIGINT or SIGTERM.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -45,16 +46,18 @@ pub(crate) struct Args {
 
     /// What an engine generates with all seats taken, ENGINE=TPS (repeatable).
     ///
-    /// Wins over what nodes say of it by their --capacity-tps. All processes that may lead should be told the same. Several engines: repeat the flag, or separate with
-    /// commas. Default: what nodes say; the least if they disagree.
-    #[arg(long, value_name = "ENGINE=TPS", env = "NETDIAG_FLEET_CAPACITY", value_delimiter = ',', value_parser = values::engine_capacity, help_heading = "Fleet")]
+    /// Wins over what nodes say of it by their --capacity-tps. All processes that may lead should be told the same. Several
+    /// engines: repeat the flag, or separate with commas. Default: what nodes say; the least if they disagree.
+    #[arg(long, value_name = "ENGINE=TPS", env = "NETDIAG_FLEET_CAPACITY", value_delimiter = ',',
+          value_parser = values::engine_capacity, help_heading = "Fleet")]
     capacity: Vec<EngineCapacity>,
 
     /// Show the fleet on this address: ADDR or ADDR:PORT.
     ///
-    /// /v1/fleet (JSON), /metrics, /livez, /readyz. Port 0 takes any free port; the one taken is printed at the start. An address that others can reach needs
-    /// --auth-token-file or --no-auth.
-    #[arg(long, value_name = "ADDR:PORT", env = "NETDIAG_FLEET_LISTEN", default_value = "127.0.0.1:9002", value_parser = values::fleet_listen, help_heading = "Fleet")]
+    /// /v1/fleet (JSON), /metrics, /livez, /readyz. Port 0 takes any free port; the one taken is printed at the start. An address
+    /// that others can reach needs --auth-token-file or --no-auth.
+    #[arg(long, value_name = "ADDR:PORT", env = "NETDIAG_FLEET_LISTEN", default_value = "127.0.0.1:9002",
+          value_parser = values::fleet_listen, help_heading = "Fleet")]
     listen: ListenAddr,
 
     #[command(flatten)]
@@ -67,8 +70,8 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         .node
         .clone()
         .unwrap_or_else(|| NodeName::of_host(&format!("{}-{}", this_node(), std::process::id())));
-    let bus = args.broker.settings_or_local(&format!("netdiag fleet {node}"), places)?;
-    let settings = FleetSettings { node, capacities: capacities(&args.capacity)? };
+    let bus = args.broker.settings_or_local("netdiag-fleet", places)?;
+    let settings = FleetSettings { node, capacities: capacities(&args.capacity, places)? };
     let stop = Stop::on_signals()?;
     let listening =
         Listening::bind(args.listen.socket(FLEET_PORT), &args.access, "--listen ADDR:PORT")?;
@@ -88,6 +91,8 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         .spawn(move || {
             let _end = AskOnDrop(&ending);
             runtime.block_on(coordinate(&bus, &settings, &known, ending.asked()));
+            // A name that takes its time to be resolved delays nobody.
+            runtime.shutdown_background();
         })
         .context("cannot start the message bus's thread")?;
     let served = listening.serve(router, "fleet", 1, GivenUp::default(), &stop);
@@ -98,12 +103,16 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     served.and(ended)
 }
 
-fn capacities(given: &[EngineCapacity]) -> Result<BTreeMap<EngineName, Tps>, UsageError> {
+fn capacities(
+    given: &[EngineCapacity],
+    places: &Places,
+) -> Result<BTreeMap<EngineName, Tps>, UsageError> {
     let mut capacities = BTreeMap::new();
     for EngineCapacity { engine, capacity } in given {
         if let Some(before) = capacities.insert(engine.clone(), *capacity) {
             return Err(UsageError::new(format!(
-                "--capacity {engine} is given twice, as {before} and as {capacity}; give it once"
+                "{} is given twice, as {before} and as {capacity}; give it once",
+                places.named("capacity", engine),
             )));
         }
     }
@@ -133,7 +142,7 @@ fn line(view: &FleetView) -> String {
         (None, false) => "no leader yet".to_owned(),
     };
     for engine in &view.engines {
-        let streams: usize = engine.nodes.iter().map(|node| node.streams).sum();
+        let streams: u64 = engine.nodes.iter().map(|node| u64::from(node.streams)).sum();
         let capacity = match engine.capacity_tps {
             Some(capacity) => format!("{capacity:.0}"),
             None => "unknown".to_owned(),

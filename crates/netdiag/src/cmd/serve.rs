@@ -87,8 +87,9 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
             }
         })
         .context("cannot start the thread that follows the file")?;
-    let publishing =
-        bus.map(|bus| Publishing::start(bus, None, newest.clone(), &stop)).transpose()?;
+    let publishing = bus
+        .map(|bus| Publishing::start(bus, None, newest.clone(), Arc::default(), &stop))
+        .transpose()?;
     let pushed = publishing.as_ref().map(|publishing| Arc::clone(&publishing.status));
     let served = server.run(newest, range, stale_after, args.stale.when_stale, pushed, &stop);
     stop.ask();

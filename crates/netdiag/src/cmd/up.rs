@@ -116,7 +116,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     filter.except_ports =
         own.into_iter().flatten().filter(|port| !filter.ports.contains(port)).collect();
     // Nor is what we say on the bus.
-    filter.except_peers = pushed_to.iter().flat_map(|(bus, _)| bus.addresses()).collect();
+    let own_peers = Arc::clone(&filter.except_peers);
     let staleness = Staleness { after: stale_after, policy: args.stale.when_stale };
     let models = Models::new(args.model.load(places)?);
     let mut csv = Csv::open(&args, &stop)?;
@@ -147,8 +147,9 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         range.max(),
         every.as_secs_f64(),
     ));
-    let publishing =
-        pushed_to.map(|bus| Publishing::start(bus, member, newest.clone(), &stop)).transpose()?;
+    let publishing = pushed_to
+        .map(|bus| Publishing::start(bus, member, newest.clone(), own_peers, &stop))
+        .transpose()?;
     let looking = match dashboard.zip(feed) {
         Some((dashboard, feed)) => {
             say(&format!("netdiag: dashboard on {}", dashboard.place()));

@@ -7,7 +7,8 @@ mod screen;
 mod table;
 
 use std::io::{self, IsTerminal as _, Write};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -21,7 +22,7 @@ use crate::stop::{AskOnDrop, Stop};
 use crate::terminal::say;
 use table::Table;
 
-/// Hints on their way from the bus to the screen. Those of a scope replace each other before.
+/// Hints on their way from the bus to the screen: some frames' worth. Beyond, those of a scope replace each other before.
 const ON_THE_WAY: usize = 1024;
 
 /// How long is waited for the next hint before the stop is looked at.
@@ -30,7 +31,8 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// Watch the hints of many nodes on a terminal, as they come over the message bus
 ///
 /// One row per node: state, tokens/s now and in the last minute, health, streams, and why. For nodes that run `netdiag up --bus URL` or
-/// `serve --bus URL`. Keys: q or Esc ends, the arrow keys and PgUp/PgDn move. Where the output is no terminal, one line per hint. Runs until SIGINT or SIGTERM.
+/// `serve --bus URL`. Keys: q or Esc ends, the arrow keys and PgUp/PgDn move. Where the output is no terminal, one line per
+/// hint. Runs until SIGINT or SIGTERM.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -66,23 +68,55 @@ pub(crate) struct Args {
 
 /// Runs until a signal, a key, or the end of the duration.
 pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
-    let bus = args.broker.settings_or_local("netdiag watch", places)?;
+    let bus = args.broker.settings_or_local("netdiag-watch", places)?;
     let stop = Stop::on_signals()?;
     let end = args.duration.map(|duration| Instant::now() + duration);
-    let hints = listen(bus.clone(), &args, &stop)?;
-    let is_over = || stop.wait(Duration::ZERO) || end.is_some_and(|end| Instant::now() >= end);
-    if args.json {
-        return print(&hints, is_over, json_line);
+    let (hints, thread) = listen(bus.clone(), &args, &stop)?;
+    let asked = stop.clone();
+    let is_over =
+        move || asked.wait(Duration::ZERO) || end.is_some_and(|end| Instant::now() >= end);
+    let shown = if args.json || !io::stdout().is_terminal() {
+        print_beside(hints, is_over, if args.json { json_line } else { text_line })
+    } else {
+        let scopes = args.scope.iter().any(|scope| *scope != BusScope::Host);
+        screen::show(&hints, Table::new(bus.place(), scopes), is_over)
+    };
+    stop.ask();
+    let heard = thread.join().map_err(|_| anyhow::anyhow!("the message bus's thread panicked"));
+    shown.and(heard)
+}
+
+/// Prints on a thread of its own: whoever reads may have stopped reading, and we end all the same.
+fn print_beside(
+    hints: Receiver<Update>,
+    is_over: impl Fn() -> bool + Clone + Send + 'static,
+    line: fn(&Update) -> String,
+) -> anyhow::Result<()> {
+    let ending = is_over.clone();
+    let (done, ended) = sync_channel(1);
+    std::thread::Builder::new()
+        .name("printer".to_owned())
+        .spawn(move || drop(done.send(print(&hints, is_over, line))))
+        .context("cannot start the thread that prints")?;
+    loop {
+        match ended.recv_timeout(PATIENCE) {
+            Ok(printed) => return printed,
+            Err(RecvTimeoutError::Disconnected) => anyhow::bail!("the thread that prints panicked"),
+            Err(RecvTimeoutError::Timeout) if ending() => {
+                // It had its time to notice.
+                return ended.recv_timeout(5 * PATIENCE).unwrap_or(Ok(()));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
     }
-    if !io::stdout().is_terminal() {
-        return print(&hints, is_over, text_line);
-    }
-    let scopes = args.scope.iter().any(|scope| *scope != BusScope::Host);
-    screen::show(&hints, Table::new(bus.place(), scopes), is_over)
 }
 
 /// Listens on a thread of its own, until the stop or until nobody takes what it hears.
-fn listen(settings: BusSettings, args: &Args, stop: &Stop) -> anyhow::Result<Receiver<Update>> {
+fn listen(
+    settings: BusSettings,
+    args: &Args,
+    stop: &Stop,
+) -> anyhow::Result<(Receiver<Update>, JoinHandle<()>)> {
     let (sender, receiver) = sync_channel(ON_THE_WAY);
     let node = args.node.as_ref().map_or("*", NodeName::as_str);
     // One subscription has one filter; where several kinds are wanted, what comes is sifted.
@@ -94,7 +128,7 @@ fn listen(settings: BusSettings, args: &Args, stop: &Stop) -> anyhow::Result<Rec
     };
     let wanted = args.scope.clone();
     let (runtime, stop) = (bus::runtime()?, stop.clone());
-    std::thread::Builder::new()
+    let thread = std::thread::Builder::new()
         .name("bus".to_owned())
         .spawn(move || {
             let _end = AskOnDrop(&stop);
@@ -104,9 +138,11 @@ fn listen(settings: BusSettings, args: &Args, stop: &Stop) -> anyhow::Result<Rec
                     () = stop.asked() => {}
                 }
             });
+            // A name that takes its time to be resolved delays nobody.
+            runtime.shutdown_background();
         })
         .context("cannot start the message bus's thread")?;
-    Ok(receiver)
+    Ok((receiver, thread))
 }
 
 async fn hear(
@@ -146,7 +182,7 @@ fn kind(update: &Update) -> BusScope {
 fn print(
     hints: &Receiver<Update>,
     is_over: impl Fn() -> bool,
-    line: impl Fn(&Update) -> String,
+    line: fn(&Update) -> String,
 ) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     while !is_over() {
@@ -173,7 +209,7 @@ fn text_line(update: &Update) -> String {
         "{:.3} {} {}: {:.1} tok/s {}{}, health {:.2}; {}",
         message.time,
         message.node,
-        hint.scope,
+        table::one_line(&hint.scope),
         hint.current_tps.get(),
         hint.state.as_str(),
         if hint.hold { " (hold)" } else { "" },

@@ -17,6 +17,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Row as Cells, Table as Grid, TableState};
 
 use super::table::{HISTORY, Row, Table, one_line};
+use crate::terminal::WholeScreen;
 
 /// How often it is drawn.
 const FRAME: Duration = Duration::from_millis(250);
@@ -35,8 +36,10 @@ pub(super) fn show(
 ) -> anyhow::Result<()> {
     // Takes care of panics, too.
     let mut terminal = ratatui::try_init().context("cannot use the terminal")?;
+    let whole = WholeScreen::take();
     let colors = std::env::var_os("NO_COLOR").is_none();
-    let mut view = View { state: TableState::default().with_selected(0), colors };
+    let mut view =
+        View { state: TableState::default().with_selected(0), colors, told: String::new() };
     let shown = (|| {
         let mut second = Instant::now();
         while !is_over() {
@@ -59,6 +62,7 @@ pub(super) fn show(
                 second += Duration::from_secs(1);
                 table.second(Instant::now());
             }
+            view.told = whole.last_line();
             terminal.draw(|frame| view.draw(frame, &table, Instant::now()))?;
         }
         Ok::<_, io::Error>(())
@@ -70,6 +74,8 @@ pub(super) fn show(
 struct View {
     state: TableState,
     colors: bool,
+    /// The last log line.
+    told: String,
 }
 
 impl View {
@@ -113,7 +119,8 @@ impl View {
         } else {
             self.grid(frame, body, table, now);
         }
-        frame.render_widget(Line::from("q ends  ↑ ↓ PgUp PgDn move").dim(), foot);
+        let foot_line = format!("q ends  ↑ ↓ PgUp PgDn move  {}", one_line(&self.told));
+        frame.render_widget(Line::from(foot_line.trim_end().to_owned()).dim(), foot);
     }
 
     fn grid(&mut self, frame: &mut Frame<'_>, area: Rect, table: &Table, now: Instant) {
@@ -272,7 +279,7 @@ mod tests {
             table.second(now);
         }
         let mut terminal = Terminal::new(TestBackend::new(width, 6)).expect("a terminal");
-        let mut view = View { state: TableState::default(), colors: true };
+        let mut view = View { state: TableState::default(), colors: true, told: String::new() };
         terminal.draw(|frame| view.draw(frame, &table, now + after)).expect("drawn");
         let buffer = terminal.backend().buffer().clone();
         (0..6)
