@@ -4,6 +4,7 @@
 //! and nothing else, so that `--json` can be read by a program, and a peer that could not be measured is named in it.
 
 mod attribution;
+mod bus;
 mod client;
 mod dashboard;
 mod gateway;
@@ -41,6 +42,8 @@ pub(crate) enum Name {
     Attribution,
     /// How soon a silent link holds its stream and lets it go on, and a reader that stops is known
     Reaction,
+    /// Hints per second over one local NATS server, and how old one is when it arrives
+    Bus,
     /// What pacing costs at 10,000 flows, and how much faster than real time the simulator is
     Pacer,
     /// What the simulator says of an experiment beside what the experiment measures
@@ -129,6 +132,7 @@ pub(crate) fn run(name: Name, options: &Options) -> anyhow::Result<()> {
     let report = match name {
         Name::Iforest => iforest::run(options)?,
         Name::Lab => lab::run(options)?,
+        Name::Bus => bus::run(options.long)?,
         Name::Pacer => pacer::run(options.long)?,
         Name::Prediction => prediction::run(options)?,
         Name::Probe => probe::run(options.long)?,

@@ -105,7 +105,7 @@ pub(super) fn run(long: bool) -> anyhow::Result<Report> {
 }
 
 /// The numbers that a program prints, line by line.
-fn numbers(program: &mut Command) -> anyhow::Result<Vec<Vec<f64>>> {
+pub(super) fn numbers(program: &mut Command) -> anyhow::Result<Vec<Vec<f64>>> {
     let name = program.get_program().to_string_lossy().into_owned();
     let output = program.output().with_context(|| format!("cannot run {name}"))?;
     ensure!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));

@@ -3,6 +3,7 @@
 //! A task takes messages off the connection as they come, so a consumer that is slow misses what was replaced meanwhile, and nothing of
 //! what is new. Invariant: memory is bounded by the scopes there are ([`Latest`]), whatever is published and however slow the consumer.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -35,6 +36,7 @@ pub struct HintSubscriber {
 #[derive(Debug, Default)]
 struct Shared {
     latest: Mutex<Latest>,
+    heard: AtomicU64,
     news: Notify,
 }
 
@@ -82,6 +84,11 @@ impl HintSubscriber {
         }
     }
 
+    /// How many hints were heard, those that others of their scope replaced before anybody looked included.
+    pub fn heard(&self) -> u64 {
+        self.shared.heard.load(Ordering::Relaxed)
+    }
+
     /// The newest hint of every scope, those that have just lapsed included, in no order.
     pub fn all(&self) -> Vec<Update> {
         let all = self.shared.latest().all(Instant::now());
@@ -101,6 +108,7 @@ impl Shared {
             Ok((key, hint)) => {
                 // Of what comes at once the age is nothing, whatever the two clocks say. Of what was kept only they can tell.
                 let age = if is_kept { age(&hint) } else { Duration::ZERO };
+                self.heard.fetch_add(1, Ordering::Relaxed);
                 if self.latest().hear(key, hint, age, Instant::now()) {
                     self.news.notify_one();
                 }
