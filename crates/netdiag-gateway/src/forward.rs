@@ -29,7 +29,7 @@ use crate::resume::Tail;
 use crate::socket::{Asking, Client};
 use crate::trace::{self, REQUEST_ID, STREAM_ID, STREAM_PREFIX};
 use crate::upstream::Seat;
-use crate::upstream::link::{Answer, Link, Unanswered};
+use crate::upstream::link::{Answer, Link, NoAnswer, Unanswered};
 use crate::{Phase, Shared};
 
 /// Answers one request. It always has an answer, if only a refusal.
@@ -105,7 +105,7 @@ async fn forward(
     let Question { parts, body, plan, model, report, complaint } = question;
     let mut ask = Ask { gateway, parts, dialect, complaint };
     let (mut response, seat) = ask.until_answered(body, None).await?;
-    headers::to_client(response.headers_mut());
+    headers::to_client(&mut response);
     if chunked {
         // Clients that send such bodies are few, and whatever is behind one that was not read is not looked at.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -289,10 +289,14 @@ impl Ask<'_> {
 }
 
 /// What an error before an answer means.
-fn meaning(error: &hyper::Error) -> Failure {
-    if error.is_parse() || error.is_parse_status() || error.is_parse_too_large() {
-        Failure::Garbage
-    } else {
-        Failure::NoAnswer
+fn meaning(error: &NoAnswer) -> Failure {
+    match error {
+        NoAnswer::Interim => Failure::Garbage,
+        NoAnswer::Hyper(error)
+            if error.is_parse() || error.is_parse_status() || error.is_parse_too_large() =>
+        {
+            Failure::Garbage
+        }
+        NoAnswer::Hyper(_) => Failure::NoAnswer,
     }
 }

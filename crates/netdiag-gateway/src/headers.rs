@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, Uri, Version};
+use hyper::{Method, Response, StatusCode, Uri, Version};
 
 use netdiag_http::Token;
 
@@ -224,8 +224,43 @@ pub(crate) fn take_report(headers: &mut HeaderMap) -> bool {
 }
 
 /// Makes an engine's headers those of our answer.
-pub(crate) fn to_client(headers: &mut HeaderMap) {
+pub(crate) fn to_client<B>(response: &mut Response<B>) {
+    let status = response.status();
+    let headers = response.headers_mut();
+    settle_length(status, headers);
     strip(headers);
+}
+
+/// Leaves one length at most, and only one by which the body was read (RFC 9112 §6.3): the client would believe another one, and
+/// end the answer elsewhere. An answer to HEAD and one of 304 tell the length of what they do not have, and keep it.
+fn settle_length(status: StatusCode, headers: &mut HeaderMap) {
+    let told = headers.get_all(header::CONTENT_LENGTH);
+    let is_list = |value: &HeaderValue| value.as_bytes().contains(&b',');
+    let is_repeated = told.iter().count() > 1 || told.iter().any(is_list);
+    let is_coded = headers.contains_key(header::TRANSFER_ENCODING);
+    if is_coded || status == StatusCode::NO_CONTENT {
+        headers.remove(header::CONTENT_LENGTH);
+    } else if is_repeated {
+        match one_length(headers) {
+            Some(length) => drop(headers.insert(header::CONTENT_LENGTH, length.into())),
+            // hyper has refused it, unless there is no body.
+            None => drop(headers.remove(header::CONTENT_LENGTH)),
+        }
+    }
+}
+
+/// The length that is told several times, if it is the same each time.
+fn one_length(headers: &HeaderMap) -> Option<u64> {
+    let mut one = None;
+    for value in headers.get_all(header::CONTENT_LENGTH) {
+        for length in value.to_str().ok()?.split(',') {
+            let length = length.trim().parse().ok()?;
+            if one.replace(length).is_some_and(|other| other != length) {
+                return None;
+            }
+        }
+    }
+    one
 }
 
 fn wants_trailers(headers: &HeaderMap) -> bool {

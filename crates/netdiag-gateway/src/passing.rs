@@ -117,6 +117,11 @@ impl Clock {
         Self { silent_time, end, waiting: false, since: now, timer }
     }
 
+    /// When the answer must have ended.
+    pub(crate) fn end(&self) -> Instant {
+        self.end
+    }
+
     /// Whether a limit has passed, while the engine is waited for.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Failure> {
         if !self.waiting {

@@ -106,7 +106,10 @@ fn compare(measured: &[Value], predicted: &Value, report: &mut Report) -> anyhow
                 report.absent.push(format!("{scenario}, {name}: no run had a {figure} ratio"));
                 continue;
             };
-            let predicted = expected[key]["mean"].as_f64().context("no prediction")?;
+            let Some(predicted) = expected[key]["mean"].as_f64() else {
+                report.absent.push(format!("{scenario}, {name}: no {figure} ratio was predicted"));
+                continue;
+            };
             let percent = |share: f64| format!("{:.2}", 100.0 * share);
             let mut row = [scenario, name, figure].map(str::to_owned).to_vec();
             let (least, most) =
@@ -203,5 +206,11 @@ mod tests {
         assert!(error.to_string().contains("readers"), "{error}");
         // What no run could judge is not judged.
         assert_eq!(report.absent, ["s, carry: no run had a stall ratio"]);
+        let mut predicted = predicted;
+        predicted["arms"][1]["stall_ratio"] = Value::Null;
+        let mut report = Report::default();
+        compare(&runs, &predicted, &mut report).expect("comparable");
+        let absent = "s, classic: no stall ratio was predicted";
+        assert_eq!(report.absent, [absent, "s, carry: no run had a stall ratio"]);
     }
 }

@@ -19,7 +19,7 @@ use hyper::StatusCode;
 use hyper::body::Frame;
 use hyper::header::{HeaderMap, RETRY_AFTER};
 use hyper::http::request::Parts;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout_at};
 
 use crate::Shared;
 use crate::dialect::{Dialect, is_event_stream};
@@ -215,11 +215,11 @@ impl Again {
     fn ask(&self, stay: Stay, body: Bytes, answered: fn(Course) -> Answered) -> State {
         let (gateway, parts, dialect) =
             (Arc::clone(&self.gateway), self.parts.clone(), self.dialect);
+        let end = stay.clock.end();
         let asking = async move {
             let Stay { mut seat, mut place, mut clock } = stay;
             let complaint = Complaint::default();
             let mut ask = Ask { gateway: &gateway, parts, dialect, complaint };
-            let mut pause = PAUSE;
             for attempt in 1.. {
                 let body = RequestBody::whole(body.clone());
                 let (response, answers) = ask.until_answered(body, Some(seat)).await?;
@@ -233,18 +233,17 @@ impl Again {
                 if head.status == StatusCode::BAD_REQUEST && is_about_length(&why) {
                     return Ok(Answered::Full);
                 }
-                let pause_now = asked_pause(&head.headers).unwrap_or(pause);
-                if !is_full(head.status) || attempt == TRIES || pause_now > LONGEST_PAUSE {
+                let Some(pause) = pause(attempt, head.status, &head.headers) else {
                     tracing::warn!(status, attempt, "an engine does not continue its text");
                     break;
-                }
-                tracing::debug!(status, attempt, ?pause_now, "an engine has no room to continue");
+                };
+                tracing::debug!(status, attempt, ?pause, "an engine has no room to continue");
                 Stay { seat, place, clock } = course.leave();
-                sleep(pause_now).await;
-                pause *= 2;
+                sleep(pause).await;
             }
             Err(Failure::NotContinued)
         };
+        let asking = async move { timeout_at(end, asking).await.unwrap_or(Err(Failure::TooLong)) };
         State::Asking(Mutex::new(Box::pin(asking)))
     }
 }
@@ -258,6 +257,17 @@ async fn text(course: &mut Course) -> String {
         text.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
     }
     String::from_utf8_lossy(&text).into_owned()
+}
+
+/// The pause behind this attempt, the first of which is 1; `None` if no other will do. An engine may ask for a longer one than ours:
+/// that it asks for none does not make room.
+fn pause(attempt: u32, status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+    if !is_full(status) || attempt >= TRIES {
+        return None;
+    }
+    let own = PAUSE * 2_u32.pow(attempt - 1);
+    let pause = asked_pause(headers).map_or(own, |asked| asked.max(own));
+    (pause <= LONGEST_PAUSE).then_some(pause)
 }
 
 /// Whether an engine will have room later.
@@ -276,4 +286,38 @@ fn asked_pause(headers: &HeaderMap) -> Option<Duration> {
 fn is_about_length(why: &str) -> bool {
     let why = why.to_lowercase();
     ["context length", "context_length", "context size"].iter().any(|words| why.contains(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_are_no_shorter_than_an_engine_asks_for() {
+        let check = |attempt, status: u16, asked: &'static str, expected: Option<u64>| {
+            let status = StatusCode::from_u16(status).expect("a status");
+            let mut headers = HeaderMap::new();
+            if !asked.is_empty() {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static(asked));
+            }
+            let pause = pause(attempt, status, &headers);
+            assert_eq!(pause, expected.map(Duration::from_millis), "{attempt} {status} {asked:?}");
+        };
+        check(1, 503, "", Some(500));
+        check(2, 429, "", Some(1000));
+        check(4, 429, "", Some(4000));
+        check(5, 429, "", None);
+        check(1, 429, "0", Some(500));
+        check(4, 503, "0", Some(4000));
+        check(5, 503, "0", None);
+        check(1, 429, "1", Some(1000));
+        check(4, 429, "1", Some(4000));
+        check(1, 429, "5", Some(5000));
+        check(1, 429, "6", None);
+        check(1, 429, "Wed, 21 Oct 2015 07:28:00 GMT", Some(500));
+        check(1, 500, "0", None);
+        check(1, 400, "", None);
+    }
 }

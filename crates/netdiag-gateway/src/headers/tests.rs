@@ -134,3 +134,31 @@ fn cookies_of_several_lines_are_one() {
     check(&["a=1; b=2"], &["a=1; b=2"]);
     check(&["a=1", "b=2", "c=3"], &["a=1; b=2; c=3"]);
 }
+
+#[test]
+fn a_client_is_told_one_length_or_none() {
+    let check = |status: u16, given: &[(&str, &str)], expected: &[&str]| {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+        *response.headers_mut() = request("/", given).headers;
+        to_client(&mut response);
+        let lengths = response.headers().get_all("content-length").iter().collect::<Vec<_>>();
+        assert_eq!(lengths, expected, "{status} {given:?}");
+        assert!(!response.headers().contains_key("transfer-encoding"));
+    };
+    let (chunked, two) = (("transfer-encoding", "chunked"), ("content-length", "2"));
+    check(200, &[], &[]);
+    check(200, &[two], &["2"]);
+    check(200, &[two, two], &["2"]);
+    check(200, &[("content-length", "2, 2")], &["2"]);
+    check(200, &[two, ("content-length", "02,2")], &["2"]);
+    check(200, &[chunked, two], &[]);
+    check(200, &[("transfer-encoding", "gzip"), two, two], &[]);
+    check(204, &[two], &[]);
+    check(204, &[("content-length", "0")], &[]);
+    check(304, &[two], &["2"]);
+    check(304, &[two, two], &["2"]);
+    // Without a body nobody has looked at them.
+    check(304, &[two, ("content-length", "3")], &[]);
+    check(304, &[("content-length", "2, x")], &[]);
+}

@@ -35,6 +35,10 @@ use wire::Socket;
 /// Most bytes of an answer's head. Engines send hundreds; one that never ends its head must not fill memory.
 const HEAD_BYTES: usize = 64 * 1024;
 
+/// Most interim answers (1xx) to one request. Engines send none or one; hyper would take in any number of them, for as long as one
+/// waits for an answer.
+const INTERIM_ANSWERS: u32 = 64;
+
 /// A connection to an engine, between two requests.
 pub(crate) struct Link {
     socket: Socket,
@@ -48,7 +52,16 @@ pub(crate) struct Unanswered {
     pub(crate) request: Option<Request<RequestBody>>,
     /// Whether the engine may have closed the connection while the request was under way, as it may close any idle one.
     pub(crate) is_reused: bool,
-    pub(crate) error: hyper::Error,
+    pub(crate) error: NoAnswer,
+}
+
+/// Why a request got no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoAnswer {
+    #[error(transparent)]
+    Hyper(#[from] hyper::Error),
+    #[error("more than {INTERIM_ANSWERS} interim answers and none behind them")]
+    Interim,
 }
 
 impl Link {
@@ -77,23 +90,33 @@ impl Link {
             Ok(shaken) => shaken,
             Err(error) => {
                 let request = Some(request);
-                return Err(Box::new(Unanswered { request, is_reused, error }));
+                return Err(Box::new(Unanswered { request, is_reused, error: error.into() }));
             }
         };
         let mut connection = Some(connection);
         let request = request.map(|body| Sending::new(body, Arc::clone(&progress)));
         let mut answer = Box::pin(sender.try_send_request(request));
+        let mut interim = 0;
         let answered = poll_fn(|context| {
             loop {
                 drive(&mut connection, context);
                 match answer.as_mut().poll(context) {
                     Poll::Pending if connection.is_some() && progress.pass_another() => {}
-                    polled => return polled,
+                    polled => return polled.map(Some),
+                }
+                interim += 1;
+                if interim > INTERIM_ANSWERS {
+                    return Poll::Ready(None);
                 }
             }
         });
         let answered = answered.await;
         drop(answer);
+        let Some(answered) = answered else {
+            // It has said something, and so was not idle.
+            let (request, is_reused, error) = (None, false, NoAnswer::Interim);
+            return Err(Box::new(Unanswered { request, is_reused, error }));
+        };
         match answered {
             Ok(response) => {
                 let (head, incoming) = response.into_parts();
@@ -102,7 +125,8 @@ impl Link {
             }
             Err(mut error) => {
                 let request = error.take_message().map(|request| request.map(Sending::into_body));
-                Err(Box::new(Unanswered { request, is_reused, error: error.into_error() }))
+                let error = error.into_error().into();
+                Err(Box::new(Unanswered { request, is_reused, error }))
             }
         }
     }

@@ -1,15 +1,22 @@
 //! Where answers end, however they come, and which connections are used again behind them.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::stream;
+use http_body_util::{BodyExt as _, Empty, StreamBody};
+use hyper::Request;
+use hyper::body::{Bytes, Frame};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use crate::support::{PATIENCE, before, exchange, get, head, script, unchunked};
+use crate::support::{PATIENCE, before, body, exchange, get, head, says, script, unchunked};
 
 /// An engine that answers every request with these pieces and keeps its connections open, of which it counts those it had.
 async fn keeps_open(pieces: Vec<Vec<u8>>) -> (SocketAddr, Arc<AtomicUsize>) {
@@ -47,10 +54,25 @@ async fn check_in_pieces(length: usize, method: &str, answer: &str, body: &str, 
     let gateway = before(engine).await;
     for _ in 0..2 {
         let answer = exchange(gateway.address, request.as_bytes()).await;
-        assert_eq!(unchunked(&answer).1, body, "{answer:?}");
+        let (head, found) = unchunked(&answer);
+        assert_eq!(found, body, "{answer:?}");
+        check_length(method, &head, body);
     }
     let connections = connections.load(Ordering::Relaxed);
     assert_eq!(connections, if again { 1 } else { 2 }, "in pieces of {length}: {answer:?}");
+}
+
+/// No client is told two lengths, or another than the body's.
+fn check_length(method: &str, head: &str, body: &str) {
+    let lines: Vec<_> =
+        head.lines().filter_map(|line| line.strip_prefix("content-length: ")).collect();
+    assert!(lines.len() < 2, "{head}");
+    if let [length] = lines[..]
+        && method != "HEAD"
+    {
+        assert_eq!(length, body.len().to_string(), "{head}");
+        assert!(!head.contains("transfer-encoding") && !head.contains(" 204 "), "{head}");
+    }
 }
 
 #[tokio::test]
@@ -67,15 +89,108 @@ async fn an_answer_ends_where_its_head_says() {
     check("GET", "HTTP/1.1 304 Not Modified\ncontent-length: 7\n\n", "", true).await;
     let interim = "HTTP/1.1 103 Early Hints\nlink: </x>\n\n";
     check("GET", &format!("{interim}{interim}{ok}content-length: 2\n\nok"), "ok", true).await;
+    let many = interim.repeat(64);
+    check("GET", &format!("{many}{ok}content-length: 2\n\nok"), "ok", true).await;
 }
+
+/// Each is small, and says that the engine lives; without an end they would be all that it ever does.
+#[tokio::test]
+async fn interim_answers_without_an_end_are_no_answer() {
+    let engine = script(|mut stream, _| async move {
+        let interim = b"HTTP/1.1 102 Processing\r\n\r\n".repeat(50);
+        while stream.write_all(&interim).await.is_ok() {}
+    })
+    .await;
+    let gateway = before(engine).await;
+    let answer = exchange(gateway.address, &get("/")).await;
+    assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+    assert!(answer.contains("engine_malformed_answer"), "{answer}");
+    // What is one too many for sure, and then an answer.
+    let engine =
+        says("HTTP/1.1 102 Processing\r\n\r\n".repeat(65) + "HTTP/1.1 204 No Content\r\n\r\n");
+    let gateway = before(engine.await).await;
+    let answer = exchange(gateway.address, &get("/")).await;
+    assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+}
+
+/// With HTTP/2 a client may say that it has ended in a frame of its own, behind the last byte of the length that it has told.
+#[tokio::test]
+async fn the_last_byte_of_an_upload_is_its_end() {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    let engine = script(move |mut stream, mut asked| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        async move {
+            while body(&mut stream, &asked).await.is_some_and(|body| body.len() == UPLOAD) {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+                asked = head(&mut stream).await;
+            }
+        }
+    })
+    .await;
+    let gateway = before(engine).await;
+    let io = TcpStream::connect(gateway.address).await.expect("connects");
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    for _ in 0..2 {
+        let data = Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b'x'; UPLOAD])));
+        // A stream does not know that it is over until it is asked once more.
+        let request = Request::post("http://localhost/upload")
+            .header("content-length", UPLOAD)
+            .body(StreamBody::new(stream::iter([data])));
+        let response = sender.send_request(request.expect("valid")).await.expect("an answer");
+        let answer = response.into_body().collect().await.expect("a whole body").to_bytes();
+        assert_eq!(answer, "ok");
+    }
+    assert_eq!(connections.load(Ordering::Relaxed), 1);
+}
+
+/// Bytes: more than are read before they are passed on.
+const UPLOAD: usize = (1 << 20) + 1;
 
 #[tokio::test]
 async fn a_connection_about_which_anything_is_doubtful_is_not_used_again() {
     let length = "content-length: 2\n\nok";
     check("GET", &format!("HTTP/1.1 200 OK\nconnection: close\n{length}"), "ok", false).await;
     check("GET", &format!("HTTP/1.0 200 OK\nconnection: keep-alive\n{length}"), "ok", false).await;
-    let both = "HTTP/1.1 200 OK\ncontent-length: 3\ntransfer-encoding: chunked\n\n2\nok\n0\n\n";
-    check("GET", both, "ok", false).await;
+    check("GET", BOTH, "okABCDEF", false).await;
+}
+
+/// Two rules for one body.
+const BOTH: &str =
+    "HTTP/1.1 200 OK\ncontent-length: 3\ntransfer-encoding: chunked\n\n8\nokABCDEF\n0\n\n";
+
+#[tokio::test]
+async fn lengths_that_are_told_twice_are_told_once() {
+    let twice = "HTTP/1.1 200 OK\ncontent-length: 2\ncontent-length: 2\n\nok";
+    check("GET", twice, "ok", true).await;
+    check("GET", "HTTP/1.1 200 OK\ncontent-length: 2, 2\n\nok", "ok", true).await;
+    check("HEAD", "HTTP/1.1 200 OK\ncontent-length: 2, 2\n\n", "", true).await;
+    check("GET", "HTTP/1.1 204 No Content\ncontent-length: 2\n\n", "", true).await;
+}
+
+/// HTTP/2 has no way to tell where a body ends but its own, and refuses a length that is not the body's.
+#[tokio::test]
+async fn an_answer_over_http_2_ends_where_it_ends() {
+    let check = async |answer: &str, body: &str, length: Option<&str>| {
+        let (engine, _) = keeps_open(vec![answer.replace('\n', "\r\n").into_bytes()]).await;
+        let gateway = before(engine).await;
+        let io = TcpStream::connect(gateway.address).await.expect("connects");
+        let (mut sender, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        let request = Request::get("http://localhost/").body(Empty::<Bytes>::new());
+        let response = sender.send_request(request.expect("valid")).await.expect("an answer");
+        let lengths = response.headers().get_all("content-length").iter().collect::<Vec<_>>();
+        assert_eq!(lengths, length.into_iter().collect::<Vec<_>>(), "{answer:?}");
+        let found = response.into_body().collect().await.expect("a whole body").to_bytes();
+        assert_eq!(found, body, "{answer:?}");
+    };
+    check(BOTH, "okABCDEF", None).await;
+    check("HTTP/1.1 200 OK\ncontent-length: 2, 2\n\nok", "ok", Some("2")).await;
+    check("HTTP/1.1 204 No Content\ncontent-length: 2\n\n", "", None).await;
+    check("HTTP/1.1 304 Not Modified\ncontent-length: 2\n\n", "", Some("2")).await;
 }
 
 /// It would be the answer to the next request. What comes later than that is one, and no client can tell.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, stream};
-use netdiag_gateway::{Adapter, Pace, Settings};
+use netdiag_gateway::{Adapter, Pace, RequestLimits, Settings};
 use netdiag_lab::LinkSpec;
 use netdiag_lab::engine::{self, Engine};
 use netdiag_pacer::TpsRange;
@@ -222,41 +222,47 @@ async fn an_engine_that_does_not_continue_ends_its_stream() {
         .await;
 }
 
+/// An engine that says "Hi", and goes on only behind so many refusals, which it counts.
+async fn full(refusals: usize, refusal: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    let engine = script(move |mut stream, mut head| {
+        let counted = Arc::clone(&counted);
+        async move {
+            while let Some(request) = body(&mut stream, &head).await.filter(|_| !head.is_empty())
+            {
+                let chunk = |choice: &str| format!("data: {{\"choices\":[{choice}]}}\n\n");
+                let (text, end) = if !request.contains("continue_final_message") {
+                    ("Hi", "length")
+                } else if counted.fetch_add(1, Ordering::Relaxed) < refusals {
+                    let refusal = format!("HTTP/1.1 {refusal}\r\ncontent-length: 2\r\n\r\n{{}}");
+                    let _ = stream.write_all(refusal.as_bytes()).await;
+                    head = crate::support::head(&mut stream).await;
+                    continue;
+                } else {
+                    (" there", "stop")
+                };
+                let mut events = chunk(&format!(r#"{{"delta":{{"content":"{text}"}}}}"#));
+                events += &chunk(&format!(r#"{{"delta":{{}},"finish_reason":"{end}"}}"#));
+                events += "data: [DONE]\n\n";
+                let length = events.len();
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {length}\r\n\r\n{events}"
+                );
+                let _ = stream.write_all(answer.as_bytes()).await;
+                head = crate::support::head(&mut stream).await;
+            }
+        }
+    })
+    .await;
+    (engine, count)
+}
+
 /// A continuation comes behind all others, and an engine may be full by then.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_continuation_that_there_is_no_room_for_is_asked_for_again() {
     let check = async |refusals: usize, refusal: &'static str, expected: &str, asked: usize| {
-        let count = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&count);
-        let engine = script(move |mut stream, mut head| {
-            let counted = Arc::clone(&counted);
-            async move {
-                while let Some(request) = body(&mut stream, &head).await.filter(|_| !head.is_empty())
-                {
-                    let chunk = |choice: &str| format!("data: {{\"choices\":[{choice}]}}\n\n");
-                    let (text, end) = if !request.contains("continue_final_message") {
-                        ("Hi", "length")
-                    } else if counted.fetch_add(1, Ordering::Relaxed) < refusals {
-                        let refusal = format!("HTTP/1.1 {refusal}\r\ncontent-length: 2\r\n\r\n{{}}");
-                        let _ = stream.write_all(refusal.as_bytes()).await;
-                        head = crate::support::head(&mut stream).await;
-                        continue;
-                    } else {
-                        (" there", "stop")
-                    };
-                    let mut events = chunk(&format!(r#"{{"delta":{{"content":"{text}"}}}}"#));
-                    events += &chunk(&format!(r#"{{"delta":{{}},"finish_reason":"{end}"}}"#));
-                    events += "data: [DONE]\n\n";
-                    let length = events.len();
-                    let answer = format!(
-                        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {length}\r\n\r\n{events}"
-                    );
-                    let _ = stream.write_all(answer.as_bytes()).await;
-                    head = crate::support::head(&mut stream).await;
-                }
-            }
-        })
-        .await;
+        let (engine, count) = full(refusals, refusal).await;
         let gateway = start(segmented(engine, 5)).await;
         let chat = r#"{"stream": true, "messages": [{"role": "user", "content": "Hi"}]}"#;
         let answer = exchange(gateway.address, &post("/v1/chat/completions", "", chat)).await;
@@ -267,10 +273,21 @@ async fn a_continuation_that_there_is_no_room_for_is_asked_for_again() {
     let given_up = "\"code\":\"engine_not_continued\"";
     check(1, "503 Service Unavailable", whole, 2).await;
     check(1, "429 Too Many Requests\r\nretry-after: 1", whole, 2).await;
-    check(4, "429 Too Many Requests\r\nretry-after: 0", whole, 5).await;
-    check(5, "503 Service Unavailable\r\nretry-after: 0", given_up, 5).await;
+    check(2, "429 Too Many Requests\r\nretry-after: 0", whole, 3).await;
     check(1, "429 Too Many Requests\r\nretry-after: 3600", given_up, 1).await;
     check(1, "500 Internal Server Error\r\nretry-after: 0", given_up, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_of_an_answer_holds_while_its_continuation_is_asked_for() {
+    let (engine, count) = full(5, "503 Service Unavailable").await;
+    let requests =
+        RequestLimits { total_time: Duration::from_millis(800), ..RequestLimits::default() };
+    let gateway = start(Settings { requests, ..segmented(engine, 5) }).await;
+    let chat = r#"{"stream": true, "messages": [{"role": "user", "content": "Hi"}]}"#;
+    let answer = exchange(gateway.address, &post("/v1/chat/completions", "", chat)).await;
+    assert!(answer.contains("Hi") && answer.contains("\"total_time_exceeded\""), "{answer}");
+    assert!(count.load(Ordering::Relaxed) < 5, "it was not asked to the last");
 }
 
 /// What was generated and not handed on, while nothing is.

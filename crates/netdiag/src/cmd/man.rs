@@ -39,11 +39,13 @@ pub(crate) fn run(args: &Args, mut definition: Command) -> anyhow::Result<()> {
             format!("--out {}: no such folder; make it, or choose another", args.out.display());
         return Err(UsageError::new(why).into());
     }
+    // clap's `netdiag help` has no page of its own: it shows those of others.
+    definition = definition.disable_help_subcommand(true);
     // Names of commands in full, and flags of every command in each.
     definition.build();
     let mut pages = 1;
     page(&args.out, definition.get_name().to_owned(), definition.clone())?;
-    for command in definition.get_subcommands().filter(|command| command.get_name() != "help") {
+    for command in definition.get_subcommands() {
         page(
             &args.out,
             format!("{}-{}", definition.get_name(), command.get_name()),

@@ -153,6 +153,13 @@ enum Preset {
 
 /// Simulates once. A signal ends it with nothing written.
 pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
+    if args.scenario.is_none()
+        && let Some(name) = ["streams", "duration", "seed"].iter().find(|name| places.is_flag(name))
+    {
+        // From elsewhere it is meant for the experiment as well.
+        let why = format!("--{name} is for an experiment's scenario: give --scenario, too");
+        return Err(UsageError::new(why).into());
+    }
     let outputs: &[(&str, &Path)] = &[("out", &args.out), ("plot", &args.plot)];
     check_distinct(outputs, places)?;
     check_writable(if args.scenario.is_some() { &outputs[..1] } else { outputs }, places)?;

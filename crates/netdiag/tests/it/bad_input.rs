@@ -250,6 +250,8 @@ fn simulations_that_cannot_be() {
     check(&["simulate", "--seeds", "0"], &["--seeds 0", "whole number from 1 to 1000"]);
     check(&["simulate", "--traces", "/nowhere"], &["--traces /nowhere", "cannot be read"]);
     check(&["simulate", "--out", "x", "--plot", "x"], &["--out", "--plot"]);
+    check(&["simulate", "--seed", "3"], &["--seed is for", "give --scenario"]);
+    check(&["simulate", "--streams", "9"], &["--streams is for", "give --scenario"]);
 }
 
 #[test]

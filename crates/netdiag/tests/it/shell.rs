@@ -75,6 +75,10 @@ fn every_command_has_its_page() {
     for page in &pages {
         check_page(&folder.path().join(format!("{page}.1")), page);
     }
+    let index = std::fs::read_to_string(folder.path().join("netdiag.1")).expect("a page");
+    let told = index.lines().filter_map(|line| line.strip_prefix("netdiag\\-")?.split_once('('));
+    let told: Vec<_> = told.map(|(name, _)| name.to_owned()).collect();
+    assert_eq!(told, commands, "those that netdiag.1 refers to");
     let there = std::fs::read_dir(folder.path()).expect("folder").count();
     assert_eq!(there, pages.len(), "{pages:?}");
 }

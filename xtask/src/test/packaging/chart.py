@@ -37,6 +37,11 @@ def main(folder: Path, netdiag: str) -> None:
     sets = {
         "a gateway without token": {"auth": {"disabled": True}, "gateway": ENGINE},
         "the agent alone": {"auth": {"existingSecret": "s"}, "gateway": {"enabled": False}},
+        "an agent on IPv6 nodes": {
+            "auth": {"existingSecret": "s"},
+            "gateway": {"enabled": False},
+            "agent": {"ipv6": True},
+        },
         "everything": yaml.safe_load((folder / "examples/full.yaml").read_text()),
     }
     wrong = []
@@ -55,7 +60,10 @@ def main(folder: Path, netdiag: str) -> None:
             for document in yaml.safe_load_all(text)
             if document
         ]
-        check(name, documents, versions, netdiag, wrong)
+        is_ipv6 = values.get("agent", {}).get("ipv6", False)
+        # A whole one: a shorter one and a port behind it would be another address.
+        address = "2001:db8:1:2:3:4:5:6" if is_ipv6 else "192.0.2.1"
+        check(name, documents, versions, netdiag, wrong, address)
     sidecar = list(yaml.safe_load_all((folder / "examples/sidecar.yaml").read_text()))
     check("the sidecar's example", sidecar, versions, netdiag, wrong)
     for name, (values, why) in REFUSED.items():
@@ -73,8 +81,15 @@ def main(folder: Path, netdiag: str) -> None:
     sys.exit(bool(wrong))
 
 
-def check(name: str, documents: list, versions: list, netdiag: str, wrong: list) -> None:
-    """Validates each document against each release, refusing fields that it does not know, and each command."""
+def check(
+    name: str,
+    documents: list,
+    versions: list,
+    netdiag: str,
+    wrong: list,
+    address: str = "192.0.2.1",
+) -> None:
+    """Validates each document against each release, refusing fields that it does not know, and each command, on a node's address."""
     before = len(wrong)
     without = sorted({d["kind"] for d in documents if d["kind"] in NO_SCHEMA})
     known = [d for d in documents if d["kind"] not in NO_SCHEMA]
@@ -87,7 +102,7 @@ def check(name: str, documents: list, versions: list, netdiag: str, wrong: list)
                 why = getattr(error, "message", error)
                 wrong.append(f"{name}: Kubernetes {version}: {where}: {why}")
     kinds = ", ".join(d["kind"] for d in known)
-    for command in commands(documents):
+    for command in commands(documents, address):
         # Flags and values are looked at before it gets to the help.
         told = subprocess.run([netdiag, *command, "--help"], capture_output=True, text=True)
         if told.returncode != 0:
@@ -97,14 +112,14 @@ def check(name: str, documents: list, versions: list, netdiag: str, wrong: list)
         print(f"{name}: {kinds} valid for Kubernetes {', '.join(versions)}{said}")
 
 
-def commands(documents: list):
+def commands(documents: list, address: str):
     """What containers of ours are started with; the kubelet puts a node's address in."""
     for document in documents:
         pod = document.get("spec", {}).get("template", {}).get("spec", {})
         for container in pod.get("initContainers", []) + pod.get("containers", []):
             # Another image is the demo engine's.
             if not container["image"].endswith(":demo"):
-                yield [word.replace("$(NODE_ADDRESS)", "192.0.2.1") for word in container["args"]]
+                yield [word.replace("$(NODE_ADDRESS)", address) for word in container["args"]]
 
 
 def supported_versions() -> list:

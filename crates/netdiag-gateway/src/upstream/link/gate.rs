@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -83,6 +83,15 @@ impl Gate {
     pub(super) fn into_parts(self) -> (Socket, Bytes) {
         (self.socket, self.ahead)
     }
+
+    /// How many of these bytes may pass. Behind the end of a head the gate is shut.
+    fn passes(&mut self, gate: u8, bytes: &[u8]) -> usize {
+        let end = if gate == HEAD { self.line.end_of_head(bytes) } else { None };
+        let Some(end) = end else { return bytes.len() };
+        self.line = Line::None;
+        self.progress.gate.store(SHUT, Ordering::Relaxed);
+        end
+    }
 }
 
 impl AsyncRead for Gate {
@@ -97,25 +106,17 @@ impl AsyncRead for Gate {
             // Nobody has to be woken: whoever drives hyper has seen that a head has passed.
             return Poll::Pending;
         }
-        let before = buffer.filled().len();
         if this.ahead.is_empty() {
+            let before = buffer.filled().len();
             ready!(Pin::new(&mut this.socket).poll_read(context, buffer))?;
+            let length = this.passes(gate, &buffer.filled()[before..]);
+            let (_, surplus) = buffer.filled()[before..].split_at(length);
+            this.ahead = Bytes::copy_from_slice(surplus);
+            buffer.set_filled(before + length);
         } else {
-            let came = this.ahead.len().min(buffer.remaining());
-            buffer.put_slice(&this.ahead[..came]);
-            this.ahead.advance(came);
-        }
-        if gate == HEAD
-            && let Some(length) = this.line.end_of_head(&buffer.filled()[before..])
-        {
-            let end = before + length;
-            let surplus = &buffer.filled()[end..];
-            if !surplus.is_empty() {
-                this.ahead = [surplus, &this.ahead].concat().into();
-            }
-            buffer.set_filled(end);
-            this.line = Line::None;
-            this.progress.gate.store(SHUT, Ordering::Relaxed);
+            let came = this.ahead.slice(..this.ahead.len().min(buffer.remaining()));
+            let length = this.passes(gate, &came);
+            buffer.put_slice(&this.ahead.split_to(length));
         }
         Poll::Ready(Ok(()))
     }
@@ -203,8 +204,9 @@ impl Sending {
         self.body
     }
 
+    /// hyper sends as much as the length says and asks for no more. A body of HTTP/2 may say only then that it has ended.
     fn look(&self) {
-        if self.body.is_end_stream() {
+        if self.body.is_end_stream() || self.body.size_hint().exact() == Some(0) {
             self.progress.turn(SENDING, ENDED);
         }
     }

@@ -38,15 +38,16 @@ struct Prediction {
     arms: Vec<ArmFigures>,
 }
 
-/// In one arm, over the seeds. The figures are those of the experiment's `summary.json`.
+/// In one arm, over the seeds with something to judge; `None` where there is none. The figures are those of the experiment's
+/// `summary.json`, and are dropped where those are.
 #[derive(Debug, Serialize)]
 struct ArmFigures {
     name: &'static str,
-    waste_ratio: Estimate,
-    stall_ratio: Estimate,
-    qoe_mean: Estimate,
-    unread_tokens: Estimate,
-    delivered_tps: Estimate,
+    waste_ratio: Option<Estimate>,
+    stall_ratio: Option<Estimate>,
+    qoe_mean: Option<Estimate>,
+    unread_tokens: Option<Estimate>,
+    delivered_tps: Option<Estimate>,
 }
 
 /// Simulates the experiment.
@@ -65,7 +66,7 @@ pub(super) fn run(name: &str, args: &Args, range: TpsRange, places: &Places) -> 
     for arm in Arm::ALL {
         let outcomes: Vec<Summary> =
             seeds.iter().map(|&seed| rehearse(&rehearsal, arm, seed)).collect::<Result<_, _>>()?;
-        arms.extend(ArmFigures::of(arm, &outcomes));
+        arms.push(ArmFigures::of(arm, &outcomes));
     }
     let prediction = Prediction {
         format: "netdiag-prediction/1",
@@ -85,22 +86,19 @@ pub(super) fn run(name: &str, args: &Args, range: TpsRange, places: &Places) -> 
 }
 
 impl ArmFigures {
-    /// `None` without outcomes.
-    fn of(arm: Arm, outcomes: &[Summary]) -> Option<Self> {
-        // Where there was nothing to judge, nothing was wasted and nobody waited.
+    fn of(arm: Arm, outcomes: &[Summary]) -> Self {
         let estimate = |of: fn(&Summary) -> Option<f64>| {
-            let values: Vec<f64> =
-                outcomes.iter().map(|outcome| of(outcome).unwrap_or(0.0)).collect();
+            let values: Vec<f64> = outcomes.iter().filter_map(of).collect();
             Estimate::of(&values)
         };
-        Some(Self {
+        Self {
             name: arm.as_str(),
-            waste_ratio: estimate(|summary| summary.waste_ratio)?,
-            stall_ratio: estimate(|summary| summary.stall_ratio)?,
-            qoe_mean: estimate(|summary| summary.qoe_mean)?,
-            unread_tokens: estimate(|summary| Some(summary.unread_tokens as f64))?,
-            delivered_tps: estimate(|summary| summary.delivered_tps)?,
-        })
+            waste_ratio: estimate(|summary| summary.waste_ratio),
+            stall_ratio: estimate(|summary| summary.stall_ratio),
+            qoe_mean: estimate(|summary| summary.qoe_mean),
+            unread_tokens: estimate(|summary| Some(summary.unread_tokens as f64)),
+            delivered_tps: estimate(|summary| summary.delivered_tps),
+        }
     }
 }
 
@@ -112,7 +110,8 @@ impl fmt::Display for Prediction {
             "{scenario}, {streams} streams, {seconds:.0} s; ± is the half-width of the 95 % interval over {} seeds",
             seeds.len()
         )?;
-        let figure = |estimate: Estimate, times: f64, digits: usize| {
+        let figure = |estimate: Option<Estimate>, times: f64, digits: usize| {
+            let Some(estimate) = estimate else { return "-".to_owned() };
             let mut text = format!("{:.digits$}", estimate.mean * times);
             if let Some(within) = estimate.within {
                 // Writing to a String cannot fail.
@@ -140,5 +139,21 @@ impl fmt::Display for Prediction {
             )?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_with_nothing_to_judge_are_no_part_of_a_prediction() {
+        let nothing = Summary::default();
+        let some = Summary { waste_ratio: Some(0.2), ..Summary::default() };
+        let figures = ArmFigures::of(Arm::Carry, &[nothing.clone(), some]);
+        assert_eq!(figures.waste_ratio.map(|waste| waste.mean), Some(0.2));
+        assert!(figures.stall_ratio.is_none());
+        // Tokens that nobody has read can always be counted.
+        assert!(ArmFigures::of(Arm::Carry, &[nothing]).unread_tokens.is_some());
     }
 }

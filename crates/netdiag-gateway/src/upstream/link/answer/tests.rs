@@ -26,6 +26,10 @@ fn only_the_last_coding_counts() {
     check(&["chunked, gzip"], false);
     check(&["chunked", "gzip"], false);
     check(&[], false);
+    let mut headers = HeaderMap::new();
+    let value = HeaderValue::from_bytes(b"\xff, chunked").expect("a value");
+    headers.insert(header::TRANSFER_ENCODING, value);
+    assert!(!is_chunked(&headers), "hyper reads until the end");
 }
 
 #[test]
