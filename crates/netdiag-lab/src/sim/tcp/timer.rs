@@ -2,15 +2,15 @@
 //!
 //! Invariant: while something is in flight, an event for the timer is on its way.
 
-use super::{Fate, MOST_BACKOFFS, Micros, Network, RENO, RTO_FIRST, RTO_MAX, RTO_MIN, Tcp};
+use super::{Fate, MOST_BACKOFFS, Micros, NEVER, Network, RENO, RTO_MAX, RTO_MIN, Tcp};
 
 impl Tcp {
     /// The timer's event.
     pub(in super::super) fn on_timer(&mut self, now: Micros, around: &mut impl Network) {
-        if self.timer != Some(now) {
+        if self.timer != now {
             return;
         }
-        self.timer = None;
+        self.timer = NEVER;
         let is_due = self.deadline.is_some_and(|deadline| deadline <= now);
         if let Some(mut linux) = self.linux.take() {
             linux.on_timer(self, now, is_due, around);
@@ -55,20 +55,21 @@ impl Tcp {
             return;
         }
         let deadline = self.deadline.unwrap_or_else(|| {
-            let srtt = self.srtt.unwrap_or(RTO_FIRST);
-            let rto = (srtt + (4.0 * self.rttvar).max(RTO_MIN)) * f64::from(1u32 << self.backoff);
+            let rto =
+                (self.srtt + (4.0 * self.rttvar).max(RTO_MIN)) * f64::from(1u32 << self.backoff);
             // With one segment out the client may have delayed its answer.
             let delayed = if self.pipe == 1 { RTO_MIN } else { 0.0 };
             let probe = self.is_to_probe();
-            now + if probe { rto.min(2.0 * srtt + delayed) } else { rto.min(RTO_MAX) } as Micros
+            now + if probe { rto.min(2.0 * self.srtt + delayed) } else { rto.min(RTO_MAX) }
+                as Micros
         });
         self.deadline = Some(deadline);
         self.wake_at(deadline, around);
     }
 
     pub(super) fn wake_at(&mut self, deadline: Micros, around: &mut impl Network) {
-        if self.timer.is_none_or(|timer| timer > deadline) {
-            self.timer = Some(deadline);
+        if self.timer > deadline {
+            self.timer = deadline;
             around.wake(deadline);
         }
     }
