@@ -117,7 +117,7 @@ impl Losses {
 
     /// A word of it, for those who want it in the caches.
     pub(crate) fn touch(&self) -> u64 {
-        self.model.p.to_bits()
+        self.model.bad.to_bits()
     }
 
     /// Whether the next packet is lost.

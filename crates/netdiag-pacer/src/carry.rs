@@ -32,7 +32,9 @@ mod explain;
 mod late;
 mod lead;
 mod limits;
+mod nanos;
 mod recent;
+mod seen;
 mod under_way;
 mod unread;
 
@@ -41,7 +43,9 @@ use std::time::Duration;
 use crate::hint::{State, TpsRange};
 
 use attribution::Account;
-use recent::{Least, Most};
+use nanos::Nanos;
+use recent::Recent;
+use seen::Seen;
 use under_way::UnderWay;
 
 pub use causes::{Cause, Causes};
@@ -50,18 +54,18 @@ pub use lead::Lead;
 pub use unread::Unread;
 
 /// The least time without an ACK that counts as a stall: below it delayed ACKs look the same (Linux delays by 40 to 200 ms).
-const STALL_FLOOR: Duration = Duration::from_millis(200);
+const STALL_FLOOR: Nanos = Nanos::of(Duration::from_millis(200));
 
 /// A stall after which the client is taken as gone: five times the longest silence in the recorded drives (5.8 s).
-const LOST_AFTER: Duration = Duration::from_secs(30);
+const LOST_AFTER: Nanos = Nanos::of(Duration::from_secs(30));
 
 /// Time constant of the carry rate: DESIGN §8's second, ten ticks, so that one tick without an ACK is no collapse.
 const CARRY_SMOOTHING: f64 = 1.0;
 
-/// How long the most that the path delivered is remembered, at least; at most twice that. A rate that is limited by what was
+/// How many seconds the most that the path delivered is remembered, at least; at most twice that. A rate that is limited by what was
 /// allowed says only that the path carries so much at least, so the highest counts (as in BBR), and a silence between two
 /// deliveries of the radio is no lower rate.
-const CARRY_WINDOW: Duration = Duration::from_secs(2);
+const CARRY_WINDOW: u64 = 2;
 
 /// Share of the carry rate that is asked for while data waits for the kernel, so that it drains; and while the kernel has sent all,
 /// so that a path that carries more shows it (BBR's gains are 0.75 and 1.25; DESIGN §8 asks for 0.95).
@@ -87,56 +91,60 @@ const BRAKING_SECONDS: f64 = 0.5;
 /// Share of a tick with a full receive window from which on the reader is the one to name: for longer than anything else.
 const READER_SHARE: f64 = 0.5;
 
-/// How long the least round trip is remembered, at least; at most twice that. BBR uses 10 s.
-const MIN_RTT_WINDOW: Duration = Duration::from_secs(10);
+/// How many seconds the least round trip is remembered, at least; at most twice that. BBR uses 10.
+const MIN_RTT_WINDOW: u64 = 10;
 
 /// A gap between two observations after which rates across it mean nothing: the machine slept, or the clock jumped.
-const LONGEST_TICK: Duration = Duration::from_secs(10);
+const LONGEST_TICK: Nanos = Nanos::of(Duration::from_secs(10));
 
 /// Round trip of a path that none is known of, seconds: across a continent. It is known with the first ACK.
 const UNKNOWN_RTT: f64 = 0.1;
 
-/// The memory of one flow.
+/// The memory of one flow: five cache lines, of which tokens and acknowledgements need the first.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct Carry {
+    under_way: UnderWay,
     range: TpsRange,
-    /// Who sends asks for room first, so that a credit that is spent says something of the path.
-    asks: bool,
-    last: Option<(Duration, Evidence)>,
+    last: Option<Seen>,
     /// How long data has waited for an ACK.
-    waiting: Duration,
-    state: State,
-    /// What the path delivered over the last second or so, tokens/s.
-    delivered: f64,
-    /// The most of it while the path was the bottleneck.
-    carried: Most,
+    waiting: Nanos,
     /// Most the flow may be given, tokens/s.
     cap: f64,
     /// What it is given, tokens/s.
     granted: f64,
-    under_way: UnderWay,
+    /// The most that the path delivered while it was the bottleneck, tokens/s.
+    carried: Recent<true, CARRY_WINDOW>,
     /// The least srtt, seconds.
-    least_rtt: Least,
+    least_rtt: Recent<false, MIN_RTT_WINDOW>,
     account: Account,
+    /// For whom it waits.
+    present: Option<Cause>,
+    state: State,
+    /// Who sends asks for room first, so that a credit that is spent says something of the path.
+    asks: bool,
 }
+
+// Another line would be fetched for each of a thousand flows, ten times a second.
+const _: () = assert!(size_of::<Carry>() <= 5 * 64);
 
 impl Carry {
     /// A flow of which nothing is known: presumed clear.
     pub fn new(range: TpsRange) -> Self {
         let max = range.max().get();
         Self {
+            under_way: UnderWay::new(),
             range,
-            asks: true,
             last: None,
-            waiting: Duration::ZERO,
-            state: State::Idle,
-            delivered: 0.0,
-            carried: Most::new(CARRY_WINDOW),
+            waiting: Nanos::ZERO,
             cap: max,
             granted: max,
-            under_way: UnderWay::new(),
-            least_rtt: Least::new(MIN_RTT_WINDOW),
-            account: Account::default(),
+            carried: Recent::new(),
+            least_rtt: Recent::new(),
+            account: Account::new(),
+            present: None,
+            state: State::Idle,
+            asks: true,
         }
     }
 
@@ -167,23 +175,22 @@ impl Carry {
     /// Takes in what the kernel says at `now`. So many tokens may be under way as the path needs, and `spare` more: few for a client
     /// that has text to read, or where others can use the engine.
     pub fn observe(&mut self, now: Duration, seen: &Evidence, spare: f64) {
-        let before = self.last.filter(|(at, before)| {
-            now >= *at && before.opened == seen.opened && seen.bytes_acked >= before.bytes_acked
-        });
-        self.last = Some((now, *seen));
-        self.under_way.acknowledged = Some(seen.bytes_acked);
-        let Some((at, before)) = before else {
-            self.begin(now, seen, spare);
+        let seen = Seen::of(now, seen);
+        let before = self.last.filter(|before| seen.follows(before));
+        self.last = Some(seen);
+        self.under_way.know(seen.bytes_acked);
+        let Some(before) = before else {
+            self.begin(&seen, spare);
             return;
         };
-        let elapsed = now - at;
+        let elapsed = seen.at.saturating_sub(before.at);
         if elapsed.is_zero() {
             return;
         }
         if elapsed > LONGEST_TICK {
             // The time passed, whatever it was; only rates across the gap mean nothing.
-            self.attribute(elapsed, Duration::ZERO);
-            self.begin(now, seen, spare);
+            self.attribute(elapsed, Nanos::ZERO);
+            self.begin(&seen, spare);
             return;
         }
         let acked = seen.bytes_acked - before.bytes_acked;
@@ -192,7 +199,7 @@ impl Carry {
         // The kernel's busy time says how long data was outstanding: without an ACK all of it was spent waiting, and with one at
         // most what has passed since. The age of the last ACK alone would call a flow stalled that wakes up.
         self.waiting = match (seen.is_outstanding(), acked) {
-            (false, _) => Duration::ZERO,
+            (false, _) => Nanos::ZERO,
             (true, 0) => self.waiting.saturating_add(busy).min(seen.last_ack_age),
             (true, _) => busy.min(seen.last_ack_age),
         };
@@ -201,15 +208,14 @@ impl Carry {
         let was_spent = self.room() < 1.0 && (self.asks || self.is_queueing(&before));
         let was_limited = self.state != State::Stalled && (before.notsent > 0 || was_spent);
         self.under_way.outstanding = self.under_way.tokens_in(seen.queued);
-        self.remember_rtt(now, seen);
-        self.account.follow(now, seen, self.least_rtt.best());
-        let is_spent = self.is_spent() && (self.asks || self.is_queueing(seen));
+        self.remember_rtt(&seen);
+        self.account.follow(&seen, self.least_rtt.best());
+        let is_spent = self.is_spent() && (self.asks || self.is_queueing(&seen));
         let is_limited = seen.notsent > 0 || is_spent;
         let shut = seen.notsent > 0 && !seen.is_outstanding() && acked == 0;
-        let reader = shut
-            || seen.queued > 0
-                && rwnd_limited.as_secs_f64() >= READER_SHARE * elapsed.as_secs_f64();
-        self.state = if self.is_stalled(seen) {
+        let reader =
+            shut || seen.queued > 0 && rwnd_limited.seconds() >= READER_SHARE * elapsed.seconds();
+        self.state = if self.is_stalled(&seen) {
             State::Stalled
         } else if reader {
             State::Reader
@@ -221,7 +227,7 @@ impl Carry {
             State::Idle
         };
         self.under_way.arrived += self.under_way.tokens_in(acked);
-        self.follow(now, acked, elapsed);
+        self.follow(&seen, acked, elapsed);
         self.set_credit(spare);
         self.attribute(elapsed, rwnd_limited);
         self.under_way.sent = 0.0;
@@ -229,7 +235,7 @@ impl Carry {
 
     /// What was observed last, and when.
     pub(crate) fn last_seen(&self) -> Option<(Duration, Evidence)> {
-        self.last
+        self.last.map(|seen| seen.evidence())
     }
 
     /// The least and the greatest rate.
@@ -291,31 +297,31 @@ impl Carry {
     }
 
     /// From `seen` on, with nothing to compare it with.
-    fn begin(&mut self, now: Duration, seen: &Evidence, spare: f64) {
-        self.waiting = if seen.backoff >= 1 { seen.last_ack_age } else { Duration::ZERO };
+    fn begin(&mut self, seen: &Seen, spare: f64) {
+        self.waiting = if seen.backoff >= 1 { seen.last_ack_age } else { Nanos::ZERO };
         self.under_way.outstanding = self.under_way.tokens_in(seen.queued);
-        self.delivered = 0.0;
-        self.carried.forget(now);
+        self.under_way.delivered = 0.0;
+        self.carried.forget(seen.at);
         self.cap = self.range.max().get();
         self.under_way.sent = 0.0;
-        self.least_rtt.forget(now);
+        self.least_rtt.forget(seen.at);
         self.account.begin();
-        self.remember_rtt(now, seen);
+        self.present = None;
+        self.remember_rtt(seen);
         self.state = if self.is_stalled(seen) { State::Stalled } else { State::Idle };
         self.set_credit(spare);
     }
 
-    fn is_stalled(&self, seen: &Evidence) -> bool {
-        let srtt = seen.srtt.unwrap_or(STALL_FLOOR);
-        let explained = srtt.saturating_add(seen.rttvar.unwrap_or_default().saturating_mul(4));
+    fn is_stalled(&self, seen: &Seen) -> bool {
+        let explained = seen.srtt().unwrap_or(STALL_FLOOR).saturating_add(seen.margin());
         seen.is_outstanding()
             && !self.waiting.is_zero()
             && (seen.backoff >= 1 || self.waiting > explained.max(STALL_FLOOR))
     }
 
-    fn remember_rtt(&mut self, now: Duration, seen: &Evidence) {
-        if let Some(srtt) = seen.srtt {
-            self.least_rtt.note(now, srtt.as_secs_f64());
+    fn remember_rtt(&mut self, seen: &Seen) {
+        if let Some(srtt) = seen.srtt() {
+            self.least_rtt.note(seen.at, srtt.seconds());
         }
     }
 }

@@ -47,6 +47,25 @@ pub(super) enum Phase {
     Over,
 }
 
+/// When a stream is due, and below that its number: in order as the pair would be, but with one comparison, which the processor need
+/// not guess. In a heap of a thousand half of ten guesses would be wrong for each token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Due(u128);
+
+impl Due {
+    fn new(at: Micros, stream: u32) -> Self {
+        Self(u128::from(at) << u32::BITS | u128::from(stream))
+    }
+
+    fn at(self) -> Micros {
+        (self.0 >> u32::BITS) as Micros
+    }
+
+    fn stream(self) -> u32 {
+        self.0 as u32
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Engine {
     model: Model,
@@ -54,7 +73,7 @@ pub(super) struct Engine {
     /// Those whose prompts are not worked off.
     prompts: VecDeque<u32>,
     /// Those that wait for their next token, by when it is due.
-    due: BinaryHeap<Reverse<(Micros, u32)>>,
+    due: BinaryHeap<Reverse<Due>>,
     /// Everybody admitted, in order of admission; who is over is removed at the next look.
     admitted: Vec<u32>,
     queued: usize,
@@ -158,7 +177,7 @@ impl Engine {
             if job.phase == Phase::Admitted && job.prompt_left == 0 && !job.is_member {
                 let at = job.due();
                 job.is_waiting = at.is_some();
-                due.extend(at.map(|at| Reverse((at, stream))));
+                due.extend(at.map(|at| Reverse(Due::new(at, stream))));
             }
         }
         self.due = due.into();
@@ -186,7 +205,7 @@ impl Engine {
 
     /// When the step under way ends, or, between two steps, when somebody is due.
     pub(super) fn next(&self, now: Micros) -> Option<Micros> {
-        self.step.or_else(|| self.due.peek().map(|Reverse((due, _))| (*due).max(now)))
+        self.step.or_else(|| self.due.peek().map(|Reverse(due)| due.at().max(now)))
     }
 
     /// Ends the step that is over by `now`: `token` is called with each stream that gets one, in order, whether it is its last, and those who probably
@@ -245,9 +264,10 @@ impl Engine {
             self.join(stream, &mut budget, jobs);
         }
         while self.members.len() < seats
-            && let Some(Reverse((due, stream))) = self.due.peek().copied()
-            && due <= now
+            && let Some(Reverse(next)) = self.due.peek().copied()
+            && next.at() <= now
         {
+            let (due, stream) = (next.at(), next.stream());
             // It is fetched while the heap is put in order.
             std::hint::black_box(jobs[stream as usize].generated);
             self.due.pop();
@@ -313,7 +333,7 @@ impl Engine {
         let job = &mut jobs[stream as usize];
         if let Some(due) = job.due() {
             job.is_waiting = true;
-            self.due.push(Reverse((due, stream)));
+            self.due.push(Reverse(Due::new(due, stream)));
         }
     }
 }

@@ -29,23 +29,25 @@ pub(super) enum Capacity {
     Trace(Trace),
 }
 
+/// What every packet needs first: a [`Stream`](super::stream::Stream) is laid out in cache lines.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Link {
     capacity: Capacity,
     /// The opportunity that is being used, and what is left of it.
     current: u64,
     left: u32,
-    down: Micros,
-    up: Micros,
-    losses: Option<Losses>,
-    /// When it loses everything, in order.
-    outages: Vec<(Micros, Micros)>,
     /// When the last packet is out.
     free: Micros,
-    /// When those before it are that are not yet.
-    waiting: VecDeque<Micros>,
     /// From when on the client is not there any more.
     gone: Micros,
+    down: Micros,
+    up: Micros,
+    /// When those before the last one are out that are not yet.
+    waiting: VecDeque<Micros>,
+    /// When it loses everything, in order.
+    outages: Vec<(Micros, Micros)>,
+    losses: Option<Losses>,
 }
 
 impl Link {
@@ -140,7 +142,7 @@ impl Link {
 
     /// Something of each cache line that a packet touches.
     pub(super) fn touch(&self) -> u64 {
-        self.free ^ self.gone ^ self.current ^ self.losses.as_ref().map_or(0, Losses::touch)
+        self.current ^ self.outages.len() as u64 ^ self.losses.as_ref().map_or(0, Losses::touch)
     }
 
     /// And of what these point to.

@@ -23,8 +23,7 @@ use std::time::Duration;
 
 use netdiag_health::Health;
 use netdiag_pacer::{
-    Carry, Causes, Claim, Classic, Judgement, Lead, Need, Observation, TpsRange, Unread, allocate,
-    share,
+    Carry, Claim, Classic, Judgement, Lead, Need, Observation, TpsRange, Unread, allocate, share,
 };
 use netdiag_telemetry::Tps;
 use serde::{Deserialize, Serialize};
@@ -115,6 +114,7 @@ impl Policies {
 
 /// What a policy remembers of a stream.
 #[derive(Debug)]
+#[repr(align(64))]
 #[allow(clippy::large_enum_variant)] // a thousand streams of one kind lie side by side, in the order in which they are looked at
 enum Memory {
     Nothing,
@@ -128,16 +128,15 @@ impl Memory {
     /// Something of each cache line that a tick touches.
     fn touch(&self) -> u64 {
         let Memory::Carry(carry, unread, known) = self else { return 0 };
-        let Causes { engine, reader, .. } = carry.causes();
         let words = [
             carry.outstanding(),
+            carry.range().max().get(),
             carry.cap(),
             carry.carried().unwrap_or(0.0),
-            carry.unsteadiness(),
             unread.tokens(),
         ];
-        let times = u64::from(engine.subsec_nanos() ^ reader.subsec_nanos());
-        words.into_iter().fold(known ^ times, |all, word| all ^ word.to_bits())
+        let state = carry.state() as u64;
+        words.into_iter().fold(known ^ state, |all, word| all ^ word.to_bits())
     }
 }
 

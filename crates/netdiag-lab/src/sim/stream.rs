@@ -16,23 +16,27 @@ use crate::metrics::{Ending, Reader, StreamRecord, TokenCounts};
 /// Bytes of a token: an event in OpenAI's format, as the demo engine writes it, with its chunk header.
 pub(super) const TOKEN_BYTES: u64 = 230;
 
+/// Eight cache lines, of which an observation needs the first three, and a token and its ACK all but the last.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Stream {
-    pub(super) submitted: Micros,
-    /// Tokens of the whole answer.
-    pub(super) output: u32,
-    pub(super) reader: Reader,
-    pub(super) gone: Gone,
-    pub(super) link: Link,
     pub(super) tcp: Tcp,
     pub(super) receiver: Receiver,
     /// When each token reached the client; those of the future will, unless it goes away.
     pub(super) deliveries: Deliveries,
-    /// When the client went away.
-    pub(super) left: Option<Micros>,
+    pub(super) link: Link,
     /// The server ended it.
     pub(super) is_ended: bool,
+    /// Tokens of the whole answer.
+    pub(super) output: u32,
+    pub(super) submitted: Micros,
+    pub(super) reader: Reader,
+    pub(super) gone: Gone,
+    /// When the client went away.
+    pub(super) left: Option<Micros>,
 }
+
+const _: () = assert!(size_of::<Stream>() == 8 * 64);
 
 impl Stream {
     /// Something of each cache line that a token or its ACK touches.

@@ -16,6 +16,7 @@
 //! Invariants: bytes are delivered once and in order; what is acknowledged was delivered; at most a window is under way.
 
 mod linux;
+mod timer;
 mod told;
 
 use std::collections::VecDeque;
@@ -38,9 +39,8 @@ const INITIAL_WINDOW: f64 = 10.0;
 /// their bookkeeping, 46 kB, and lets it grow with the window, which token streams do not.
 const SEND_BUFFER: u64 = 46_080;
 
-/// Least variation in the timeout (`TCP_RTO_MIN`), first timeout (RFC 6298 §2.1) and longest (`TCP_RTO_MAX`).
+/// Least variation in the timeout (`TCP_RTO_MIN`), and the longest one (`TCP_RTO_MAX`).
 const RTO_MIN: f64 = 200e3;
-const RTO_FIRST: f64 = 1e6;
 const RTO_MAX: f64 = 120e6;
 
 /// What is left of the window after a loss.
@@ -52,7 +52,12 @@ const STALL_FLOOR: f64 = 200e3;
 /// Timeouts that are counted; more would overflow the doubling.
 const MOST_BACKOFFS: u8 = 10;
 
+/// A time that does not come, where there may be none: a word instead of two.
+const NEVER: Micros = Micros::MAX;
+
+/// Three cache lines, the first of them with what every write and every ACK needs.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(super) struct Tcp {
     /// Bytes that the program has written; some of them may wait for the kernel to take them.
     written: u64,
@@ -66,21 +71,25 @@ pub(super) struct Tcp {
     ssthresh: f64,
     /// Losses before this byte belong to a reduction that was made.
     recover: u64,
-    srtt: Option<f64>,
+    /// Smoothed round trip, first that of the handshake.
+    srtt: f64,
     rttvar: f64,
-    backoff: u8,
-    probed: bool,
-    deadline: Option<Micros>,
-    /// When the timer's event is due; others are old.
-    timer: Option<Micros>,
     last_ack: Micros,
     busy: Micros,
-    busy_since: Option<Micros>,
+    /// [`NEVER`] while nothing is outstanding.
+    busy_since: Micros,
+    /// When the timer's event is due; others are old.
+    timer: Micros,
+    deadline: Option<Micros>,
     /// Where somebody asks.
     interval: Option<Box<Interval>>,
     /// What decides where it is like Linux.
     linux: Option<Box<Linux>>,
+    backoff: u8,
+    probed: bool,
 }
+
+const _: () = assert!(size_of::<Tcp>() == 3 * 64);
 
 /// What has happened since somebody asked.
 #[derive(Clone, Debug, Default)]
@@ -132,17 +141,17 @@ impl Tcp {
             cwnd: INITIAL_WINDOW,
             ssthresh: f64::INFINITY,
             recover: 0,
-            srtt: Some(round_trip as f64),
+            srtt: round_trip as f64,
             rttvar: round_trip as f64 / 2.0,
-            backoff: 0,
-            probed: false,
-            deadline: None,
-            timer: None,
             last_ack: now,
             busy: 0,
-            busy_since: None,
+            busy_since: NEVER,
+            timer: NEVER,
+            deadline: None,
             interval: None,
             linux: None,
+            backoff: 0,
+            probed: false,
         }
     }
 
@@ -164,7 +173,8 @@ impl Tcp {
     /// The program writes.
     pub(super) fn write(&mut self, now: Micros, bytes: u64, around: &mut impl Network) {
         self.written += bytes;
-        self.busy_since.get_or_insert(now);
+        // Sooner than never, and later than any before.
+        self.busy_since = self.busy_since.min(now);
         match self.linux.take() {
             None => self.pump(now, around),
             Some(mut linux) => {
@@ -233,24 +243,6 @@ impl Tcp {
         self.linux = Some(linux);
     }
 
-    /// The timer's event.
-    pub(super) fn on_timer(&mut self, now: Micros, around: &mut impl Network) {
-        if self.timer != Some(now) {
-            return;
-        }
-        self.timer = None;
-        let is_due = self.deadline.is_some_and(|deadline| deadline <= now);
-        if let Some(mut linux) = self.linux.take() {
-            linux.on_timer(self, now, is_due, around);
-            self.linux = Some(linux);
-            return;
-        }
-        if is_due {
-            self.time_out(now, around);
-        }
-        self.arm(now, around);
-    }
-
     /// Bytes acknowledged.
     pub(super) fn acked(&self) -> u64 {
         self.una
@@ -258,7 +250,7 @@ impl Tcp {
 
     /// The smoothed round trip, microseconds.
     pub(super) fn srtt(&self) -> f64 {
-        self.srtt.unwrap_or(RTO_FIRST)
+        self.srtt
     }
 
     /// Sends what the window allows: what was lost first.
@@ -287,11 +279,6 @@ impl Tcp {
         self.transmit(now, start, end, around);
     }
 
-    /// The next timeout is one that only probes (RFC 8985 §7).
-    fn is_to_probe(&self) -> bool {
-        !self.probed && self.backoff == 0 && self.pipe >= 2
-    }
-
     fn send_again(&mut self, now: Micros, place: usize, around: &mut impl Network) {
         if let Some(interval) = &mut self.interval {
             interval.sent_again += 1;
@@ -310,54 +297,9 @@ impl Tcp {
         around.send(now, start, end);
     }
 
-    fn time_out(&mut self, now: Micros, around: &mut impl Network) {
-        self.deadline = None;
-        if self.is_to_probe() {
-            self.probed = true;
-            if let Some(place) = self.flight.iter().rposition(|s| s.state == Fate::Flying) {
-                self.send_again(now, place, around);
-            }
-            return;
-        }
-        self.backoff = (self.backoff + 1).min(MOST_BACKOFFS);
-        self.ssthresh = (f64::from(self.pipe) * RENO).max(2.0);
-        self.cwnd = 1.0;
-        self.pipe = 0;
-        self.recover = self.next;
-        for segment in self.flight.iter_mut().filter(|s| s.state == Fate::Flying) {
-            segment.state = Fate::Lost;
-        }
-        self.pump(now, around);
-    }
-
-    /// Sees to it that the timer's event comes when it must.
-    fn arm(&mut self, now: Micros, around: &mut impl Network) {
-        if self.flight.is_empty() {
-            self.deadline = None;
-            return;
-        }
-        let deadline = self.deadline.unwrap_or_else(|| {
-            let srtt = self.srtt.unwrap_or(RTO_FIRST);
-            let rto = (srtt + (4.0 * self.rttvar).max(RTO_MIN)) * f64::from(1u32 << self.backoff);
-            // With one segment out the client may have delayed its answer.
-            let delayed = if self.pipe == 1 { RTO_MIN } else { 0.0 };
-            let probe = self.is_to_probe();
-            now + if probe { rto.min(2.0 * srtt + delayed) } else { rto.min(RTO_MAX) } as Micros
-        });
-        self.deadline = Some(deadline);
-        self.wake_at(deadline, around);
-    }
-
-    fn wake_at(&mut self, deadline: Micros, around: &mut impl Network) {
-        if self.timer.is_none_or(|timer| timer > deadline) {
-            self.timer = Some(deadline);
-            around.wake(deadline);
-        }
-    }
-
     /// What was sent well before something that has arrived is lost.
     fn find_losses(&mut self, newest: Micros) {
-        let reordering = (self.srtt.unwrap_or(0.0) / 4.0) as Micros;
+        let reordering = (self.srtt / 4.0) as Micros;
         let (mut found, mut beyond) = (0, 0);
         for segment in self.flight.iter_mut().rev() {
             match segment.state {
@@ -382,11 +324,15 @@ impl Tcp {
 
     /// Whether the time with data outstanding ends here.
     fn note_rest(&mut self, now: Micros) {
-        if self.una == self.written
-            && let Some(since) = self.busy_since.take()
-        {
-            self.busy += now - since;
+        if self.una == self.written {
+            self.busy += self.busy_for(now);
+            self.busy_since = NEVER;
         }
+    }
+
+    /// For how long something has been outstanding.
+    fn busy_for(&self, now: Micros) -> Micros {
+        now.saturating_sub(self.busy_since)
     }
 
     fn leave_flight(&mut self, state: Fate) {

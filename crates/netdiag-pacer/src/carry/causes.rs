@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::nanos::Nanos;
+
 /// What a stream waits for. At any moment it waits for something: if for nobody else, then for the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -78,32 +80,43 @@ impl Causes {
 
     /// The cause with the most time; of equal ones the first of path, reader, pacer, engine. `None` before any time has passed.
     pub fn dominant(&self) -> Option<Cause> {
-        let mut most = (Duration::ZERO, None);
-        for (time, cause) in [
-            (self.path, Cause::Path),
-            (self.reader, Cause::Reader),
-            (self.pacer, Cause::Pacer),
-            (self.engine, Cause::Engine),
-        ] {
+        Times([self.engine, self.path, self.reader, self.pacer].map(Nanos::of)).dominant()
+    }
+}
+
+/// The same as it is remembered, in the order of [`Causes::each`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Times([Nanos; 4]);
+
+impl Times {
+    pub(super) fn add_all(&mut self, news: Self) {
+        for (sum, time) in self.0.iter_mut().zip(news.0) {
+            *sum = sum.saturating_add(time);
+        }
+    }
+
+    pub(super) fn add(&mut self, cause: Cause, time: Nanos) {
+        let sum = &mut self.0[cause as usize];
+        *sum = sum.saturating_add(time);
+    }
+
+    /// See [`Causes::dominant`].
+    pub(super) fn dominant(&self) -> Option<Cause> {
+        let mut most = (Nanos::ZERO, None);
+        for cause in [Cause::Path, Cause::Reader, Cause::Pacer, Cause::Engine] {
+            let time = self.0[cause as usize];
             if time > most.0 {
                 most = (time, Some(cause));
             }
         }
         most.1
     }
+}
 
-    pub(super) fn add_all(&mut self, news: Self) {
-        news.each().into_iter().for_each(|(cause, time)| self.add(cause, time));
-    }
-
-    pub(super) fn add(&mut self, cause: Cause, time: Duration) {
-        let sum = match cause {
-            Cause::Engine => &mut self.engine,
-            Cause::Path => &mut self.path,
-            Cause::Reader => &mut self.reader,
-            Cause::Pacer => &mut self.pacer,
-        };
-        *sum = sum.saturating_add(time);
+impl From<Times> for Causes {
+    fn from(times: Times) -> Self {
+        let [engine, path, reader, pacer] = times.0.map(Duration::from);
+        Self { engine, path, reader, pacer }
     }
 }
 

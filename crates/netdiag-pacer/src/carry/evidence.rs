@@ -63,17 +63,13 @@ impl Evidence {
             rttvar: snapshot.rttvar,
         })
     }
-
-    /// Something was sent and not acknowledged.
-    pub(super) fn is_outstanding(&self) -> bool {
-        self.queued > self.notsent
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use netdiag_telemetry::{Bytes, Counters, FlowKey, Liveness, RttSamples};
 
+    use super::super::seen::Seen;
     use super::*;
 
     #[test]
@@ -95,7 +91,9 @@ mod tests {
             let snapshot = snapshot(bytes_acked, segs_out, live);
             let seen = Evidence::of_snapshot(&snapshot).expect("with liveness");
             assert_eq!((seen.queued, seen.notsent), (expected, 500));
-            assert_eq!(seen.is_outstanding(), unacked_segs > 0);
+            let kept = Seen::of(Duration::from_secs(1), &seen);
+            assert_eq!(kept.is_outstanding(), unacked_segs > 0);
+            assert_eq!(kept.evidence(), (Duration::from_secs(1), seen));
             assert_eq!(Evidence::of_snapshot(&FlowSnapshot { liveness: None, ..snapshot }), None);
         };
         // 100 segments of 210 bytes are acknowledged, and three are out.

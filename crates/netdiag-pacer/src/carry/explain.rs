@@ -33,12 +33,12 @@ impl Carry {
         let outstanding = self.outstanding();
         match self.state {
             State::Stalled => {
-                let waiting = self.waiting.as_secs_f64();
+                let waiting = self.waiting.seconds();
                 format!("path: {outstanding:.0} tokens are out and no ACK for {waiting:.1} s")
             }
             State::Reader => format!("reader: receive window full, {outstanding:.0} tokens wait"),
             State::Constrained => {
-                let unsent = self.last.is_some_and(|(_, seen)| seen.notsent > 0);
+                let unsent = self.last.is_some_and(|seen| seen.notsent > 0);
                 let what = if unsent { "unsent data waits" } else { "its queue grows" };
                 match self.carried() {
                     Some(carried) => format!("path: {what}, carry {carried:.1} tok/s"),

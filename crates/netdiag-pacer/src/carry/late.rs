@@ -9,14 +9,18 @@
 
 use std::time::Duration;
 
+use super::nanos::Nanos;
+
 /// How much longer than the least round trip is late: more than Linux delays an ACK (40 ms). Who delays every ACK for longer does so in
 /// the least round trip, too.
 const GRACE: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Late {
-    /// The byte that is followed, counted from the beginning of the connection, and when it was seen to be written.
-    followed: Option<(u64, Duration)>,
+    /// The byte that is followed, counted from the beginning of the connection; 0, which nobody waits for, while none is.
+    followed: u64,
+    /// When it was seen to be written.
+    since: Nanos,
     /// It is late.
     is_overdue: bool,
     /// The one before it was.
@@ -25,23 +29,21 @@ pub(super) struct Late {
 
 impl Late {
     /// At `now` so many bytes are acknowledged, and so many wait to be; `rtt` is the least round trip, seconds.
-    pub(super) fn observe(&mut self, now: Duration, acked: u64, queued: u64, rtt: Option<f64>) {
+    pub(super) fn observe(&mut self, now: Nanos, acked: u64, queued: u64, rtt: Option<f64>) {
         let Some(rtt) = rtt.filter(|_| queued > 0) else {
             *self = Self::default();
             return;
         };
-        match self.followed {
-            Some((byte, since)) if acked < byte => {
-                let age = now.saturating_sub(since);
-                self.is_overdue = age.as_secs_f64() > rtt + GRACE.as_secs_f64();
-            }
-            _ => {
-                *self = Self {
-                    followed: Some((acked.saturating_add(queued), now)),
-                    is_overdue: false,
-                    was_late: self.is_overdue,
-                };
-            }
+        if acked < self.followed {
+            let age = now.saturating_sub(self.since);
+            self.is_overdue = age.seconds() > rtt + GRACE.as_secs_f64();
+        } else {
+            *self = Self {
+                followed: acked.saturating_add(queued),
+                since: now,
+                is_overdue: false,
+                was_late: self.is_overdue,
+            };
         }
     }
 
@@ -63,7 +65,7 @@ mod tests {
             let seen: Vec<bool> = (1u32..)
                 .zip(looks)
                 .map(|(look, &(acked, queued))| {
-                    let now = Duration::from_millis(every_ms) * look;
+                    let now = Nanos::of(Duration::from_millis(every_ms) * look);
                     late.observe(now, acked, queued, Some(0.15));
                     late.is_late()
                 })
@@ -93,7 +95,7 @@ mod tests {
     fn nothing_is_late_while_the_path_is_unknown() {
         let mut late = Late::default();
         for look in 1..100 {
-            late.observe(Duration::from_secs(look), 0, 10, None);
+            late.observe(Nanos::of(Duration::from_secs(look)), 0, 10, None);
             assert!(!late.is_late());
         }
     }

@@ -9,6 +9,7 @@
 //!
 //! Invariant: leads are between nothing and [`Lead::MOST`] seconds, whatever a path shows.
 
+use super::nanos::Nanos;
 use super::{Carry, Unread};
 
 /// Chosen by simulation, on links and seeds that no result is reported of; see ARCHITECTURE.md.
@@ -52,10 +53,10 @@ impl Carry {
     /// How much later than usual an ACK may come, seconds: what TCP itself expects (RFC 6298) beyond the path's least round trip.
     /// It rises before a radio link falls silent, because opportunities to send become rare first.
     pub fn unsteadiness(&self) -> f64 {
-        let (Some((_, seen)), Some(least)) = (&self.last, self.least_rtt.best()) else {
+        let (Some(seen), Some(least)) = (&self.last, self.least_rtt.best()) else {
             return 0.0;
         };
-        let late = seen.rttvar.unwrap_or_default().saturating_mul(4);
-        seen.srtt.map_or(0.0, |srtt| (srtt.saturating_add(late).as_secs_f64() - least).max(0.0))
+        let late = |srtt: Nanos| srtt.saturating_add(seen.margin()).seconds() - least;
+        seen.srtt().map_or(0.0, |srtt| late(srtt).max(0.0))
     }
 }

@@ -3,24 +3,22 @@
 //! Invariants: the rate stays within the range, and moves by no more than the ramp and the brake allow; the credit is never less than
 //! [`LEAST_CREDIT`].
 
-use std::time::Duration;
-
 use super::under_way::LEAST_CREDIT;
 use super::*;
 
 impl Carry {
     /// Moves the cap to where the state says.
-    pub(super) fn follow(&mut self, now: Duration, acked: u64, elapsed: Duration) {
+    pub(super) fn follow(&mut self, seen: &Seen, acked: u64, elapsed: Nanos) {
         let (min, max) = (self.range.min().get(), self.range.max().get());
-        let seconds = elapsed.as_secs_f64();
+        let seconds = elapsed.seconds();
         let delivered = self.under_way.tokens_in(acked) / seconds;
-        self.delivered += (delivered - self.delivered) * (1.0 - (-seconds / CARRY_SMOOTHING).exp());
+        let weight = 1.0 - (-seconds / CARRY_SMOOTHING).exp();
+        self.under_way.delivered += (delivered - self.under_way.delivered) * weight;
         match self.state {
             State::Constrained | State::Reader => {
-                self.carried.note(now, self.delivered);
-                let is_queued = self.last.is_some_and(|(_, seen)| seen.notsent > 0);
-                let gain = if is_queued { DRAINING } else { PROBING };
-                let target = gain * self.carried.best().unwrap_or(self.delivered);
+                self.carried.note(seen.at, self.under_way.delivered);
+                let gain = if seen.notsent > 0 { DRAINING } else { PROBING };
+                let target = gain * self.carried.best().unwrap_or(self.under_way.delivered);
                 let least = self.cap * (-seconds / BRAKING_SECONDS).exp();
                 let most = self.cap * (seconds / RAMP_SECONDS).exp();
                 self.cap = target.clamp(least, most).clamp(min, max);
@@ -32,7 +30,7 @@ impl Carry {
                     self.cap = (self.cap * (seconds / RAMP_SECONDS).exp()).clamp(min, max);
                 }
                 if self.cap >= max {
-                    self.carried.forget(now);
+                    self.carried.forget(seen.at);
                 }
             }
         }
@@ -48,9 +46,9 @@ impl Carry {
     }
 
     /// Round trips take as long again as they need to, which is a queue as long as the path.
-    pub(super) fn is_queueing(&self, seen: &Evidence) -> bool {
+    pub(super) fn is_queueing(&self, seen: &Seen) -> bool {
         let least = self.least_rtt.best().unwrap_or_default();
-        seen.srtt.is_some_and(|srtt| srtt.as_secs_f64() >= QUEUEING * least)
+        seen.srtt().is_some_and(|srtt| srtt.seconds() >= QUEUEING * least)
     }
 
     /// All that may be under way is, and that is enough to say something of the path.

@@ -390,7 +390,7 @@ proptest! {
         let mut before: Option<f64> = None;
         for _ in 0..300 {
             path.tick(&mut carry, 80.0);
-            prop_assert!(carry.state() != State::Stalled || path.seen.last_ack_age > STALL_FLOOR);
+            prop_assert!(carry.state() != State::Stalled || Nanos::of(path.seen.last_ack_age) > STALL_FLOOR);
             if let Some(before) = before.filter(|before| *before > 0.0) {
                 let cap = carry.cap();
                 // e^0.1 up and e^-0.2 down at most.

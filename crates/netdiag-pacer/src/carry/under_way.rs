@@ -20,13 +20,17 @@ pub(super) struct UnderWay {
     /// Written and not acknowledged, tokens.
     pub(super) outstanding: f64,
     pub(super) bytes_per_token: f64,
-    is_measured: bool,
     /// Tokens sent since the last observation.
     pub(super) sent: f64,
     /// Tokens acknowledged since the flow was first seen, up to the last observation.
     pub(super) arrived: f64,
-    /// Bytes acknowledged, as far as that is known; `None` before the flow was observed.
-    pub(super) acknowledged: Option<u64>,
+    /// What the path delivered over the last second or so, tokens/s.
+    pub(super) delivered: f64,
+    /// Bytes acknowledged, as far as that is known.
+    acknowledged: u64,
+    /// It is not before the flow was observed.
+    is_known: bool,
+    is_measured: bool,
 }
 
 impl UnderWay {
@@ -35,10 +39,12 @@ impl UnderWay {
             credit: LEAST_CREDIT,
             outstanding: 0.0,
             bytes_per_token: UNKNOWN_TOKEN_BYTES,
-            is_measured: false,
             sent: 0.0,
             arrived: 0.0,
-            acknowledged: None,
+            delivered: 0.0,
+            acknowledged: 0,
+            is_known: false,
+            is_measured: false,
         }
     }
 
@@ -69,11 +75,18 @@ impl UnderWay {
         self.outstanding += tokens;
     }
 
+    /// So many bytes are acknowledged, by an observation that tells what is outstanding, too.
+    pub(super) fn know(&mut self, bytes_acked: u64) {
+        (self.acknowledged, self.is_known) = (bytes_acked, true);
+    }
+
     /// See [`Carry::acknowledge`](super::Carry::acknowledge).
     pub(super) fn acknowledge(&mut self, bytes_acked: u64) {
-        let Some(acknowledged) = &mut self.acknowledged else { return };
-        let more = bytes_acked.saturating_sub(*acknowledged);
-        *acknowledged = bytes_acked.max(*acknowledged);
+        if !self.is_known {
+            return;
+        }
+        let more = bytes_acked.saturating_sub(self.acknowledged);
+        self.acknowledged = bytes_acked.max(self.acknowledged);
         let tokens = self.tokens_in(more);
         self.outstanding = (self.outstanding - tokens).max(0.0);
         // A flow that has just begun is allowed more with each of them.

@@ -9,24 +9,27 @@ use std::time::Duration;
 
 use netdiag_telemetry::Tps;
 
+use super::nanos::Nanos;
+
 /// What one client has and has not read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Unread {
     reading: Tps,
     tokens: f64,
-    at: Duration,
+    at: Nanos,
 }
 
 impl Unread {
     /// A client that has nothing yet and reads at `reading`.
     pub fn new(reading: Tps, now: Duration) -> Self {
-        Self { reading, tokens: 0.0, at: now }
+        Self { reading, tokens: 0.0, at: Nanos::of(now) }
     }
 
     /// `delivered` more tokens reached the client, up to `now`. A step back in time counts as no time; what is no number, as
     /// nothing.
     pub fn deliver(&mut self, now: Duration, delivered: f64) {
-        let read = now.saturating_sub(self.at).as_secs_f64() * self.reading.get();
+        let now = Nanos::of(now);
+        let read = now.saturating_sub(self.at).seconds() * self.reading.get();
         self.at = self.at.max(now);
         let delivered = if delivered.is_finite() { delivered.max(0.0) } else { 0.0 };
         self.tokens = (self.tokens + delivered - read).max(0.0);

@@ -14,7 +14,7 @@ impl Tcp {
     pub(in super::super) fn evidence(&self, now: Micros) -> Evidence {
         let micros = Duration::from_micros;
         let taken = self.taken();
-        let busy = self.busy + self.busy_since.map_or(0, |since| now - since);
+        let busy = self.busy + self.busy_for(now);
         Evidence {
             opened: None,
             bytes_acked: self.una,
@@ -24,7 +24,7 @@ impl Tcp {
             last_ack_age: micros(now - self.last_ack),
             busy: micros(busy),
             rwnd_limited: Duration::ZERO,
-            srtt: self.srtt.map(|srtt| micros(srtt as u64)),
+            srtt: Some(micros(self.srtt as u64)),
             rttvar: Some(micros(self.rttvar as u64)),
         }
     }
@@ -40,8 +40,7 @@ impl Tcp {
         let Interval { rtt, mut rtts, sent, sent_again, .. } = since;
         rtts.sort_unstable();
         let p95 = rtts.get((rtts.len() * 95).div_ceil(100).saturating_sub(1)).copied();
-        let since = self.busy_since.map_or(0, |since| now - since);
-        let waiting = since.min(now - self.last_ack) as f64;
+        let waiting = self.busy_for(now).min(now - self.last_ack) as f64;
         let explained = (self.srtt() + 4.0 * self.rttvar).max(STALL_FLOOR);
         let is_out = self.next > self.una;
         let stalled = is_out && (self.backoff >= 1 || waiting > explained);
@@ -57,8 +56,7 @@ impl Tcp {
 
     /// Something of each cache line that a segment or its ACK touches.
     pub(in super::super) fn touch(&self) -> u64 {
-        let words = [self.written, self.busy, self.last_ack, self.recover, self.rttvar.to_bits()];
-        words.into_iter().fold(0, |all, word| all ^ word)
+        self.written ^ self.busy ^ self.timer
     }
 
     /// And of what these point to.
@@ -70,12 +68,8 @@ impl Tcp {
     pub(super) fn measure(&mut self, rtt: Micros) {
         self.note(rtt);
         let rtt = rtt as f64;
-        if let Some(srtt) = &mut self.srtt {
-            self.rttvar += ((rtt - *srtt).abs() - self.rttvar) / 4.0;
-            *srtt += (rtt - *srtt) / 8.0;
-        } else {
-            (self.srtt, self.rttvar) = (Some(rtt), rtt / 2.0);
-        }
+        self.rttvar += ((rtt - self.srtt).abs() - self.rttvar) / 4.0;
+        self.srtt += (rtt - self.srtt) / 8.0;
     }
 
     /// A round trip, for the interval's figures.

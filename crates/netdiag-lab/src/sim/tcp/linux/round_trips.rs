@@ -5,7 +5,7 @@
 //!
 //! Invariant: the margin is never less than [`RTO_MIN`].
 
-use super::super::{Micros, RTO_FIRST, RTO_MAX, RTO_MIN, Tcp};
+use super::super::{Micros, RTO_MAX, RTO_MIN, Tcp};
 use super::Linux;
 
 /// What the timeout allows beyond a round trip, microseconds.
@@ -40,23 +40,17 @@ impl Linux {
     pub(super) fn measure(&mut self, tcp: &mut Tcp, rtt: Micros, una: u64) {
         tcp.note(rtt);
         let rtt = rtt as f64;
-        let Some(srtt) = &mut tcp.srtt else {
-            (tcp.srtt, tcp.rttvar) = (Some(rtt), rtt / 2.0);
-            self.margin = Margin::new(tcp.rttvar);
-            self.margin.ends = tcp.next;
-            return;
-        };
-        let error = (rtt - *srtt).abs() - tcp.rttvar;
+        let error = (rtt - tcp.srtt).abs() - tcp.rttvar;
         // A round trip that is shorter than usual is no reason to wait for longer.
-        let gain = if rtt < *srtt && error > 0.0 { 1.0 / 32.0 } else { 0.25 };
-        *srtt += (rtt - *srtt) / 8.0;
+        let gain = if rtt < tcp.srtt && error > 0.0 { 1.0 / 32.0 } else { 0.25 };
+        tcp.srtt += (rtt - tcp.srtt) / 8.0;
         tcp.rttvar += gain * error;
         self.margin.follow(tcp.rttvar, una.max(tcp.una), tcp.next);
     }
 
     /// The retransmission timeout, with its backoff.
     pub(super) fn rto(&self, tcp: &Tcp) -> Micros {
-        let rto = tcp.srtt.unwrap_or(RTO_FIRST) + self.margin.allowed;
+        let rto = tcp.srtt + self.margin.allowed;
         (rto * f64::from(1u32 << tcp.backoff)).min(RTO_MAX) as Micros
     }
 }
