@@ -185,7 +185,10 @@ impl Flow {
             self.can_report = true;
             self.push(failure.event(self.dialect).into(), Kind::Event, Role::Error);
         }
-        self.end = Some(End::Failed);
+        self.end = Some(match failure {
+            Failure::Stopped => End::Stopped,
+            _ => End::Failed,
+        });
         self.failure = Some(failure);
     }
 

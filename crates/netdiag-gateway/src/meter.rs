@@ -54,6 +54,8 @@ pub(crate) enum End {
     Complete,
     /// The client left.
     ClientGone,
+    /// Because somebody who may has stopped it.
+    Stopped,
     /// With an error event.
     Failed,
 }
@@ -99,6 +101,7 @@ impl End {
         match self {
             Self::Complete => "complete",
             Self::ClientGone => "client_gone",
+            Self::Stopped => "stopped",
             Self::Failed => "failed",
         }
     }

@@ -272,9 +272,8 @@ pub(super) struct Total {
     states: [u32; State::ALL.len()],
     held: u32,
     lost: u32,
-    /// Rates and caps of those that are neither held nor idle, tokens/s.
+    /// Rates of those that are neither held nor idle, tokens/s.
     rates: f64,
-    caps: f64,
     /// One of those that are not lost, or any.
     one: Option<FlowKey>,
 }
@@ -294,7 +293,6 @@ impl Total {
             self.held += 1;
         } else if carry.state() != State::Idle {
             self.rates += carry.rate();
-            self.caps += carry.cap();
         }
     }
 
@@ -327,11 +325,12 @@ impl Total {
             0 => range.max(),
             _ => range.clamp(sum / f64::from(moving)),
         };
-        let (current_tps, target_tps) = (rate(self.rates), rate(self.caps));
+        let current_tps = rate(self.rates);
         let hint = Hint {
             current_tps,
             sleep_seconds: current_tps.seconds_per_token(),
-            target_tps,
+            // A flow's rate is what it is given at once.
+            target_tps: current_tps,
             state,
             reason: self.reason(awake),
             hold,

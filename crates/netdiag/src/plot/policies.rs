@@ -15,7 +15,7 @@ const PURPLE: RGBColor = RGBColor(204, 121, 167);
 const SKY: RGBColor = RGBColor(86, 180, 233);
 
 /// Part of the gap between two loads that the policies of one stand in, so that it is plain to whose load they belong.
-const SPREAD: f64 = 0.5;
+const SPREAD: f64 = 0.3;
 
 /// Radius of a marker, pixels of the picture.
 const MARKER: u32 = 4;
@@ -78,7 +78,7 @@ fn panel(
         title: Some(title),
         x: Axis::linear(places.axis(), 0.0),
         y: Axis::from_zero(highest),
-        x_name: Some("load".to_owned()),
+        x_name: Some("load (policies side by side)".to_owned()),
         y_name,
     };
     let mut chart = panel.chart(area)?;
