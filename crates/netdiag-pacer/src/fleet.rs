@@ -389,7 +389,20 @@ mod tests {
             let caps: f64 = claims.iter().map(|claim| claim.cap()).sum();
             prop_assert!((demand.cap() - caps).abs() <= 1e-6 * (caps + 1.0), "{caps}");
             let alone: f64 = claims.iter().map(|claim| claim.at(level)).sum();
-            let near = 0.002 * alone + 0.01 * claims.len() as f64;
+            // Only among those that are told as one does it differ: by a quarter of their distance, for all their weight.
+            let among = |kind: usize| {
+                let turns = claims.iter().filter(|claim| claim.cap() > 0.0);
+                let mut turns: Vec<(f64, f64)> = turns.map(|claim| claim.turns()[kind]).collect();
+                turns.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+                let together = turns.len().div_ceil(MOST_TURNS).max(1);
+                let apart = |turns: &[(f64, f64)]| {
+                    let (least, most) = (turns[0].0, turns[turns.len() - 1].0);
+                    let weight: f64 = turns.iter().map(|(_, weight)| weight.abs()).sum();
+                    if least < level && level < most { weight * (most - least) / 4.0 } else { 0.0 }
+                };
+                turns.chunks(together).map(apart).sum::<f64>()
+            };
+            let near = among(0) + among(1) + 1e-6 * (caps + 1.0);
             prop_assert!((demand.at(level) - alone).abs() <= near, "{} {alone}", demand.at(level));
             let again = Demand::try_new(demand.turns().to_vec(), demand.reading(), demand.streams());
             let again = again.expect("a demand");

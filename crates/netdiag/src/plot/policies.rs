@@ -15,7 +15,7 @@ const PURPLE: RGBColor = RGBColor(204, 121, 167);
 const SKY: RGBColor = RGBColor(86, 180, 233);
 
 /// Part of the gap between two loads that the policies of one stand in, so that it is plain to whose load they belong.
-const SPREAD: f64 = 0.3;
+const SPREAD: f64 = 0.35;
 
 /// Radius of a marker, pixels of the picture.
 const MARKER: u32 = 4;

@@ -154,11 +154,14 @@ fn the_dashboard_lists_its_streams() {
     let (_dashboard, page) = dashboard(&["--gateway", &admin]);
     let listed: Value = serde_json::from_str(&get(page, "/api/gateway").1).expect("JSON");
     let first = &listed["streams"][0];
-    assert_eq!((&listed["total"], first["id"].as_str()), (&1.into(), Some(id)), "{listed}");
+    assert_eq!(listed["total"], 1, "{listed}");
+    // Whoever knows the whole name may take the stream.
+    let shown = first["id"].as_str().expect("a name");
+    assert!(id.starts_with(shown) && shown.len() < id.len(), "{listed}");
     assert!(first.get("cause").is_some() && first["model"] == "netdiag-demo", "{listed}");
     let test = "gateway::the_dashboard_lists_its_streams";
     let folder = std::env::var("NETDIAG_TEST_PICTURES").ok();
-    let more: Vec<&str> = std::iter::once(id).chain(folder.as_deref()).collect();
+    let more: Vec<&str> = std::iter::once(shown).chain(folder.as_deref()).collect();
     let Some(mut look) = Look::start(test, "gateway.js", page, &more) else { return };
     look.expect("listed");
     drop(stream);
