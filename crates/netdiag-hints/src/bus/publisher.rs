@@ -112,8 +112,7 @@ pub async fn publish(
 
 /// Unix milliseconds: what a node's messages are ordered by across restarts.
 pub(super) fn session() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or_default()
+    u64::try_from(unix_time().as_millis()).unwrap_or_default()
 }
 
 struct Publisher<'a> {
@@ -186,7 +185,7 @@ impl Publisher<'_> {
             node: node.clone(),
             session: self.session,
             sequence: self.sequence + 1,
-            time: unix_seconds(),
+            time: unix_time().as_secs_f64(),
             ttl_seconds: stale_after.as_secs_f64(),
             streams: (is_host && !board.host_only).then(|| board.streams().len()),
             hint: board.present(hint.clone(), *stale_after, *when_stale),
@@ -196,6 +195,7 @@ impl Publisher<'_> {
     }
 }
 
-fn unix_seconds() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+/// The time since 1970 by this host's clock.
+pub(super) fn unix_time() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

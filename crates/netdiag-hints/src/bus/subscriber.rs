@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::sync::Notify;
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::connection::{Bus, BusSettings};
 use super::latest::Latest;
 use super::message::NodeHint;
+use super::publisher::unix_time;
 use super::{last_values, subject};
 
 /// What one hears of a scope.
@@ -125,6 +126,5 @@ impl Shared {
 
 /// How long ago it was said, by two clocks that should agree.
 fn age(hint: &NodeHint) -> Duration {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Duration::try_from_secs_f64(now.as_secs_f64() - hint.time).unwrap_or_default()
+    Duration::try_from_secs_f64(unix_time().as_secs_f64() - hint.time).unwrap_or_default()
 }
