@@ -45,15 +45,19 @@ mod trace;
 mod upstream;
 mod valve;
 
+use std::collections::HashMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use netdiag_metrics::Scrape;
 use tokio::sync::{Semaphore, watch};
 
 pub use adapter::Adapter;
 pub use dialect::Dialect;
 pub use live::StreamView;
+pub use metrics::gateway_metrics;
 pub use settings::{InvalidSettings, Pace, RequestLimits, Settings, default_limits};
 pub use tls::{TlsError, acceptor, authorities, client as tls_client, system_roots};
 pub use upstream::health::HealthCheck;
@@ -114,13 +118,14 @@ impl Gateway {
         let places = Arc::new(Semaphore::new(settings.requests.at_once));
         let phase = watch::Sender::new(Phase::Serving);
         let lanes = settings.pace.map(Lanes::try_new).transpose()?;
+        let metrics = Metrics::new(settings.exports.as_ref());
         Ok(Self(Arc::new(Shared {
             settings,
             upstreams,
             places,
             calls: Semaphore::new(adapter::told::CALLS),
             live: Registry::default(),
-            metrics: Metrics::new(),
+            metrics,
             lanes,
             phase,
         })))
@@ -133,6 +138,12 @@ impl Gateway {
         !self.0.is_draining() && self.0.has_engine()
     }
 
+    /// What `/metrics` tells, for who wants it otherwise.
+    pub fn metrics(&self) -> Scrape {
+        let shared = Arc::clone(&self.0);
+        Scrape::new(move || shared.scrape())
+    }
+
     /// The event streams that are being passed on or wait for their clients, the oldest first.
     pub fn streams(&self) -> Vec<StreamView> {
         self.0.views()
@@ -143,9 +154,16 @@ impl Shared {
     /// The streams with what each has waited for, which the pacer knows by the client's address.
     pub(crate) fn views(&self) -> Vec<StreamView> {
         let causes = self.lanes.as_ref().map(Lanes::causes).unwrap_or_default();
+        let shown = causes.into_iter().map(|(peer, cause)| (self.settings.shown(peer), cause));
+        let causes: HashMap<SocketAddr, &str> = shown.collect();
         let mut views = self.live.views();
         views.iter_mut().for_each(|view| view.cause = causes.get(&view.peer).copied());
         views
+    }
+
+    /// All metrics as they are now.
+    pub(crate) fn scrape(&self) -> String {
+        self.metrics.encode(self.live.counts(), &self.upstreams)
     }
 
     /// Some engine is well.

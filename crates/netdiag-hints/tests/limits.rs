@@ -43,6 +43,8 @@ async fn start(limits: Limits) -> Server {
         when_stale: WhenStale::Max,
         exposure: Exposure::try_new(address, None, false).expect("loopback"),
         bus: None,
+        exports: None,
+        pseudonyms: None,
     };
     let (stop, stopped) = oneshot::channel();
     let given_up = GivenUp::default();

@@ -1,5 +1,5 @@
-//! What the project's HTTP servers and clients share: who may ask, what a client may send or hold, how a refusal looks; a
-//! connection to a server, and the lines of what it sends.
+//! What the project's HTTP servers and clients share: who may ask, what a client may send or hold, as whom it is shown, how a refusal
+//! looks; a connection to a server, and the lines of what it sends.
 //!
 //! [`serve`] runs any router on a listener with limits on everything a client can send or hold. A [`Gate`] stands before
 //! a router's routes: it refuses bodies that nobody reads, names that are not this host's, and requests without the
@@ -14,6 +14,7 @@ mod client;
 mod gate;
 mod lines;
 mod problem;
+mod pseudonym;
 mod server;
 
 pub use auth::{Exposure, ExposureError, Token};
@@ -21,4 +22,5 @@ pub use client::{HttpConnection, HttpError};
 pub use gate::Gate;
 pub use lines::{LineTooLong, Lines};
 pub use problem::Problem;
+pub use pseudonym::{Pseudonyms, WeakSecret};
 pub use server::{GivenUp, Limits, Place, WhenBusy, accept, serve};

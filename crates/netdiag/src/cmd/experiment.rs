@@ -178,7 +178,7 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
             let feed = experiment::feed(range);
             feed.begin_experiment(experiment::about(&scenario, &phases, args.streams, arms));
             let documents = Documents { machine: Some(machine()), ..Documents::default() };
-            let thread = dashboard.start(feed.clone(), documents, &stop)?;
+            let (thread, _) = dashboard.start(feed.clone(), documents, None, &stop)?;
             Ok::<_, anyhow::Error>((feed, thread))
         })
         .transpose()?;
