@@ -140,7 +140,7 @@ impl Gateway {
 }
 
 impl Shared {
-    /// The streams with what each has waited for, which the pacer knows by the client's address.
+    /// The streams with whom each waits for, which the pacer knows by the client's address.
     pub(crate) fn views(&self) -> Vec<StreamView> {
         let causes = self.lanes.as_ref().map(Lanes::causes).unwrap_or_default();
         let mut views = self.live.views();

@@ -52,7 +52,8 @@ const PATIENCE: Duration = Duration::from_millis(200);
 pub(crate) struct Args {
     /// Pass requests on to this engine (repeatable).
     ///
-    /// http://HOST[:PORT][/BASE] or https://…, such as http://127.0.0.1:8000; a base is put before every path. Of
+    /// http://HOST[:PORT][/BASE] or https://…, such as http://127.0.0.1:8000, without the /v1 of every request; a base is put
+    /// before every path. Of
     /// several the one with the fewest requests is chosen; one that cannot be reached is left out until its --health-path
     /// answers again. Several values: repeat the flag, or separate with commas. Default: none; one is needed.
     #[arg(long = "upstream", value_name = "URL", env = "NETDIAG_UPSTREAM", required = true, value_delimiter = ',',

@@ -250,6 +250,8 @@ fn litellm(engine: SocketAddr, folder: &Path) -> anyhow::Result<(Command, Option
     let mut command = Command::new(program);
     command.arg("--config").arg(file).args(["--host", "127.0.0.1", "--port"]);
     command.arg(address.port().to_string()).env("LITELLM_LOCAL_MODEL_COST_MAP", "True");
+    // It would refuse to start without a key, as nobody else here does.
+    command.env("LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY", "true");
     command.stdout(Stdio::null()).stderr(Stdio::null());
     Ok((command, Some(address)))
 }
