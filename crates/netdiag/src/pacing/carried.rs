@@ -13,7 +13,8 @@ use std::time::Duration;
 use netdiag_hints::Carried;
 use netdiag_hints::bus::Seat;
 use netdiag_pacer::{
-    Attribution, Carry, Cause, Demand, Evidence, Hint, Lead, Load, Need, Share, State, TpsRange, Unread, plan,
+    Attribution, Carry, Cause, Demand, Evidence, Hint, Lead, Load, Need, Share, State, TpsRange,
+    Unread, plan,
 };
 use netdiag_telemetry::{FlowKey, FlowSnapshot, Scope, Tps};
 use tokio::time::Instant;
