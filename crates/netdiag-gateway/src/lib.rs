@@ -55,7 +55,7 @@ pub use adapter::Adapter;
 pub use dialect::Dialect;
 pub use live::StreamView;
 pub use settings::{InvalidSettings, Pace, RequestLimits, Settings, default_limits};
-pub use tls::{TlsError, acceptor, authorities, client as tls_client, system_roots};
+pub use tls::acceptor;
 pub use upstream::health::HealthCheck;
 pub use upstream::{InvalidUpstream, UpstreamUrl};
 
@@ -107,7 +107,7 @@ impl Gateway {
         // The system's authorities are a file to read, which plain engines do not need.
         let roots = match &settings.authorities {
             Some(authorities) => authorities.clone(),
-            None if engines.iter().any(UpstreamUrl::is_tls) => tls::system_roots()?,
+            None if engines.iter().any(UpstreamUrl::is_tls) => netdiag_http::system_roots()?,
             None => rustls::RootCertStore::empty(),
         };
         let upstreams = Upstreams::new(engines, &tls::connector(roots)?);

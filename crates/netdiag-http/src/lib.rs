@@ -1,5 +1,5 @@
 //! What the project's HTTP servers and clients share: who may ask, what a client may send or hold, how a refusal looks; a
-//! connection to a server, and the lines of what it sends.
+//! connection to a server, whom to trust in TLS, and the lines of what a server sends.
 //!
 //! [`serve`] runs any router on a listener with limits on everything a client can send or hold. A [`Gate`] stands before
 //! a router's routes: it refuses bodies that nobody reads, names that are not this host's, and requests without the
@@ -16,9 +16,11 @@ mod lines;
 mod problem;
 mod server;
 
+mod tls;
 pub use auth::{Exposure, ExposureError, Token};
 pub use client::{HttpConnection, HttpError};
 pub use gate::Gate;
 pub use lines::{LineTooLong, Lines};
 pub use problem::Problem;
 pub use server::{GivenUp, Limits, Place, WhenBusy, accept, serve};
+pub use tls::{TlsError, authorities, certificate, system_roots, tls_client};

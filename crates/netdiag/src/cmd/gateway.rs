@@ -10,9 +10,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use netdiag_gateway::{
     Adapter, Gateway, HealthCheck, Pace, RequestLimits, Settings, UpstreamUrl, acceptor,
-    authorities, default_limits,
+    default_limits,
 };
-use netdiag_http::{Exposure, GivenUp, Limits};
+use netdiag_http::{Exposure, GivenUp, Limits, authorities};
 use netdiag_pacer::TpsRange;
 use netdiag_telemetry::Tps;
 
