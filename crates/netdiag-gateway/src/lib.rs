@@ -49,6 +49,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use netdiag_http::{GivenUp, Visitors};
 use tokio::sync::{Semaphore, watch};
 
 pub use adapter::Adapter;
@@ -78,6 +79,9 @@ pub(crate) struct Shared {
     calls: Semaphore,
     live: Registry,
     metrics: Metrics,
+    /// Who asks, and how often.
+    visitors: Visitors,
+    given_up: GivenUp,
     lanes: Option<Lanes>,
     phase: watch::Sender<Phase>,
 }
@@ -114,6 +118,8 @@ impl Gateway {
         let places = Arc::new(Semaphore::new(settings.requests.at_once));
         let phase = watch::Sender::new(Phase::Serving);
         let lanes = settings.pace.map(Lanes::try_new).transpose()?;
+        let given_up = GivenUp::default();
+        let visitors = Visitors::new(settings.limits.rate, given_up.clone());
         Ok(Self(Arc::new(Shared {
             settings,
             upstreams,
@@ -121,6 +127,8 @@ impl Gateway {
             calls: Semaphore::new(adapter::told::CALLS),
             live: Registry::default(),
             metrics: Metrics::new(),
+            visitors,
+            given_up,
             lanes,
             phase,
         })))

@@ -25,7 +25,7 @@ use crate::failure::UsageError;
 use crate::pacing::Sharing;
 use crate::place::Places;
 use crate::sampler::Settings;
-use values::{ListenAddr, NetnsPath};
+use values::{ListenAddr, NetnsPath, RateLimit};
 
 /// The most intervals that a window may hold. Each keeps its own histogram, so this bounds the memory.
 const MAX_INTERVALS: u128 = 100_000;
@@ -324,6 +324,14 @@ pub(crate) struct AccessArgs {
           default_value = "false", default_missing_value = "true", value_parser = values::truth(),
           action = clap::ArgAction::Set, hide_possible_values = true)]
     pub(crate) no_auth: bool,
+
+    /// Answer at most this many requests/s from one address.
+    ///
+    /// From 0 to 1000000; 0: as many as come. Beyond that they get a 429, which says when to ask again. All of loopback is one
+    /// address, and so is everybody behind one proxy; of IPv6 a /64 is. Each listener counts by itself. Wrong tokens are limited
+    /// besides: 60 at once, then one a second; requests with the right one pass.
+    #[arg(long, value_name = "N", env = "NETDIAG_RATE_LIMIT", default_value = "10000", value_parser = values::rate_limit)]
+    pub(crate) rate_limit: RateLimit,
 }
 
 /// Where a command that measures shows its dashboard.

@@ -301,7 +301,8 @@ impl Args {
         // Who connects must not use up the descriptors that answering takes.
         let room = (raise_limit().saturating_sub(SPARE_FILES) / FILES_EACH).max(1);
         let room = usize::try_from(room).unwrap_or(usize::MAX);
-        let limits = Limits { connections: usual.connections.min(room), ..usual };
+        let connections = usual.connections.min(room);
+        let limits = Limits { connections, rate: self.access.rate_limit.0, ..usual };
         let requests = RequestLimits {
             at_once: self.max_streams,
             body_bytes: self.max_body << 20,
