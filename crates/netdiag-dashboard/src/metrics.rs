@@ -18,6 +18,8 @@ pub(crate) struct Metrics {
     pub(crate) refused: Counter,
     given_up: GivenUp,
     given_up_told: Gauge,
+    too_often_told: Gauge,
+    wrong_tokens_told: Gauge,
 }
 
 impl fmt::Debug for Metrics {
@@ -48,11 +50,38 @@ impl Metrics {
             "Connections ended by the kernel because nobody read them, since the start",
             given_up_told.clone(),
         );
-        Self { registry: Arc::new(registry), viewers, dropped, refused, given_up, given_up_told }
+        let (too_often_told, wrong_tokens_told) = (Gauge::default(), Gauge::default());
+        registry.register(
+            "requests_too_often",
+            "Requests refused because their address had asked too often, since the start",
+            too_often_told.clone(),
+        );
+        registry.register(
+            "requests_wrong_token",
+            "Requests refused because their address had shown too many wrong tokens, since the start",
+            wrong_tokens_told.clone(),
+        );
+        Self {
+            registry: Arc::new(registry),
+            viewers,
+            dropped,
+            refused,
+            given_up,
+            given_up_told,
+            too_often_told,
+            wrong_tokens_told,
+        }
     }
 
     pub(crate) fn encode(&self) -> String {
-        self.given_up_told.set(i64::try_from(self.given_up.count()).unwrap_or(i64::MAX));
+        let given_up = &self.given_up;
+        for (told, count) in [
+            (&self.given_up_told, given_up.count()),
+            (&self.too_often_told, given_up.too_often()),
+            (&self.wrong_tokens_told, given_up.wrong_tokens()),
+        ] {
+            told.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
         let mut text = String::new();
         // Encoding into a String fails only if a metric's own encoding does, and these are the library's.
         let _ = text::encode(&mut text, &self.registry);

@@ -68,7 +68,7 @@ async fn ready(State(gateway): State<Arc<Shared>>) -> Response {
 }
 
 async fn metrics(State(gateway): State<Arc<Shared>>) -> Response {
-    let text = gateway.metrics.encode(gateway.live.counts(), &gateway.upstreams);
+    let text = gateway.metrics.encode(gateway.live.counts(), &gateway.upstreams, &gateway.given_up);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

@@ -49,13 +49,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use netdiag_http::{GivenUp, Visitors};
 use tokio::sync::{Semaphore, watch};
 
 pub use adapter::Adapter;
 pub use dialect::Dialect;
 pub use live::StreamView;
 pub use settings::{InvalidSettings, Pace, RequestLimits, Settings, default_limits};
-pub use tls::{TlsError, acceptor, authorities, client as tls_client, system_roots};
+pub use tls::acceptor;
 pub use upstream::health::HealthCheck;
 pub use upstream::{InvalidUpstream, UpstreamUrl};
 
@@ -78,6 +79,9 @@ pub(crate) struct Shared {
     calls: Semaphore,
     live: Registry,
     metrics: Metrics,
+    /// Who asks, and how often.
+    visitors: Visitors,
+    given_up: GivenUp,
     lanes: Option<Lanes>,
     phase: watch::Sender<Phase>,
 }
@@ -107,13 +111,15 @@ impl Gateway {
         // The system's authorities are a file to read, which plain engines do not need.
         let roots = match &settings.authorities {
             Some(authorities) => authorities.clone(),
-            None if engines.iter().any(UpstreamUrl::is_tls) => tls::system_roots()?,
+            None if engines.iter().any(UpstreamUrl::is_tls) => netdiag_http::system_roots()?,
             None => rustls::RootCertStore::empty(),
         };
         let upstreams = Upstreams::new(engines, &tls::connector(roots)?);
         let places = Arc::new(Semaphore::new(settings.requests.at_once));
         let phase = watch::Sender::new(Phase::Serving);
         let lanes = settings.pace.map(Lanes::try_new).transpose()?;
+        let given_up = GivenUp::default();
+        let visitors = Visitors::new(settings.limits.rate, given_up.clone());
         Ok(Self(Arc::new(Shared {
             settings,
             upstreams,
@@ -121,6 +127,8 @@ impl Gateway {
             calls: Semaphore::new(adapter::told::CALLS),
             live: Registry::default(),
             metrics: Metrics::new(),
+            visitors,
+            given_up,
             lanes,
             phase,
         })))

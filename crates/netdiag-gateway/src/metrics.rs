@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use netdiag_http::GivenUp;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -95,6 +96,8 @@ pub(crate) struct Metrics {
     orders: Family<Ordered, Counter>,
     streams: Gauge,
     parked: Gauge,
+    too_often: Gauge,
+    wrong_tokens: Gauge,
     resumed: Counter,
     expired: Counter,
     ended: Family<Ended, Counter>,
@@ -140,6 +143,8 @@ impl Metrics {
             orders: Family::default(),
             streams: Gauge::default(),
             parked: Gauge::default(),
+            too_often: Gauge::default(),
+            wrong_tokens: Gauge::default(),
             resumed: Counter::default(),
             expired: Counter::default(),
             ended: Family::default(),
@@ -187,6 +192,16 @@ impl Metrics {
             "Time of event streams, by what they waited for",
             seconds(),
             metrics.seconds.clone(),
+        );
+        ours.register(
+            "requests_too_often",
+            "Requests refused because their address had asked too often, since the start",
+            metrics.too_often.clone(),
+        );
+        ours.register(
+            "requests_wrong_token",
+            "Requests refused because their address had shown too many wrong tokens, since the start",
+            metrics.wrong_tokens.clone(),
         );
         ours.register(
             "engine_up",
@@ -272,9 +287,17 @@ impl Metrics {
     }
 
     /// The text of a scrape.
-    pub(crate) fn encode(&self, streams: Counts, engines: &Upstreams) -> String {
+    pub(crate) fn encode(
+        &self,
+        streams: Counts,
+        engines: &Upstreams,
+        given_up: &GivenUp,
+    ) -> String {
         self.streams.set(streams.taken.try_into().unwrap_or(i64::MAX));
         self.parked.set(streams.parked.try_into().unwrap_or(i64::MAX));
+        let told = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        self.too_often.set(told(given_up.too_often()));
+        self.wrong_tokens.set(told(given_up.wrong_tokens()));
         for engine in engines.all() {
             let label = Engine { engine: engine.url().to_string() };
             self.engine_up.get_or_create(&label).set(engine.is_healthy().into());

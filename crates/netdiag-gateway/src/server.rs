@@ -42,7 +42,8 @@ impl Gateway {
         let graceful = GracefulShutdown::new();
         let builders = Arc::new(Builders::new(limits));
         let accepting = accept(listener, limits, when_busy, shutdown, |stream, peer, place| {
-            let client = Client::new(stream, peer, tls.is_some());
+            let visitor = shared.visitors.at(peer.ip());
+            let client = Client::new(stream, peer, visitor, tls.is_some());
             let connection = Connection {
                 shared: Arc::clone(shared),
                 client,

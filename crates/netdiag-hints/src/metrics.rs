@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use netdiag_http::GivenUp;
 use netdiag_pacer::{Hint, State};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
@@ -93,9 +94,43 @@ impl Collector for BusCollector {
     }
 }
 
+/// The server counts by itself whom it turns away.
+#[derive(Debug)]
+struct GivenUpCollector(GivenUp);
+
+impl Collector for GivenUpCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Self(given_up) = self;
+        let counters = [
+            (
+                "http_connections_given_up",
+                "Connections ended by the kernel because nobody read them",
+                given_up.count(),
+            ),
+            (
+                "http_requests_too_often",
+                "Requests refused because their address had asked too often",
+                given_up.too_often(),
+            ),
+            (
+                "http_requests_wrong_token",
+                "Requests refused because their address had shown too many wrong tokens",
+                given_up.wrong_tokens(),
+            ),
+        ];
+        for (name, help, count) in counters {
+            let counter = ConstCounter::new(count);
+            let descriptor = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+            counter.encode(descriptor)?;
+        }
+        Ok(())
+    }
+}
+
 impl Metrics {
-    pub(crate) fn new(bus: Option<Arc<BusStatus>>) -> Self {
+    pub(crate) fn new(bus: Option<Arc<BusStatus>>, given_up: GivenUp) -> Self {
         let mut registry = Registry::with_prefix("netdiag");
+        registry.register_collector(Box::new(GivenUpCollector(given_up)));
         if let Some(bus) = bus {
             registry.register_collector(Box::new(BusCollector(bus)));
         }

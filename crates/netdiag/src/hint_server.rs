@@ -56,7 +56,9 @@ impl HintServer {
         stop: &Stop,
     ) -> anyhow::Result<()> {
         let exposure = self.0.exposure().clone();
-        let options = Options { range, stale_after, when_stale, exposure, bus };
-        self.0.serve(router(boards, options), "hints", THREADS, GivenUp::default(), stop)
+        let given_up = GivenUp::default();
+        let options =
+            Options { range, stale_after, when_stale, exposure, bus, given_up: given_up.clone() };
+        self.0.serve(router(boards, options), "hints", THREADS, given_up, stop)
     }
 }

@@ -245,7 +245,7 @@ fn cells(name: &str, rounds: &[Round], nginx: Option<&[Round]>) -> Vec<String> {
     ]
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

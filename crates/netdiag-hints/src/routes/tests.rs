@@ -68,6 +68,7 @@ fn options(listen: &str, token: Option<Token>) -> Options {
         stale_after: Duration::from_secs(2),
         when_stale: WhenStale::Max,
         bus: None,
+        given_up: GivenUp::default(),
         exposure: Exposure::try_new(listen.parse().expect("address"), token, false)
             .expect("closed"),
     }
