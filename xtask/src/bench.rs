@@ -9,12 +9,14 @@ mod client;
 mod dashboard;
 mod gateway;
 mod health;
+mod hints;
 mod iforest;
 mod lab;
 mod pacer;
 mod prediction;
 mod probe;
 mod reaction;
+mod server;
 mod up;
 
 use std::path::PathBuf;
@@ -44,6 +46,8 @@ pub(crate) enum Name {
     Reaction,
     /// Hints per second over one local NATS server, and how old one is when it arrives
     Bus,
+    /// The hint server under 64 connections, beside nginx with a file of the same bytes, and Flask
+    Hints,
     /// What pacing costs at 10,000 flows, and how much faster than real time the simulator is
     Pacer,
     /// What the simulator says of an experiment beside what the experiment measures
@@ -133,6 +137,7 @@ pub(crate) fn run(name: Name, options: &Options) -> anyhow::Result<()> {
         Name::Iforest => iforest::run(options)?,
         Name::Lab => lab::run(options)?,
         Name::Bus => bus::run(options.long)?,
+        Name::Hints => hints::run(options)?,
         Name::Pacer => pacer::run(options.long)?,
         Name::Prediction => prediction::run(options)?,
         Name::Probe => probe::run(options.long)?,

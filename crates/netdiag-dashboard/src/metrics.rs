@@ -43,7 +43,21 @@ impl Metrics {
         ours.count(
             "connections_given_up",
             "Connections ended by the kernel because nobody read them",
-            move || given_up.count(),
+            {
+                let given_up = given_up.clone();
+                move || given_up.count()
+            },
+        );
+        let counts = given_up.clone();
+        ours.count(
+            "requests_too_often",
+            "Requests refused because their address had asked too often",
+            move || counts.too_often(),
+        );
+        ours.count(
+            "requests_wrong_token",
+            "Requests refused because their address had shown too many wrong tokens",
+            move || given_up.wrong_tokens(),
         );
         if let Some(exports) = exports {
             exports.register(&mut described);

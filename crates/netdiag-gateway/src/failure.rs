@@ -5,6 +5,7 @@
 
 use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
+use netdiag_http::TooOften;
 use serde_json::{Value, json};
 
 use crate::body::Outgoing;
@@ -25,6 +26,9 @@ pub(crate) enum Failure {
         "the gateway's token is missing or wrong: send it as `Authorization: Bearer TOKEN` or as `x-api-key`"
     )]
     Unauthorized,
+    /// More requests, or more wrong tokens, than an address may send.
+    #[error(transparent)]
+    TooOften(#[from] TooOften),
     /// A stream's name that is nobody's.
     #[error("there is no stream of this name")]
     NoSuchStream,
@@ -91,6 +95,7 @@ impl Failure {
             Self::Malformed(_) | Self::Body(BodyFault::Broken) => StatusCode::BAD_REQUEST,
             Self::HeadTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NoSuchStream => StatusCode::NOT_FOUND,
             Self::WrongMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooFarBack => StatusCode::GONE,
@@ -117,6 +122,7 @@ impl Failure {
             Self::Malformed(_) => "malformed_request",
             Self::HeadTooLong => "head_too_long",
             Self::Unauthorized => "unauthorized",
+            Self::TooOften(_) => "too_many_requests",
             Self::NoSuchStream => "no_such_stream",
             Self::WrongMethod(_) => "wrong_method",
             Self::TooFarBack => "event_not_kept",
@@ -163,11 +169,15 @@ impl Failure {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        if let Self::TooOften(wait) = self {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.seconds()));
+        }
         // What is left of the request is not read: it may be endless, or not what it seems to be.
         if matches!(
             self,
             Self::Malformed(_)
                 | Self::HeadTooLong
+                | Self::TooOften(_)
                 | Self::NotImplemented(_)
                 | Self::Body(_)
                 | Self::Draining
@@ -223,6 +233,7 @@ impl Failure {
         let kind = match self.status() {
             StatusCode::UNAUTHORIZED => "authentication_error",
             StatusCode::NOT_FOUND => "not_found_error",
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
             StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
             StatusCode::SERVICE_UNAVAILABLE => "overloaded_error",
             status if status.is_client_error() => "invalid_request_error",

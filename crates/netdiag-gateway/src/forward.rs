@@ -89,9 +89,15 @@ async fn forward(
     if gateway.is_draining() {
         return Err(Failure::Draining);
     }
+    client.visitor.asks()?;
     let settings = &gateway.settings;
     let chunked = parts.headers.contains_key(header::TRANSFER_ENCODING);
-    if let Some(returning) = question::check(settings, &mut parts, framing, dialect)? {
+    let shows_token = headers::shows_token(&parts.headers);
+    let checked = question::check(settings, &mut parts, framing, dialect);
+    if shows_token && matches!(checked, Err(Failure::Unauthorized)) {
+        client.visitor.showed_wrong_token()?;
+    }
+    if let Some(returning) = checked? {
         let body = question::take_body(settings, body, &Complaint::default()).await?;
         // What was asked is known. Unread it would stand between us and the client's leaving.
         body.discard().await?;

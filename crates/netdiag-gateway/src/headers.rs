@@ -212,6 +212,11 @@ pub(crate) fn take_token(headers: &mut HeaderMap, token: &Token) -> Result<(), F
     if by_bearer || by_key { Ok(()) } else { Err(Failure::Unauthorized) }
 }
 
+/// Whether a request shows something that may be the wrong token.
+pub(crate) fn shows_token(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::AUTHORIZATION) || headers.contains_key(API_KEY)
+}
+
 /// Asks proxies in front not to collect an event stream: that would undo its pacing, and hide a client that takes nothing. What the
 /// engine says of it stays.
 pub(crate) fn forbid_buffering(headers: &mut HeaderMap) {

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use netdiag_embed::{Admission, Gone, InvalidSettings, Pacing, Report, Settings, StreamPacer};
-use netdiag_pacer::{Causes, State, TokenBucket, TpsRange};
+use netdiag_pacer::{Cause, Causes, State, TokenBucket, TpsRange};
 use netdiag_telemetry::Tps;
 use tokio::time::Instant;
 
@@ -75,10 +75,11 @@ impl Lanes {
         Ok(())
     }
 
-    /// What each client's streams have waited for most so far, of those that have waited.
+    /// For whom each client's streams wait at present: where nothing is under way, for the engine.
     pub(crate) fn causes(&self) -> HashMap<SocketAddr, &'static str> {
         let reports = [&self.single, &self.shared].into_iter().flat_map(Pacing::reports);
-        reports.filter_map(|(key, report)| Some((key.peer, report.cause?.as_str()))).collect()
+        let cause = |report: Report| report.cause.unwrap_or(Cause::Engine).as_str();
+        reports.map(|(key, report)| (key.peer, cause(report))).collect()
     }
 
     /// A place on the lane of this connection. Nothing if the client is gone or descriptors have run out: the one will show, the other

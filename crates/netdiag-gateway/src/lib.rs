@@ -51,6 +51,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use netdiag_http::{GivenUp, Visitors};
 use netdiag_metrics::Scrape;
 use tokio::sync::{Semaphore, watch};
 
@@ -59,7 +60,7 @@ pub use dialect::Dialect;
 pub use live::StreamView;
 pub use metrics::gateway_metrics;
 pub use settings::{InvalidSettings, Pace, RequestLimits, Settings, default_limits};
-pub use tls::{TlsError, acceptor, authorities, client as tls_client, system_roots};
+pub use tls::acceptor;
 pub use upstream::health::HealthCheck;
 pub use upstream::{InvalidUpstream, UpstreamUrl};
 
@@ -82,6 +83,8 @@ pub(crate) struct Shared {
     calls: Semaphore,
     live: Registry,
     metrics: Metrics,
+    /// Who asks, and how often.
+    visitors: Visitors,
     lanes: Option<Lanes>,
     phase: watch::Sender<Phase>,
 }
@@ -111,14 +114,16 @@ impl Gateway {
         // The system's authorities are a file to read, which plain engines do not need.
         let roots = match &settings.authorities {
             Some(authorities) => authorities.clone(),
-            None if engines.iter().any(UpstreamUrl::is_tls) => tls::system_roots()?,
+            None if engines.iter().any(UpstreamUrl::is_tls) => netdiag_http::system_roots()?,
             None => rustls::RootCertStore::empty(),
         };
         let upstreams = Upstreams::new(engines, &tls::connector(roots)?);
         let places = Arc::new(Semaphore::new(settings.requests.at_once));
         let phase = watch::Sender::new(Phase::Serving);
         let lanes = settings.pace.map(Lanes::try_new).transpose()?;
-        let metrics = Metrics::new(settings.exports.as_ref());
+        let given_up = GivenUp::default();
+        let visitors = Visitors::new(settings.limits.rate, given_up.clone());
+        let metrics = Metrics::new(given_up, settings.exports.as_ref());
         Ok(Self(Arc::new(Shared {
             settings,
             upstreams,
@@ -126,6 +131,7 @@ impl Gateway {
             calls: Semaphore::new(adapter::told::CALLS),
             live: Registry::default(),
             metrics,
+            visitors,
             lanes,
             phase,
         })))
@@ -151,7 +157,7 @@ impl Gateway {
 }
 
 impl Shared {
-    /// The streams with what each has waited for, which the pacer knows by the client's address.
+    /// The streams with whom each waits for, which the pacer knows by the client's address.
     pub(crate) fn views(&self) -> Vec<StreamView> {
         let causes = self.lanes.as_ref().map(Lanes::causes).unwrap_or_default();
         let shown = causes.into_iter().map(|(peer, cause)| (self.settings.shown(peer), cause));

@@ -133,7 +133,7 @@ pub struct StreamView {
     pub held: bool,
     /// The client's connection is gone, and the stream waits for it to come back.
     pub parked: bool,
-    /// What it has waited for most so far (`engine`, `path`, `reader` or `pacer`), if it is paced and has waited.
+    /// For whom it waits now (`engine`, `path`, `reader` or `pacer`), if it is paced.
     pub cause: Option<&'static str>,
 }
 

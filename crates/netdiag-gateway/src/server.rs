@@ -42,7 +42,9 @@ impl Gateway {
         let graceful = GracefulShutdown::new();
         let builders = Arc::new(Builders::new(limits));
         let accepting = accept(listener, limits, when_busy, shutdown, |stream, peer, place| {
-            let client = Client::new(stream, shared.settings.shown(peer), tls.is_some());
+            let visitor = shared.visitors.at(peer.ip());
+            let shown = shared.settings.shown(peer);
+            let client = Client::new(stream, shown, visitor, tls.is_some());
             let connection = Connection {
                 shared: Arc::clone(shared),
                 client,

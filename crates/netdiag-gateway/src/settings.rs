@@ -19,7 +19,7 @@ use crate::upstream::health::HealthCheck;
 pub struct Settings {
     /// The engines, at least one.
     pub upstreams: Vec<UpstreamUrl>,
-    /// The authorities that https engines are told by ([`crate::authorities`]); `None`: those that this system trusts.
+    /// The authorities that https engines are told by ([`netdiag_http::authorities`]); `None`: those that this system trusts.
     pub authorities: Option<RootCertStore>,
     /// How they are held for clients that take nothing.
     pub adapter: Adapter,
@@ -117,7 +117,7 @@ pub enum InvalidSettings {
     Pace(#[from] netdiag_embed::InvalidSettings),
     /// TLS to an engine.
     #[error(transparent)]
-    Tls(#[from] crate::tls::TlsError),
+    Tls(#[from] netdiag_http::TlsError),
 }
 
 /// What connections may do by default: as for our other servers, with room for many streams and for long heads.

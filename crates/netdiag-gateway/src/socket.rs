@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use netdiag_http::Visitor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -41,6 +42,8 @@ pub(crate) struct Client {
     socket: TcpStream,
     /// The other end, as it may be shown. Whoever needs it as it is asks the socket.
     peer: SocketAddr,
+    /// How often it may ask, on all of its connections.
+    pub(crate) visitor: Visitor,
     tls: bool,
     /// The kernel takes no more for now.
     clogged: AtomicBool,
@@ -57,12 +60,18 @@ pub(crate) struct Client {
 
 impl Client {
     /// Takes over an accepted socket. Events leave one by one: Nagle's algorithm is off.
-    pub(crate) fn new(socket: TcpStream, peer: SocketAddr, tls: bool) -> Arc<Self> {
+    pub(crate) fn new(
+        socket: TcpStream,
+        peer: SocketAddr,
+        visitor: Visitor,
+        tls: bool,
+    ) -> Arc<Self> {
         // Fails on a socket that is gone already, which its first read will tell.
         let _ = socket.set_nodelay(true);
         Arc::new(Self {
             socket,
             peer,
+            visitor,
             tls,
             clogged: AtomicBool::new(false),
             strangers: AtomicUsize::new(0),

@@ -1,36 +1,16 @@
-//! TLS by rustls with ring: certificates for clients that come, and trust in engines that are asked.
+//! TLS on both sides of the gateway, by rustls with ring.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
+use netdiag_http::{TlsError, certificate, tls_client};
 use rustls::crypto::ring::default_provider;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
-
-/// Why TLS cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A file that is absent, or is not what it should be.
-    #[error("{path}: {why}", path = path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// Certificate and key do not go together, or the algorithm is not known.
-    #[error("the certificate and the key cannot be used together: {0}")]
-    Pair(rustls::Error),
-    /// Nothing to tell engines by.
-    #[error("cannot read this system's certificate authorities, which servers are told by")]
-    NoRoots,
-}
 
 /// What clients are answered with: a certificate chain and its key, both PEM. HTTP/2 is offered first (ALPN, RFC 7301).
 pub fn acceptor(chain: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
-    let (certificates, key) = pair(chain, key)?;
+    let (certificates, key) = certificate(chain, key)?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Pair)?
@@ -41,67 +21,9 @@ pub fn acceptor(chain: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-fn pair(
-    chain: &Path,
-    key: &Path,
-) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
-    let unusable = |path: &Path, why: String| TlsError::File { path: path.to_owned(), why };
-    let certificates = CertificateDer::pem_file_iter(chain)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| unusable(chain, error.to_string()))?;
-    if certificates.is_empty() {
-        return Err(unusable(chain, "there is no certificate in it".to_owned()));
-    }
-    let key =
-        PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, error.to_string()))?;
-    Ok((certificates, key))
-}
-
-/// Certificate authorities of one's own, to tell engines by: a PEM file. A certificate that an engine has signed itself does as well.
-pub fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
-    let unusable = |why: String| TlsError::File { path: path.to_owned(), why };
-    let mut roots = RootCertStore::empty();
-    let certificates =
-        CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))?;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
-        roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(unusable("there is no certificate in it".to_owned()));
-    }
-    Ok(roots)
-}
-
-/// The certificate authorities that this system trusts.
-pub fn system_roots() -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() { Err(TlsError::NoRoots) } else { Ok(roots) }
-}
-
 /// How engines are asked over TLS. They are asked in HTTP/1.1, whatever clients speak.
 pub(crate) fn connector(roots: RootCertStore) -> Result<TlsConnector, TlsError> {
-    let mut config = client(roots, None)?;
+    let mut config = tls_client(roots, None)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsConnector::from(Arc::new(config)))
-}
-
-/// How any server is asked over TLS: those whom `roots` vouch for, and by whom with a certificate chain and its key (both PEM) where it
-/// wants to know.
-pub fn client(
-    roots: RootCertStore,
-    identity: Option<(&Path, &Path)>,
-) -> Result<ClientConfig, TlsError> {
-    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(TlsError::Pair)?
-        .with_root_certificates(roots);
-    match identity {
-        None => Ok(config.with_no_client_auth()),
-        Some((chain, key)) => {
-            let (certificates, key) = pair(chain, key)?;
-            config.with_client_auth_cert(certificates, key).map_err(TlsError::Pair)
-        }
-    }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use netdiag_http::GivenUp;
 use netdiag_metrics::{Bound, Described, ExportStatus, FamilyDescription, Label, Labels};
 use netdiag_pacer::{Hint, State};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -72,7 +73,8 @@ const MOST_STATUSES: usize = 16;
 
 /// The families of a hint server, those of a message bus and of an export among them.
 pub fn hint_metrics() -> Vec<FamilyDescription> {
-    let metrics = Metrics::new(Some(Arc::default()), Some(&ExportStatus::default()));
+    let metrics =
+        Metrics::new(Some(Arc::default()), &GivenUp::default(), Some(&ExportStatus::default()));
     metrics.described.families().to_vec()
 }
 
@@ -95,7 +97,11 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(bus: Option<Arc<BusStatus>>, exports: Option<&ExportStatus>) -> Self {
+    pub(crate) fn new(
+        bus: Option<Arc<BusStatus>>,
+        given_up: &GivenUp,
+        exports: Option<&ExportStatus>,
+    ) -> Self {
         let metrics = Self {
             described: Described::new(),
             current: Float::default(),
@@ -113,6 +119,7 @@ impl Metrics {
         };
         let mut described = Described::new();
         metrics.register(&mut described);
+        register_refusals(&mut described, given_up);
         if let Some(bus) = bus {
             register_bus(&mut described, &bus);
         }
@@ -170,6 +177,33 @@ impl Metrics {
             self.lost.get_or_create(&KindLabel { kind }).inner().store(count, Ordering::Relaxed);
         }
         self.described.encode()
+    }
+}
+
+/// The server counts by itself whom it turns away.
+fn register_refusals(described: &mut Described, given_up: &GivenUp) {
+    let mut ours = described.within("netdiag_http");
+    type Figure = fn(&GivenUp) -> u64;
+    let counters: [(&str, &str, Figure); 3] = [
+        (
+            "connections_given_up",
+            "Connections ended by the kernel because nobody read them",
+            GivenUp::count,
+        ),
+        (
+            "requests_too_often",
+            "Requests refused because their address had asked too often",
+            GivenUp::too_often,
+        ),
+        (
+            "requests_wrong_token",
+            "Requests refused because their address had shown too many wrong tokens",
+            GivenUp::wrong_tokens,
+        ),
+    ];
+    for (name, help, figure) in counters {
+        let given_up = given_up.clone();
+        ours.count(name, help, move || figure(&given_up));
     }
 }
 

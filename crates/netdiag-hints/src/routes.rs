@@ -1,5 +1,6 @@
 //! The routes, and what every request passes on its way to them: limits, the `Host` check, authentication, counting.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use netdiag_http::{Exposure, Gate, Problem, Pseudonyms};
+use netdiag_http::{Exposure, Gate, GivenUp, Problem, Pseudonyms};
 use netdiag_metrics::{ExportStatus, Scrape, respond};
 use netdiag_pacer::{Hint, State as HintState, TpsRange, WhenStale};
 use netdiag_telemetry::Scope;
@@ -49,20 +50,32 @@ pub struct Options {
     pub exposure: Exposure,
     /// What becomes of the bus that hints are pushed over, for metrics; `None` where there is none.
     pub bus: Option<Arc<BusStatus>>,
+    /// Whom the server turns away, for metrics.
+    pub given_up: GivenUp,
     /// What becomes of metrics that are pushed elsewhere, for metrics; `None` where they are not.
     pub exports: Option<ExportStatus>,
     /// The pseudonyms that boards have for addresses, by which who asks for an address is answered; `None` where boards have addresses.
     pub pseudonyms: Option<Pseudonyms>,
 }
 
-/// What every handler has.
+/// What every handler has. It is cloned twice for each request, so it is one reference.
 #[derive(Clone)]
-pub(crate) struct Shared {
+pub(crate) struct Shared(Arc<Inner>);
+
+pub(crate) struct Inner {
     pub(crate) boards: watch::Receiver<Arc<Board>>,
-    pub(crate) options: Arc<Options>,
+    pub(crate) options: Options,
     pub(crate) event_permits: Arc<Semaphore>,
-    gate: Arc<Gate>,
-    metrics: Arc<Metrics>,
+    gate: Gate,
+    metrics: Metrics,
+}
+
+impl Deref for Shared {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
 }
 
 /// The hint server's routes over the newest of `boards`.
@@ -82,13 +95,13 @@ pub fn router_and_metrics(
         largest_body: LARGEST_BODY,
         sessions: false,
     };
-    let shared = Shared {
+    let shared = Shared(Arc::new(Inner {
         boards,
-        gate: Arc::new(gate),
+        gate,
         event_permits: events::permits(),
-        metrics: Arc::new(Metrics::new(options.bus.clone(), options.exports.as_ref())),
-        options: Arc::new(options),
-    };
+        metrics: Metrics::new(options.bus.clone(), &options.given_up, options.exports.as_ref()),
+        options,
+    }));
     let told = shared.clone();
     let scrape = Scrape::new(move || told.metrics());
     let router = Router::new()

@@ -1,6 +1,7 @@
 //! The server's limits over real sockets: what a client can send, hold and wait for.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ async fn start(limits: Limits) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let address = listener.local_addr().expect("bound");
     let boards = watch::Sender::new(board(range()));
+    let given_up = GivenUp::default();
     let options = Options {
         range: range(),
         stale_after: Duration::from_secs(60),
@@ -45,9 +47,9 @@ async fn start(limits: Limits) -> Server {
         bus: None,
         exports: None,
         pseudonyms: None,
+        given_up: given_up.clone(),
     };
     let (stop, stopped) = oneshot::channel();
-    let given_up = GivenUp::default();
     let router = router(boards.subscribe(), options);
     let task = tokio::spawn(serve(listener, router, limits, given_up.clone(), async {
         let _ = stopped.await;
@@ -162,4 +164,32 @@ async fn clients_that_do_not_read_lose_their_place() {
     }
     assert!(server.given_up.count() >= 1, "{:?}", server.given_up);
     drop(stuck);
+}
+
+#[tokio::test]
+async fn who_asks_too_often_is_told_when_to_ask_again() {
+    let limits = Limits { rate: NonZeroU32::new(5), ..Limits::default() };
+    let server = start(limits).await;
+    let mut refused = None;
+    for _ in 0..20 {
+        let answer = exchange(&server, &get("")).await;
+        if !answer.starts_with("HTTP/1.1 200") {
+            refused = Some(answer);
+            break;
+        }
+    }
+    let refused = refused.expect("twenty connections are made within three seconds");
+    assert!(
+        refused.starts_with("HTTP/1.1 429") && refused.contains("retry-after: 1\r\n"),
+        "{refused}"
+    );
+    assert!(refused.contains("\"status\":429") && server.given_up.too_often() >= 1, "{refused}");
+    // It is a visitor's and not a connection's, and it passes.
+    timeout(PATIENCE, async {
+        while !exchange(&server, &get("")).await.starts_with("HTTP/1.1 200") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .expect("served again");
 }

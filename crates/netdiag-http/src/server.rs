@@ -4,23 +4,31 @@
 //! fixed response and never reaches the router. [`accept`] is the half that every server needs, whatever it does with its
 //! connections; [`serve`] gives them to a router.
 
+use std::convert::Infallible;
 use std::error::Error as _;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::response::Response;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::Service as _;
+
+use crate::visitors::{Visitor, Visitors, refusal, shows_token};
 
 /// A complaint that stays true is repeated this often.
 const REPEAT: Duration = Duration::from_secs(60);
@@ -42,9 +50,15 @@ pub struct Limits {
     /// Bytes that may wait in the kernel for a client that does not read. It doubles them for its own bookkeeping (socket(7)),
     /// and would otherwise keep megabytes for each. `None` leaves it to the kernel, for servers that pass on large answers.
     pub send_buffer: Option<usize>,
+    /// Requests per second from one address; `None`: as many as come.
+    pub rate: Option<NonZeroU32>,
     /// Time for requests in flight to end once the server stops.
     pub drain_time: Duration,
 }
+
+/// Requests per second from one address. Ten thousand loops that ask once a second, or a thousand that ask ten times; to answer them
+/// takes a fifth of a core.
+const RATE: NonZeroU32 = NonZeroU32::new(10_000).expect("not zero");
 
 impl Default for Limits {
     fn default() -> Self {
@@ -57,6 +71,7 @@ impl Default for Limits {
             send_time: Duration::from_secs(20),
             // Over a path of 100 ms that is two megabytes a second, and 1024 stuck clients hold 256 MiB at most.
             send_buffer: Some(128 * 1024),
+            rate: Some(RATE),
             drain_time: Duration::from_secs(1),
         }
     }
@@ -67,14 +82,40 @@ const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: applicat
     retry-after: 1\r\nconnection: close\r\ncontent-length: 66\r\n\r\n\
     {\"error\":{\"status\":503,\"message\":\"too many connections are open\"}}";
 
-/// How many connections were given up because their clients did not read; all clones count the same.
+/// Whom a server has turned away: connections whose clients did not read, and requests of those who asked too often; all clones count
+/// the same.
 #[derive(Clone, Debug, Default)]
-pub struct GivenUp(Arc<AtomicU64>);
+pub struct GivenUp(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    connections: AtomicU64,
+    too_often: AtomicU64,
+    wrong_tokens: AtomicU64,
+}
 
 impl GivenUp {
-    /// So far.
+    /// Connections so far.
     pub fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.connections.load(Ordering::Relaxed)
+    }
+
+    /// Requests so far beyond [`Limits::rate`].
+    pub fn too_often(&self) -> u64 {
+        self.0.too_often.load(Ordering::Relaxed)
+    }
+
+    /// Requests so far with wrong tokens, beyond how many of those an address may show.
+    pub fn wrong_tokens(&self) -> u64 {
+        self.0.wrong_tokens.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn asked_too_often(&self) {
+        self.0.too_often.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn guessed_too_often(&self) {
+        self.0.wrong_tokens.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -140,14 +181,18 @@ pub async fn serve(
         .header_read_timeout(limits.head_time)
         .max_buf_size(limits.head_bytes)
         .max_headers(limits.headers);
-    accept(listener, limits, WhenBusy::Answer, shutdown, |stream, _, place| {
-        let service = TowerToHyperService::new(router.clone());
+    let visitors = Visitors::new(limits.rate, given_up.clone());
+    // Whatever is called first makes this of a router; once is enough.
+    let router = router.with_state(());
+    accept(listener, limits, WhenBusy::Answer, shutdown, |stream, peer, place| {
+        let (visitor, router) = (visitors.at(peer.ip()), router.clone());
+        let service = service_fn(move |request| answer(visitor.clone(), router.clone(), request));
         let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
         let given_up = given_up.clone();
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 if timed_out(&error) {
-                    given_up.0.fetch_add(1, Ordering::Relaxed);
+                    given_up.0.connections.fetch_add(1, Ordering::Relaxed);
                 }
                 tracing::debug!(%error, "connection ended");
             }
@@ -157,6 +202,19 @@ pub async fn serve(
     .await;
     // Event streams never end by themselves; they are cut with the runtime.
     let _ = tokio::time::timeout(limits.drain_time, graceful.shutdown()).await;
+}
+
+async fn answer(
+    visitor: Visitor,
+    mut router: Router,
+    request: Request<Incoming>,
+) -> Result<Response, Infallible> {
+    if let Err(wait) = visitor.asks() {
+        return Ok(refusal(wait));
+    }
+    let showed = shows_token(&request);
+    let response = router.call(request).await?;
+    Ok(visitor.judge(response, showed))
 }
 
 /// Running out of descriptors passes when connections close; everything else concerns the one client.

@@ -12,6 +12,7 @@
 //!
 //! Invariant: a process is what its parameters and seed say, packet by packet, and reads no clock.
 
+use rand::distr::Bernoulli;
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -97,9 +98,24 @@ fn probability(name: &'static str, value: f64) -> Result<(), InvalidSpec> {
 /// One direction's losses.
 #[derive(Debug)]
 pub(crate) struct Losses {
-    model: Loss,
+    good: Chances,
+    bad: Chances,
     is_bad: bool,
     random: Xoshiro256PlusPlus,
+}
+
+/// What a packet meets in a state, as thresholds that random numbers are compared with.
+#[derive(Clone, Copy, Debug)]
+struct Chances {
+    lost: Bernoulli,
+    leave: Bernoulli,
+}
+
+impl Chances {
+    fn new(lost: f64, leave: f64) -> Self {
+        let of = |share| Bernoulli::new(share).expect("a Loss has probabilities only");
+        Self { lost: of(lost), leave: of(leave) }
+    }
 }
 
 impl Losses {
@@ -107,7 +123,8 @@ impl Losses {
     pub(crate) fn new(model: Loss, seed: u64) -> Self {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
         let is_bad = random.random_bool(model.share_bad());
-        Self { model, is_bad, random }
+        let (good, bad) = (Chances::new(model.good, model.p), Chances::new(model.bad, model.r));
+        Self { good, bad, is_bad, random }
     }
 
     /// Loses everything.
@@ -117,15 +134,14 @@ impl Losses {
 
     /// A word of it, for those who want it in the caches.
     pub(crate) fn touch(&self) -> u64 {
-        self.model.bad.to_bits()
+        u64::from(self.is_bad)
     }
 
     /// Whether the next packet is lost.
     pub(crate) fn takes_next(&mut self) -> bool {
-        let Loss { p, r, good, bad } = self.model;
-        let (lost, leave) = if self.is_bad { (bad, r) } else { (good, p) };
-        let is_lost = self.random.random_bool(lost);
-        self.is_bad ^= self.random.random_bool(leave);
+        let Chances { lost, leave } = if self.is_bad { self.bad } else { self.good };
+        let is_lost = self.random.sample(lost);
+        self.is_bad ^= self.random.sample(leave);
         is_lost
     }
 }

@@ -11,7 +11,9 @@ use std::error::Error;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use netdiag_pacer::{Carry, Claim, Evidence, Lead, Need, TpsRange, Unread, allocate, share};
+use netdiag_pacer::{
+    Attribution, Carry, Claim, Evidence, Lead, Need, TpsRange, Unread, allocate, share,
+};
 use netdiag_telemetry::Tps;
 
 /// Between two ticks.
@@ -26,6 +28,7 @@ const EACH: f64 = 9.0;
 /// A flow, and what its kernel counts.
 struct Flow {
     carry: Carry,
+    attribution: Attribution,
     unread: Unread,
     seen: Evidence,
     known: u64,
@@ -43,6 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let reading = Tps::try_new(8.0 + 8.0 * random.share())?;
         all.push(Flow {
             carry: Carry::new(range),
+            attribution: Attribution::new(),
             unread: Unread::new(reading, Duration::ZERO),
             seen: Evidence { srtt: Some(rtt(&mut random)), ..Evidence::default() },
             known: 0,
@@ -66,11 +70,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// What a pacer does ten times a second.
 fn tick(now: Duration, capacity: Tps, flows: &mut [Flow], needs: &mut Vec<Need>) {
     needs.clear();
-    for Flow { carry, unread, seen, known } in &mut *flows {
+    for Flow { carry, attribution, unread, seen, known } in &mut *flows {
         let delivered = (seen.bytes_acked - *known) as f64 / carry.bytes_per_token();
         *known = seen.bytes_acked;
         unread.deliver(now, delivered);
-        carry.observe(now, seen, Lead::BUSY.spare(unread));
+        attribution.account(&carry.observe(now, seen, Lead::BUSY.spare(unread)));
         needs.push(Need {
             cap: carry.cap(),
             reading: unread.reading(),

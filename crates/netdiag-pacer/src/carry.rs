@@ -21,9 +21,11 @@
 //! | constrained while notsent > 0 | also while the credit is spent | a window of ten segments holds seconds of text: the backlog is in the radio's queue, where `notsent` never sees it |
 //! | ramp to max | by a factor of e each second | one step to the maximum would fill the queue again, and again |
 //!
-//! Invariants: rates stay within the range; the credit is never exceeded by one who asks [`Carry::room`]; the time in
-//! [`Carry::causes`] sums up to the time observed. Evidence that cannot follow from what was seen before (a counter or a clock that
-//! jumped back, another connection on the same ports) begins the flow anew and throttles nothing.
+//! Whose fault it is that a flow is slow is for an [`Attribution`] to say, by what each observation tells.
+//!
+//! Invariants: rates stay within the range; the credit is never exceeded by one who asks [`Carry::room`]. Evidence that cannot follow
+//! from what was seen before (a counter or a clock that jumped back, another connection on the same ports) begins the flow anew and
+//! throttles nothing.
 
 mod attribution;
 mod causes;
@@ -42,12 +44,13 @@ use std::time::Duration;
 
 use crate::hint::{State, TpsRange};
 
-use attribution::Account;
+use attribution::{Acked, Tick};
 use nanos::Nanos;
 use recent::Recent;
 use seen::Seen;
 use under_way::UnderWay;
 
+pub use attribution::{Attribution, Look};
 pub use causes::{Cause, Causes};
 pub use evidence::Evidence;
 pub use lead::Lead;
@@ -100,7 +103,7 @@ const LONGEST_TICK: Nanos = Nanos::of(Duration::from_secs(10));
 /// Round trip of a path that none is known of, seconds: across a continent. It is known with the first ACK.
 const UNKNOWN_RTT: f64 = 0.1;
 
-/// The memory of one flow: five cache lines, of which tokens and acknowledgements need the first.
+/// The memory of one flow: four cache lines, of which tokens and acknowledgements need the first.
 #[derive(Clone, Debug)]
 #[repr(C)]
 pub struct Carry {
@@ -117,16 +120,13 @@ pub struct Carry {
     carried: Recent<true, CARRY_WINDOW>,
     /// The least srtt, seconds.
     least_rtt: Recent<false, MIN_RTT_WINDOW>,
-    account: Account,
-    /// For whom it waits.
-    present: Option<Cause>,
     state: State,
     /// Who sends asks for room first, so that a credit that is spent says something of the path.
     asks: bool,
 }
 
 // Another line would be fetched for each of a thousand flows, ten times a second.
-const _: () = assert!(size_of::<Carry>() <= 5 * 64);
+const _: () = assert!(size_of::<Carry>() <= 4 * 64);
 
 impl Carry {
     /// A flow of which nothing is known: presumed clear.
@@ -141,8 +141,6 @@ impl Carry {
             granted: max,
             carried: Recent::new(),
             least_rtt: Recent::new(),
-            account: Account::new(),
-            present: None,
             state: State::Idle,
             asks: true,
         }
@@ -174,24 +172,25 @@ impl Carry {
 
     /// Takes in what the kernel says at `now`. So many tokens may be under way as the path needs, and `spare` more: few for a client
     /// that has text to read, or where others can use the engine.
-    pub fn observe(&mut self, now: Duration, seen: &Evidence, spare: f64) {
+    /// Tells what an [`Attribution`] goes by.
+    pub fn observe(&mut self, now: Duration, seen: &Evidence, spare: f64) -> Look {
         let seen = Seen::of(now, seen);
         let before = self.last.filter(|before| seen.follows(before));
         self.last = Some(seen);
         self.under_way.know(seen.bytes_acked);
         let Some(before) = before else {
             self.begin(&seen, spare);
-            return;
+            return Look { tick: None, is_new: true };
         };
         let elapsed = seen.at.saturating_sub(before.at);
         if elapsed.is_zero() {
-            return;
+            return Look { tick: None, is_new: false };
         }
         if elapsed > LONGEST_TICK {
             // The time passed, whatever it was; only rates across the gap mean nothing.
-            self.attribute(elapsed, Nanos::ZERO);
+            let tick = Some(self.tick(elapsed, Nanos::ZERO, None));
             self.begin(&seen, spare);
-            return;
+            return Look { tick, is_new: true };
         }
         let acked = seen.bytes_acked - before.bytes_acked;
         let busy = seen.busy.saturating_sub(before.busy);
@@ -209,7 +208,6 @@ impl Carry {
         let was_limited = self.state != State::Stalled && (before.notsent > 0 || was_spent);
         self.under_way.outstanding = self.under_way.tokens_in(seen.queued);
         self.remember_rtt(&seen);
-        self.account.follow(&seen, self.least_rtt.best());
         let is_spent = self.is_spent() && (self.asks || self.is_queueing(&seen));
         let is_limited = seen.notsent > 0 || is_spent;
         let shut = seen.notsent > 0 && !seen.is_outstanding() && acked == 0;
@@ -229,8 +227,9 @@ impl Carry {
         self.under_way.arrived += self.under_way.tokens_in(acked);
         self.follow(&seen, acked, elapsed);
         self.set_credit(spare);
-        self.attribute(elapsed, rwnd_limited);
+        let tick = Some(self.tick(elapsed, rwnd_limited, Some(&seen)));
         self.under_way.sent = 0.0;
+        Look { tick, is_new: false }
     }
 
     /// What was observed last, and when.
@@ -296,6 +295,26 @@ impl Carry {
         self.state == State::Stalled && self.waiting > LOST_AFTER
     }
 
+    /// The time that has just passed, of which `rwnd_limited` was the reader's.
+    fn tick(&self, elapsed: Nanos, rwnd_limited: Nanos, seen: Option<&Seen>) -> Tick {
+        let rate = self.rate();
+        let limits = if self.cap < self.granted { Cause::Path } else { Cause::Pacer };
+        Tick {
+            elapsed,
+            rwnd_limited,
+            state: self.state,
+            rate,
+            limits: Some(limits).filter(|_| rate < self.range.max().get()),
+            sent: self.under_way.sent,
+            seen: seen.map(|seen| Acked {
+                at: seen.at,
+                bytes: seen.bytes_acked,
+                queued: seen.queued,
+                rtt: self.least_rtt.best(),
+            }),
+        }
+    }
+
     /// From `seen` on, with nothing to compare it with.
     fn begin(&mut self, seen: &Seen, spare: f64) {
         self.waiting = if seen.backoff >= 1 { seen.last_ack_age } else { Nanos::ZERO };
@@ -305,8 +324,6 @@ impl Carry {
         self.cap = self.range.max().get();
         self.under_way.sent = 0.0;
         self.least_rtt.forget(seen.at);
-        self.account.begin();
-        self.present = None;
         self.remember_rtt(seen);
         self.state = if self.is_stalled(seen) { State::Stalled } else { State::Idle };
         self.set_credit(spare);

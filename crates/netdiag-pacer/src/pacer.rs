@@ -24,7 +24,7 @@ use std::time::Duration;
 use netdiag_telemetry::{FlowSnapshot, Tps};
 
 use crate::bucket::TokenBucket;
-use crate::carry::{Carry, Causes, Evidence, Unread};
+use crate::carry::{Attribution, Carry, Causes, Evidence, Unread};
 use crate::hint::{State, TpsRange};
 use crate::plan::{Load, Need};
 
@@ -56,6 +56,7 @@ pub struct Pacer {
     range: TpsRange,
     load: Load,
     carry: Carry,
+    attribution: Attribution,
     bucket: TokenBucket,
     unread: Unread,
     ledger: Ledger,
@@ -79,6 +80,7 @@ impl Pacer {
             range,
             load: Load::default(),
             carry: Carry::new(range),
+            attribution: Attribution::new(),
             bucket: TokenBucket::new(range.max(), BURST, now),
             unread: Unread::new(reading, now),
             ledger: Ledger::default(),
@@ -108,7 +110,7 @@ impl Pacer {
     /// The server has given up waiting, at `now`: its engine is busy with something else, or has ended.
     pub fn end_wait(&mut self, now: Duration) {
         if let Some(since) = self.waiting.take() {
-            self.carry.on_waited(now.saturating_sub(since));
+            self.attribution.on_waited(now.saturating_sub(since));
         }
     }
 
@@ -133,7 +135,7 @@ impl Pacer {
     pub fn observe_evidence(&mut self, now: Duration, seen: &Evidence) {
         // Time is accounted up to now, and goes on.
         let waited = self.waiting.map_or(Duration::ZERO, |since| now.saturating_sub(since));
-        self.carry.on_waited(waited);
+        self.attribution.on_waited(waited);
         self.waiting = self.waiting.map(|_| now);
         self.srtt = seen.srtt;
         self.ledger.compare(seen);
@@ -146,7 +148,7 @@ impl Pacer {
             State::Reader => 0.0,
             _ => self.load.lead().spare(&self.unread).max(least),
         };
-        self.carry.observe(now, seen, spare);
+        self.attribution.account(&self.carry.observe(now, seen, spare));
         // Tokens that were sent and are not under way have arrived. Bytes acknowledged would be headers, too.
         let acked = (self.sent as f64 - self.under_way()).max(self.acked);
         self.unread.deliver(now, acked - self.acked);
@@ -227,7 +229,7 @@ impl Pacer {
 
     /// Whose time it was.
     pub fn causes(&self) -> Causes {
-        self.carry.causes()
+        self.attribution.causes()
     }
 
     /// All that is known, as a table or a line of JSON shows it.

@@ -44,9 +44,9 @@ impl HintServer {
         self.0.place()
     }
 
-    /// Serves `router` until the stop.
-    pub(crate) fn run(self, router: Router, stop: &Stop) -> anyhow::Result<()> {
-        self.0.serve(router, "hints", THREADS, GivenUp::default(), stop)
+    /// Serves `router` until the stop; `given_up` counts whom it turns away.
+    pub(crate) fn run(self, router: Router, given_up: GivenUp, stop: &Stop) -> anyhow::Result<()> {
+        self.0.serve(router, "hints", THREADS, given_up, stop)
     }
 
     /// Who may ask.

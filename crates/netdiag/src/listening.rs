@@ -3,6 +3,7 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::num::NonZeroU32;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -25,11 +26,11 @@ const SPARE_FILES: u64 = 64;
 const SERVERS: u64 = 2;
 
 /// A server's limits, within those of the process: who connects must not use up the descriptors that telemetry needs.
-fn limits() -> Limits {
+fn limits(rate: Option<NonZeroU32>) -> Limits {
     let usual = Limits::default();
     let room = raise_limit().saturating_sub(SPARE_FILES);
     let room = usize::try_from((room / SERVERS).max(1)).unwrap_or(usize::MAX);
-    Limits { connections: usual.connections.min(room), ..usual }
+    Limits { connections: usual.connections.min(room), rate, ..usual }
 }
 
 /// A listener, and who may ask.
@@ -38,6 +39,8 @@ pub(crate) struct Listening {
     listener: TcpListener,
     exposure: Exposure,
     address: SocketAddr,
+    /// Requests per second from one address.
+    rate: Option<NonZeroU32>,
 }
 
 impl Listening {
@@ -63,7 +66,7 @@ impl Listening {
         })?;
         listener.set_nonblocking(true).context("cannot prepare the listening socket")?;
         let address = listener.local_addr().context("cannot read the listening address")?;
-        Ok(Self { listener, exposure, address })
+        Ok(Self { listener, exposure, address, rate: access.rate_limit.0 })
     }
 
     /// The port that was taken.
@@ -125,7 +128,7 @@ impl Listening {
             .with_context(cannot)?;
         let served: anyhow::Result<()> = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(self.listener).with_context(cannot)?;
-            serve(listener, router, limits(), given_up, stop.asked()).await;
+            serve(listener, router, limits(self.rate), given_up, stop.asked()).await;
             Ok(())
         });
         runtime.shutdown_timeout(PATIENCE);

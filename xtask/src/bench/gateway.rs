@@ -23,6 +23,9 @@ const BUSY: Load = Load { streams: 40, per_second: 50.0, seconds: 5.0 };
 const ROUNDS: usize = 7;
 const LONG: usize = 5;
 
+/// 100 events/s, for a proxy that falls farther and farther behind with 2,000: LiteLLM was half a minute late with them.
+const LIGHT: Load = Load { streams: 10, per_second: 10.0, seconds: 5.0 };
+
 /// Many that read slowly.
 const MANY: Load = Load { streams: 5000, per_second: 2.0, seconds: 15.0 };
 
@@ -42,6 +45,8 @@ struct Path {
     /// Seconds of the processor per second without streams.
     idle: f64,
     rounds: Vec<Round>,
+    /// Rounds of the light load, where somebody is measured who bears no other.
+    light: Vec<Round>,
     many: Option<Many>,
 }
 
@@ -93,7 +98,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Report> {
                 let before = proxy.cpu()?;
                 std::thread::sleep(IDLE);
                 let idle = (proxy.cpu()? - before).as_secs_f64() / IDLE.as_secs_f64();
-                paths.push(Path { proxy, idle, rounds: Vec::new(), many: None });
+                paths.push(Path { proxy, idle, rounds: Vec::new(), light: Vec::new(), many: None });
             }
             // Without ourselves there is nothing to compare.
             Err(error) if kind == Kind::Gateway => return Err(error),
@@ -104,12 +109,21 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Report> {
     for round in 0..if options.long { ROUNDS * LONG } else { ROUNDS } {
         eprintln!("round {}", round + 1);
         direct.push(ends.run(ends.engine(), BUSY, || Ok(()))?.0);
-        for path in &mut paths {
-            let measured = path.busy(&mut ends)?;
+        for path in paths.iter_mut().filter(|path| !path.is_slow()) {
+            let measured = path.round(&mut ends, BUSY)?;
             path.rounds.push(measured);
         }
     }
-    for path in paths.iter_mut().filter(|path| path.proxy.kind() != Kind::Litellm) {
+    if paths.iter().any(Path::is_slow) {
+        for round in 0..ROUNDS {
+            eprintln!("light round {}", round + 1);
+            for path in paths.iter_mut().filter(|path| path.proxy.kind() != Kind::Bare) {
+                let measured = path.round(&mut ends, LIGHT)?;
+                path.light.push(measured);
+            }
+        }
+    }
+    for path in paths.iter_mut().filter(|path| !path.is_slow()) {
         eprintln!("{} streams through {}", MANY.streams, path.proxy.kind().name());
         path.many(&mut ends)?;
     }
@@ -121,16 +135,24 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Report> {
     report.rows.push(row);
     let of = |kind| paths.iter().find(|path: &&Path| path.proxy.kind() == kind);
     let nginx = of(Kind::Nginx);
-    report.rows.extend(paths.iter().map(|path| path.cells(nginx)));
+    let quick = paths.iter().filter(|path| !path.is_slow());
+    report.rows.extend(quick.map(|path| path.cells(nginx)));
+    let light = paths.iter().filter(|path| !path.light.is_empty());
+    report.rows.extend(light.map(|path| path.light_cells(nginx)));
     let Some(ours) = of(Kind::Gateway) else { anyhow::bail!("the gateway was not measured") };
     report.bars = ours.bars(nginx);
     Ok(report)
 }
 
 impl Path {
+    /// Whether it bears the light load only.
+    fn is_slow(&self) -> bool {
+        self.proxy.kind() == Kind::Litellm
+    }
+
     /// One round, as others have.
-    fn busy(&self, ends: &mut Ends) -> anyhow::Result<Round> {
-        let (figures, cpu) = ends.run(self.proxy.address(), BUSY, || self.proxy.cpu())?;
+    fn round(&self, ends: &mut Ends, load: Load) -> anyhow::Result<Round> {
+        let (figures, cpu) = ends.run(self.proxy.address(), load, || self.proxy.cpu())?;
         Ok(Round { cpu_us: self.per_event(cpu, &figures), figures })
     }
 
@@ -159,26 +181,9 @@ impl Path {
         taken * 1e6 / figures.events
     }
 
-    /// In each round the ratio of processor times, and the difference of the waits.
-    fn beside(&self, nginx: &Path) -> [f64; 2] {
-        let pairs = || self.rounds.iter().zip(&nginx.rounds);
-        [
-            median(pairs().map(|(ours, theirs)| ours.cpu_us / theirs.cpu_us)),
-            median(pairs().map(|(ours, theirs)| ours.figures.p99_ms - theirs.figures.p99_ms)),
-        ]
-    }
-
     fn cells(&self, nginx: Option<&Path>) -> Vec<String> {
-        let of = |of: fn(&Round) -> f64| two(median(self.rounds.iter().map(of)));
-        let [ratio, over] = nginx.map_or([f64::NAN; 2], |nginx| self.beside(nginx)).map(two);
-        let mut cells = vec![
-            self.proxy.kind().name().to_owned(),
-            of(|round| round.cpu_us),
-            ratio,
-            of(|round| round.figures.p50_ms),
-            of(|round| round.figures.p99_ms),
-            over,
-        ];
+        let name = self.proxy.kind().name();
+        let mut cells = cells(name, &self.rounds, nginx.map(|nginx| &*nginx.rounds));
         cells.extend(match &self.many {
             Some(many) => [
                 two(many.rss_kb),
@@ -191,13 +196,21 @@ impl Path {
         cells
     }
 
+    fn light_cells(&self, nginx: Option<&Path>) -> Vec<String> {
+        let per_second = LIGHT.streams as f64 * LIGHT.per_second;
+        let name = format!("{}, {per_second}/s", self.proxy.kind().name());
+        let mut cells = cells(&name, &self.light, nginx.map(|nginx| &*nginx.light));
+        cells.extend([const { String::new() }; 4]);
+        cells
+    }
+
     fn bars(&self, nginx: Option<&Path>) -> Vec<Bar> {
         let mut bars = Vec::new();
         let mut bar = |name: &str, value, limit, unit| {
             bars.push(Bar { name: name.to_owned(), value, bound: Bound::AtMost(limit), unit });
         };
         if let Some(nginx) = nginx {
-            let [ratio, over] = self.beside(nginx);
+            let [ratio, over] = beside(&self.rounds, &nginx.rounds);
             bar("cpu_to_nginx", ratio, CPU, "");
             bar("p99_over_nginx", over, ADDED_MS, "ms");
         }
@@ -209,7 +222,30 @@ impl Path {
     }
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+/// In each round the ratio of processor times, and the difference of the waits.
+fn beside(ours: &[Round], theirs: &[Round]) -> [f64; 2] {
+    let pairs = || ours.iter().zip(theirs);
+    [
+        median(pairs().map(|(ours, theirs)| ours.cpu_us / theirs.cpu_us)),
+        median(pairs().map(|(ours, theirs)| ours.figures.p99_ms - theirs.figures.p99_ms)),
+    ]
+}
+
+/// What rounds of one load say of a proxy.
+fn cells(name: &str, rounds: &[Round], nginx: Option<&[Round]>) -> Vec<String> {
+    let of = |of: fn(&Round) -> f64| two(median(rounds.iter().map(of)));
+    let [ratio, over] = nginx.map_or([f64::NAN; 2], |nginx| beside(rounds, nginx)).map(two);
+    vec![
+        name.to_owned(),
+        of(|round| round.cpu_us),
+        ratio,
+        of(|round| round.figures.p50_ms),
+        of(|round| round.figures.p99_ms),
+        over,
+    ]
+}
+
+pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

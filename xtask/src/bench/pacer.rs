@@ -129,7 +129,7 @@ fn cells(what: &str, values: [f64; 2], unit: &str, of: Option<[f64; 2]>) -> Vec<
 }
 
 /// Processes that ran or waited for a processor, on average over the last minute.
-fn load() -> anyhow::Result<f64> {
+pub(super) fn load() -> anyhow::Result<f64> {
     const FILE: &str = "/proc/loadavg";
     let text = std::fs::read_to_string(FILE).context(FILE)?;
     let first = text.split_ascii_whitespace().next().with_context(|| format!("{FILE} is empty"))?;

@@ -84,6 +84,11 @@ impl Asking {
 
     /// The JSON at `path`.
     pub(super) fn get(&mut self, path: &str) -> anyhow::Result<Value> {
+        Ok(serde_json::from_slice(&self.body(path)?)?)
+    }
+
+    /// What is at `path`, as it comes.
+    pub(super) fn body(&mut self, path: &str) -> anyhow::Result<Vec<u8>> {
         let question = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", self.address);
         self.connection.get_mut().write_all(question.as_bytes())?;
         let mut length = None;
@@ -101,6 +106,6 @@ impl Asking {
         }
         let mut body = vec![0; length.context("an answer without a length")?];
         self.connection.read_exact(&mut body)?;
-        Ok(serde_json::from_slice(&body)?)
+        Ok(body)
     }
 }

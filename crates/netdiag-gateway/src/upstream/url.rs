@@ -32,6 +32,9 @@ pub enum InvalidUpstream {
     /// What comes after the path is each request's own.
     #[error("must have no query and no fragment")]
     Query,
+    /// As clients' base URLs do.
+    #[error("must not end in /v1, which every request's path brings with it: leave that out")]
+    Version,
 }
 
 impl UpstreamUrl {
@@ -88,11 +91,15 @@ impl FromStr for UpstreamUrl {
             return Err(InvalidUpstream::Form);
         }
         let value = HeaderValue::from_str(authority.as_str()).map_err(|_| InvalidUpstream::Form)?;
+        let base = uri.path().trim_end_matches('/');
+        if base.ends_with("/v1") {
+            return Err(InvalidUpstream::Version);
+        }
         Ok(Self {
             tls,
             host: bare.to_owned(),
             port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
-            base: uri.path().trim_end_matches('/').to_owned(),
+            base: base.to_owned(),
             authority: value,
         })
     }
@@ -138,5 +145,7 @@ mod tests {
         check("http://user:secret@engine", InvalidUpstream::UserInfo);
         check("http://engine/?a=b", InvalidUpstream::Query);
         check("http://engine/#a", InvalidUpstream::Query);
+        check("http://engine/v1", InvalidUpstream::Version);
+        check("https://engine/openai/v1/", InvalidUpstream::Version);
     }
 }

@@ -234,6 +234,32 @@ async fn too_many_requests_and_connections_are_told_so() {
 }
 
 #[tokio::test]
+async fn one_address_may_not_ask_too_often() {
+    let (engine, count) = counting().await;
+    let rate = std::num::NonZeroU32::new(2);
+    let limits = Limits { rate, ..netdiag_gateway::default_limits() };
+    let gateway = start(Settings { limits, ..settings(&[engine]) }).await;
+    let ask = async || exchange(gateway.address, &post("/v1/messages", "", CHAT)).await;
+    let mut answered = 0;
+    let refused = loop {
+        let answer = ask().await;
+        if !answer.starts_with("HTTP/1.1 200") {
+            break answer;
+        }
+        answered += 1;
+        assert!(answered < 100, "nobody is refused");
+    };
+    assert!(
+        refused.starts_with("HTTP/1.1 429") && refused.contains("retry-after: 1\r\n"),
+        "{refused}"
+    );
+    assert!(refused.contains("rate_limit_error") && refused.contains("connection: close"));
+    assert_eq!(count.load(Ordering::Relaxed), answered, "a refused request is no engine's");
+    let passes = async { while !ask().await.starts_with("HTTP/1.1 200") {} };
+    timeout(PATIENCE, passes).await.expect("served again");
+}
+
+#[tokio::test]
 async fn a_token_is_asked_for_and_not_passed_on() {
     let (sender, mut heads) = tokio::sync::mpsc::unbounded_channel();
     let engine = script(move |mut stream, head| {
@@ -261,6 +287,9 @@ async fn a_token_is_asked_for_and_not_passed_on() {
             "{answer}"
         );
     }
+    // Guessing is answered for a while; the right one always is.
+    let guesses = async { while !ask("x-api-key: x\r\n").await.starts_with("HTTP/1.1 429") {} };
+    timeout(PATIENCE, guesses).await.expect("it has an end");
     for right in [
         "authorization: bearer 0123456789abcdef\r\n",
         "x-api-key: 0123456789abcdef\r\n",

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use netdiag_gateway::{Settings, acceptor, authorities};
+use netdiag_gateway::{Settings, acceptor};
+use netdiag_http::authorities;
 use netdiag_lab::engine;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};

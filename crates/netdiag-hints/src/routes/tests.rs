@@ -70,6 +70,7 @@ fn options(listen: &str, token: Option<Token>) -> Options {
         bus: None,
         exports: None,
         pseudonyms: None,
+        given_up: GivenUp::default(),
         exposure: Exposure::try_new(listen.parse().expect("address"), token, false)
             .expect("closed"),
     }

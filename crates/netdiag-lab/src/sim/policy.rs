@@ -298,9 +298,8 @@ impl Controller {
         let lead = if is_busy { self.settings.busy } else { self.settings.idle };
         for (place, &number) in admitted.iter().enumerate() {
             if let Some(&next) = admitted.get(place + 1) {
-                black_box(
-                    self.memories[next as usize].touch() ^ streams[next as usize].tcp.touch(),
-                );
+                let told = streams[next as usize].tcp.touch_told();
+                black_box(self.memories[next as usize].touch() ^ told);
             }
             let stream = &streams[number as usize];
             let generated = jobs[number as usize].generated;

@@ -16,7 +16,7 @@ use crate::metrics::{Ending, Reader, StreamRecord, TokenCounts};
 /// Bytes of a token: an event in OpenAI's format, as the demo engine writes it, with its chunk header.
 pub(super) const TOKEN_BYTES: u64 = 230;
 
-/// Eight cache lines, of which an observation needs the first three, and a token and its ACK all but the last.
+/// Eight cache lines, of which an observation needs the first two, and a token and its ACK all but the last.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Stream {

@@ -55,7 +55,7 @@ const MOST_BACKOFFS: u8 = 10;
 /// A time that does not come, where there may be none: a word instead of two.
 const NEVER: Micros = Micros::MAX;
 
-/// Three cache lines, the first of them with what every write and every ACK needs.
+/// Three cache lines: the first two have what is told of a connection, and every write and every ACK needs all of them.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct Tcp {
@@ -68,7 +68,6 @@ pub(super) struct Tcp {
     pipe: u32,
     sacked: u32,
     cwnd: f64,
-    ssthresh: f64,
     /// Losses before this byte belong to a reduction that was made.
     recover: u64,
     /// Smoothed round trip, first that of the handshake.
@@ -78,6 +77,9 @@ pub(super) struct Tcp {
     busy: Micros,
     /// [`NEVER`] while nothing is outstanding.
     busy_since: Micros,
+    backoff: u8,
+    probed: bool,
+    ssthresh: f64,
     /// When the timer's event is due; others are old.
     timer: Micros,
     deadline: Option<Micros>,
@@ -85,8 +87,6 @@ pub(super) struct Tcp {
     interval: Option<Box<Interval>>,
     /// What decides where it is like Linux.
     linux: Option<Box<Linux>>,
-    backoff: u8,
-    probed: bool,
 }
 
 const _: () = assert!(size_of::<Tcp>() == 3 * 64);

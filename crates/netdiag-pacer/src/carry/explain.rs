@@ -47,7 +47,9 @@ impl Carry {
             }
             State::Idle => "nothing is under way".to_owned(),
             State::Clear | State::Stale if self.granted < self.cap => {
-                format!("pacer: {:.1} tok/s are this stream's share", self.granted)
+                let (share, least) = (self.granted, self.range.min().get());
+                let more = if share < least { ", the least is recommended" } else { "" };
+                format!("pacer: {share:.1} tok/s are this stream's share{more}")
             }
             State::Clear | State::Stale => "the path carries what is sent".to_owned(),
         }

@@ -19,6 +19,45 @@ fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
+/// A flow, and whose time it was.
+#[derive(Clone, Debug)]
+struct Flow {
+    carry: Carry,
+    attribution: Attribution,
+}
+
+impl Flow {
+    fn new() -> Self {
+        Self { carry: Carry::new(range()), attribution: Attribution::new() }
+    }
+
+    fn watched() -> Self {
+        Self { carry: Carry::watching(range()), ..Self::new() }
+    }
+
+    fn observe(&mut self, now: Duration, seen: &Evidence, spare: f64) {
+        self.attribution.account(&self.carry.observe(now, seen, spare));
+    }
+
+    fn causes(&self) -> Causes {
+        self.attribution.causes()
+    }
+}
+
+impl std::ops::Deref for Flow {
+    type Target = Carry;
+
+    fn deref(&self) -> &Carry {
+        &self.carry
+    }
+}
+
+impl std::ops::DerefMut for Flow {
+    fn deref_mut(&mut self) -> &mut Carry {
+        &mut self.carry
+    }
+}
+
 /// A path and a kernel's view of it: what is written leaves at `rate` bytes/s and is acknowledged `rtt` later.
 struct Path {
     rtt: Duration,
@@ -52,7 +91,7 @@ impl Path {
     }
 
     /// A tick: the stream writes what it may, up to `wanted` tokens/s; the kernel sends, and is looked at.
-    fn tick(&mut self, carry: &mut Carry, wanted: f64) {
+    fn tick(&mut self, carry: &mut Flow, wanted: f64) {
         for _ in 0..10 {
             self.now += TICK / 10;
             self.tokens = (self.tokens + wanted.min(carry.cap()) * 0.01).min(4.0);
@@ -98,7 +137,7 @@ impl Path {
 #[test]
 fn a_long_clean_path_carries_everything() {
     for rtt in [ms(1), ms(20), ms(200), ms(600)] {
-        let (mut path, mut carry) = (Path::new(rtt, 1e9), Carry::new(range()));
+        let (mut path, mut carry) = (Path::new(rtt, 1e9), Flow::new());
         for _ in 0..600 {
             path.tick(&mut carry, 80.0);
             assert_eq!(carry.cap(), 80.0, "{rtt:?}: {carry:?}");
@@ -111,7 +150,7 @@ fn a_long_clean_path_carries_everything() {
 
 #[test]
 fn who_sends_more_than_its_credit_over_a_clean_path_is_not_slowed_down() {
-    let (mut path, mut carry) = (Path::new(ms(150), 1e9), Carry::watching(range()));
+    let (mut path, mut carry) = (Path::new(ms(150), 1e9), Flow::watched());
     for _ in 0..600 {
         // A hundred tokens a second, whatever is allowed.
         for _ in 0..10 {
@@ -128,7 +167,7 @@ fn who_sends_more_than_its_credit_over_a_clean_path_is_not_slowed_down() {
 #[test]
 fn a_narrow_path_is_followed_without_swinging() {
     // 20 tokens/s of 200 bytes.
-    let (mut path, mut carry) = (Path::new(ms(80), 4000.0), Carry::new(range()));
+    let (mut path, mut carry) = (Path::new(ms(80), 4000.0), Flow::new());
     let mut caps = Vec::new();
     for tick in 0..400 {
         path.tick(&mut carry, 80.0);
@@ -145,7 +184,7 @@ fn a_narrow_path_is_followed_without_swinging() {
 
 #[test]
 fn a_silent_path_is_held_within_a_second_and_resumed_at_once() {
-    let (mut path, mut carry) = (Path::new(ms(50), 1e6), Carry::new(range()));
+    let (mut path, mut carry) = (Path::new(ms(50), 1e6), Flow::new());
     for _ in 0..50 {
         path.tick(&mut carry, 40.0);
     }
@@ -174,7 +213,7 @@ fn a_silent_path_is_held_within_a_second_and_resumed_at_once() {
 
 #[test]
 fn a_shut_window_is_the_readers() {
-    let (mut path, mut carry) = (Path::new(ms(50), 1e6), Carry::new(range()));
+    let (mut path, mut carry) = (Path::new(ms(50), 1e6), Flow::new());
     for _ in 0..20 {
         path.tick(&mut carry, 40.0);
     }
@@ -193,7 +232,7 @@ fn a_shut_window_is_the_readers() {
 #[test]
 fn time_belongs_to_whoever_the_stream_waits_for() {
     let dominant = |wanted: f64, granted: f64, path: Path| {
-        let (mut path, mut carry) = (path, Carry::new(range()));
+        let (mut path, mut carry) = (path, Flow::new());
         carry.grant(granted);
         for _ in 0..100 {
             path.tick(&mut carry, wanted.min(granted));
@@ -209,7 +248,7 @@ fn time_belongs_to_whoever_the_stream_waits_for() {
 }
 
 /// Whom two seconds of a stream were given, from now on.
-fn blamed(path: &mut Path, carry: &mut Carry, wanted: f64) -> Option<Cause> {
+fn blamed(path: &mut Path, carry: &mut Flow, wanted: f64) -> Option<Cause> {
     let before = carry.causes();
     for _ in 0..20 {
         path.tick(carry, wanted);
@@ -221,7 +260,7 @@ fn blamed(path: &mut Path, carry: &mut Carry, wanted: f64) -> Option<Cause> {
 fn a_narrow_path_is_named_while_its_queue_is_short() {
     // The radio's buffer takes all that is sent, so that nothing waits in the kernel, and the credit is not spent yet: five tokens of
     // 200 bytes in each tick come in, and a share of them goes out.
-    let ticks = |carry: &mut Carry, seen: &mut Evidence, began: u32, share: f64| {
+    let ticks = |carry: &mut Flow, seen: &mut Evidence, began: u32, share: f64| {
         let before = carry.causes();
         for tick in began..began + 10 {
             carry.on_sent(5, 1000);
@@ -235,7 +274,7 @@ fn a_narrow_path_is_named_while_its_queue_is_short() {
         carry.causes().since(before)
     };
     for share in [0.25, 0.5] {
-        let mut carry = Carry::new(range());
+        let mut carry = Flow::new();
         let (rtt, rttvar) = (Some(ms(100)), Some(ms(5)));
         let mut seen = Evidence { queued: 1000, srtt: rtt, rttvar, ..Evidence::default() };
         let well = ticks(&mut carry, &mut seen, 1, 1.0);
@@ -248,7 +287,7 @@ fn a_narrow_path_is_named_while_its_queue_is_short() {
 #[test]
 fn an_engine_that_pauses_is_named_whatever_it_was_granted() {
     for granted in [80.0, 20.0, 6.0] {
-        let (mut path, mut carry) = (Path::new(ms(100), 1e9), Carry::new(range()));
+        let (mut path, mut carry) = (Path::new(ms(100), 1e9), Flow::new());
         carry.grant(granted);
         let busy = blamed(&mut path, &mut carry, granted.min(50.0));
         let expected = if granted < 80.0 { Cause::Pacer } else { Cause::Engine };
@@ -259,7 +298,7 @@ fn an_engine_that_pauses_is_named_whatever_it_was_granted() {
 
 #[test]
 fn what_a_path_that_was_narrow_does_not_take_yet_is_the_paths() {
-    let (mut path, mut carry) = (Path::new(ms(100), 4000.0), Carry::new(range()));
+    let (mut path, mut carry) = (Path::new(ms(100), 4000.0), Flow::new());
     for _ in 0..50 {
         path.tick(&mut carry, 50.0);
     }
@@ -282,7 +321,7 @@ fn what_a_path_that_was_narrow_does_not_take_yet_is_the_paths() {
 #[test]
 fn reused_ports_and_counters_that_jump_back_begin_anew() {
     let stalled = |seen: Evidence| {
-        let (mut path, mut carry) = (Path::new(ms(20), 1e6), Carry::new(range()));
+        let (mut path, mut carry) = (Path::new(ms(20), 1e6), Flow::new());
         for _ in 0..30 {
             path.tick(&mut carry, 40.0);
         }
@@ -333,7 +372,7 @@ proptest! {
             (any_evidence(), any::<u32>(), any::<u32>(), any::<u64>(), any::<f64>()), 1..40
         ),
     ) {
-        let mut carry = Carry::new(range());
+        let mut carry = Flow::new();
         let mut now = Duration::from_secs(100);
         let mut wall = Duration::ZERO;
         let mut last = None;
@@ -368,7 +407,7 @@ proptest! {
         rtt in 1u64..800, rate in 500.0..1e6, wanted in 1.0..200.0,
         silences in prop::collection::vec(any::<bool>(), 20),
     ) {
-        let (mut path, mut carry) = (Path::new(ms(rtt), rate), Carry::new(range()));
+        let (mut path, mut carry) = (Path::new(ms(rtt), rate), Flow::new());
         path.tick(&mut carry, wanted);
         let began = path.now;
         for silent in silences {
@@ -386,7 +425,7 @@ proptest! {
     /// On a link that does not change, neither does the rate by much from one tick to the next.
     #[test]
     fn rates_change_slowly_on_a_constant_link(rtt in 5u64..300, rate in 1500.0..50_000.0) {
-        let (mut path, mut carry) = (Path::new(ms(rtt), rate), Carry::new(range()));
+        let (mut path, mut carry) = (Path::new(ms(rtt), rate), Flow::new());
         let mut before: Option<f64> = None;
         for _ in 0..300 {
             path.tick(&mut carry, 80.0);

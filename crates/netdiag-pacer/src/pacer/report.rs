@@ -15,7 +15,7 @@ pub struct Report {
     pub state: State,
     /// Nothing may be generated now.
     pub hold: bool,
-    /// What it has waited for most, so far.
+    /// For whom it waits at present; `None` while nothing is under way.
     pub cause: Option<Cause>,
     /// Time by cause.
     #[serde(rename = "cause_seconds")]
@@ -46,13 +46,12 @@ pub struct Report {
 
 impl Report {
     pub(super) fn of(pacer: &Pacer) -> Self {
-        let causes = pacer.causes();
         let outstanding = pacer.under_way();
         Self {
             state: pacer.carry.state(),
             hold: pacer.is_held(),
-            cause: causes.dominant(),
-            causes,
+            cause: pacer.attribution.present_cause(),
+            causes: pacer.causes(),
             admitted: pacer.admitted,
             sent: pacer.sent,
             acked: (pacer.sent as f64 - outstanding).max(pacer.acked),

@@ -4,17 +4,17 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::pacing::Sharing;
 use clap::Args;
-use netdiag_gateway::{authorities, system_roots, tls_client};
 use netdiag_hints::bus::{
     BusSettings, BusUrl, Credentials, EngineName, MemberSettings, NodeName, PublishSettings, Scopes,
 };
+use netdiag_http::{authorities, system_roots, tls_client};
 use netdiag_pacer::WhenStale;
 
 use super::secret::secret;
 use super::values;
 use crate::failure::UsageError;
+use crate::pacing::Sharing;
 use crate::place::Places;
 
 /// Which broker.

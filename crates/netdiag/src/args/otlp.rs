@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use netdiag_gateway::{authorities, system_roots, tls_client};
+use netdiag_http::{authorities, system_roots, tls_client};
 use netdiag_otlp::{Endpoint, Headers, Settings, pairs};
 
 use super::secret::secret;

@@ -39,6 +39,8 @@ const MOST_FLOWS: u32 = 1 << 20;
 const MOST_TREES: usize = 10_000;
 /// The longest segment: longer than any model's context.
 const MOST_SEGMENT_TOKENS: NonZeroU32 = NonZeroU32::new(1_000_000).expect("not zero");
+/// More than a server answers per second.
+const MOST_REQUESTS: u32 = 1_000_000;
 /// More than any broker passes on.
 const MOST_BUS_RATE: u32 = 1_000_000;
 
@@ -259,6 +261,17 @@ pub(crate) fn seed(text: &str) -> Result<u64, String> {
 /// A number of things, at least one.
 pub(crate) fn count(text: &str) -> Result<NonZeroU64, String> {
     text.trim().parse().map_err(|_| format!("must be a whole number from 1 to {}", u64::MAX))
+}
+
+/// `--rate-limit`: requests per second; `None` for as many as come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RateLimit(pub(crate) Option<NonZeroU32>);
+
+/// `--rate-limit`.
+pub(crate) fn rate_limit(text: &str) -> Result<RateLimit, String> {
+    let number = text.trim().parse().ok().filter(|number| *number <= MOST_REQUESTS);
+    let number = number.ok_or_else(|| format!("must be a whole number from 0 to {MOST_REQUESTS}"));
+    number.map(|number| RateLimit(NonZeroU32::new(number)))
 }
 
 /// `--max-streams`.

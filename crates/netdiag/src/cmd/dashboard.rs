@@ -14,7 +14,8 @@ use tokio::time::Instant;
 use crate::args::anonymise::AnonymiseArgs;
 use crate::args::otlp::OtlpArgs;
 use crate::args::values::{self, DASHBOARD_PORT, ListenAddr, ServerUrl};
-use crate::args::{AccessArgs, ModelArgs, RateArgs, StaleArgs};
+use crate::args::{AccessArgs, ModelArgs, RateArgs, SandboxArgs, StaleArgs};
+use crate::confine::{Confinement, Needs};
 use crate::csv_file::{CsvPacer, POLL, STALE_AFTER};
 use crate::dashboard::{Dashboard, Documents, machine};
 use crate::failure::{self, UsageError};
@@ -96,6 +97,7 @@ pub(crate) struct Args {
     otlp: OtlpArgs,
     #[command(flatten)]
     anonymise: AnonymiseArgs,
+    sandbox: SandboxArgs,
 }
 
 /// Runs until a signal.
@@ -135,11 +137,18 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let place = dashboard.place();
     // A flag wins over a variable, also over that of another flag.
     let hints = args.hints.as_ref().filter(|_| places.is_flag("hints") || !places.is_flag("csv"));
+    let confinement = args.confinement(hints.is_some() || export.is_some());
+    let machine = match hints {
+        Some(_) => None,
+        // Before anything is given up that it takes to examine it.
+        None => Some(machine(&confinement)?),
+    };
     let (source, told, (server, scrape)) = match hints {
         Some(url) => {
             let token = args.hints_token_file.as_deref().map(Token::read).transpose();
             let token = token.map_err(|error| UsageError::because("--hints-token-file", error))?;
             let remote = RemoteHints { url: url.clone(), token };
+            confinement.enter_and_tell(None);
             let label = label(Mode::Hints, url.to_string(), true, has_gateway);
             // What is stale there is the server's to say, as long as it is heard.
             let staleness = Staleness { after: SILENCE, ..staleness };
@@ -158,7 +167,8 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
             let feed = Feed::new(label, staleness, nothing_yet(range));
             let (pacer, present) = CsvPacer::start(&args.csv, range, models, shown(&feed))?;
             feed.set_hint(pacer.hint(), pacer.sampled_at().map(Into::into));
-            let documents = Documents { streams: None, gateway, machine: Some(machine()) };
+            confinement.enter_and_tell(None);
+            let documents = Documents { streams: None, gateway, machine };
             let server = dashboard.start(feed.clone(), documents, exports, &stop)?;
             let waiting = if present { "" } else { " (not there yet)" };
             let told = format!("{}{waiting}", args.csv.display());
@@ -175,6 +185,13 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
 }
 
 impl Args {
+    /// It follows a file, or asks a server; and a gateway, if there is one.
+    fn confinement(&self, asks_hints: bool) -> Confinement {
+        let reads = if asks_hints { Vec::new() } else { vec![self.csv.clone()] };
+        let connects = asks_hints || self.gateway.is_some();
+        Confinement::new(self.sandbox, Needs { reads, connects, ..Needs::default() })
+    }
+
     /// What a gateway lists, if there is one.
     fn gateway_document(
         &self,

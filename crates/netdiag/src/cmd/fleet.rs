@@ -14,11 +14,12 @@ use netdiag_http::GivenUp;
 use netdiag_telemetry::Tps;
 use tokio::sync::watch;
 
-use crate::args::AccessArgs;
 use crate::args::bus::{BrokerArgs, this_node};
 use crate::args::otlp::OtlpArgs;
 use crate::args::values::{self, EngineCapacity, FLEET_PORT, ListenAddr};
+use crate::args::{AccessArgs, SandboxArgs};
 use crate::bus;
+use crate::confine::{Confinement, Needs};
 use crate::failure::UsageError;
 use crate::listening::Listening;
 use crate::otlp::{Export, Exporting};
@@ -66,6 +67,8 @@ pub(crate) struct Args {
     access: AccessArgs,
     #[command(flatten)]
     otlp: OtlpArgs,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
 }
 
 /// Runs until a signal.
@@ -87,6 +90,8 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         settings.node,
         bus.place(),
     ));
+    let needs = Needs { connects: true, ..Needs::default() };
+    Confinement::new(args.sandbox, needs).enter_and_tell(None);
     let (known, view) = watch::channel(FleetView::default());
     let status = StatusLine::start_beside(None);
     let telling = tell(status.clone(), view.clone(), stop.clone())?;

@@ -3,23 +3,24 @@
 //! Flags in, a [`Gateway`] out; what it does is `netdiag-gateway`'s. Invariant: a port in use, a certificate that cannot be
 //! read and an engine that is no address are told before anything is served.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use netdiag_gateway::{
     Adapter, Gateway, HealthCheck, Pace, RequestLimits, Settings, UpstreamUrl, acceptor,
-    authorities, default_limits,
+    default_limits,
 };
-use netdiag_http::{Exposure, GivenUp, Limits};
+use netdiag_http::{Exposure, GivenUp, Limits, authorities};
 use netdiag_pacer::TpsRange;
 use netdiag_telemetry::Tps;
 
-use crate::args::AccessArgs;
 use crate::args::anonymise::AnonymiseArgs;
 use crate::args::otlp::OtlpArgs;
 use crate::args::values::{self, ADMIN_PORT, EngineKind, GATEWAY_PORT, ListenAddr};
+use crate::args::{AccessArgs, SandboxArgs};
+use crate::confine::{Confinement, Needs};
 use crate::failure::UsageError;
 use crate::listening::Listening;
 use crate::open_files::raise_limit;
@@ -55,7 +56,8 @@ const PATIENCE: Duration = Duration::from_millis(200);
 pub(crate) struct Args {
     /// Pass requests on to this engine (repeatable).
     ///
-    /// http://HOST[:PORT][/BASE] or https://…, such as http://127.0.0.1:8000; a base is put before every path. Of
+    /// http://HOST[:PORT][/BASE] or https://…, such as http://127.0.0.1:8000, without the /v1 of every request; a base is put
+    /// before every path. Of
     /// several the one with the fewest requests is chosen; one that cannot be reached is left out until its --health-path
     /// answers again. Several values: repeat the flag, or separate with commas. Default: none; one is needed.
     #[arg(long = "upstream", value_name = "URL", env = "NETDIAG_UPSTREAM", required = true, value_delimiter = ',',
@@ -223,6 +225,8 @@ pub(crate) struct Args {
     otlp: OtlpArgs,
     #[command(flatten)]
     anonymise: AnonymiseArgs,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
 }
 
 /// Runs until a signal.
@@ -245,6 +249,10 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     }
     let engines: Vec<String> = settings.upstreams.iter().map(ToString::to_string).collect();
     let gateway = Gateway::try_new(settings).map_err(|error| UsageError::new(error.to_string()))?;
+    // Asked for while the control group, which may say less, can still be read.
+    let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let needs = Needs { connects: true, ..Needs::default() };
+    Confinement::new(args.sandbox, needs).enter_and_tell(None);
     // Whether it is ready is asked while it drains, too.
     let drained = Stop::new();
     let asked = admin.as_ref().map(Listening::place);
@@ -257,6 +265,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let scrapes = vec![gateway.metrics()];
     let exporting = export.map(|export| export.start(scrapes, |_| (), &drained)).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
         .thread_name("gateway")
         .enable_all()
         .build()
@@ -316,7 +325,8 @@ impl Args {
         // Who connects must not use up the descriptors that answering takes.
         let room = (raise_limit().saturating_sub(SPARE_FILES) / FILES_EACH).max(1);
         let room = usize::try_from(room).unwrap_or(usize::MAX);
-        let limits = Limits { connections: usual.connections.min(room), ..usual };
+        let connections = usual.connections.min(room);
+        let limits = Limits { connections, rate: self.access.rate_limit.0, ..usual };
         let requests = RequestLimits {
             at_once: self.max_streams,
             body_bytes: self.max_body << 20,

@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use netdiag_hints::{Board, Options, router_and_metrics};
+use netdiag_http::GivenUp;
 use tokio::sync::watch;
 
 use crate::args::bus::PublishArgs;
 use crate::args::otlp::OtlpArgs;
-use crate::args::{ModelArgs, RateArgs, ServerArgs, StaleArgs};
+use crate::args::{ModelArgs, RateArgs, SandboxArgs, ServerArgs, StaleArgs};
 use crate::bus::Publishing;
+use crate::confine::{Confinement, Needs};
 use crate::csv_file::{CsvPacer, POLL, STALE_AFTER};
 use crate::hint_server::HintServer;
 use crate::models::Models;
@@ -61,6 +63,8 @@ pub(crate) struct Args {
     stale: StaleArgs,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
 }
 
 /// Runs until a signal.
@@ -82,6 +86,12 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         range.max(),
         args.csv.display(),
     ));
+    let needs = Needs {
+        reads: vec![args.csv.clone()],
+        connects: bus.is_some() || export.is_some(),
+        ..Needs::default()
+    };
+    Confinement::new(args.sandbox, needs).enter_and_tell(None);
     let watching = stop.clone();
     let thread = std::thread::Builder::new()
         .name("follower".to_owned())
@@ -96,18 +106,20 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let publishing = bus
         .map(|bus| Publishing::start(bus, None, newest.clone(), OwnPeers::default(), &stop))
         .transpose()?;
+    let given_up = GivenUp::default();
     let options = Options {
         range,
         stale_after,
         when_stale: args.stale.when_stale,
         exposure: server.exposure().clone(),
         bus: publishing.as_ref().map(|publishing| Arc::clone(&publishing.status)),
+        given_up: given_up.clone(),
         exports: export.as_ref().map(Export::status),
         pseudonyms: None,
     };
     let (router, scrape) = router_and_metrics(newest, options);
     let exporting = export.map(|export| export.start(vec![scrape], |_| (), &stop)).transpose()?;
-    let served = server.run(router, &stop);
+    let served = server.run(router, given_up, &stop);
     stop.ask();
     let published = publishing.map_or(Ok(()), Publishing::join);
     let exported = exporting.map_or(Ok(()), Exporting::join);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use netdiag_dashboard::{Feed, Label, Mode, Point, Staleness};
 use netdiag_hints::{Board, bus, router_and_metrics};
-use netdiag_http::Pseudonyms;
+use netdiag_http::{GivenUp, Pseudonyms};
 use netdiag_pacer::Hint;
 use netdiag_probe::Losses;
 use netdiag_telemetry::FlowSnapshot;
@@ -21,11 +21,12 @@ use crate::args::bus::{MemberArgs, PublishArgs};
 use crate::args::otlp::OtlpArgs;
 use crate::args::values::{self, DASHBOARD_PORT};
 use crate::args::{
-    DashboardArgs, FlowArgs, ModelArgs, PolicyArgs, RateArgs, RowsArgs, SamplingArgs, ServerArgs,
-    StaleArgs,
+    DashboardArgs, FlowArgs, ModelArgs, PolicyArgs, RateArgs, RowsArgs, SamplingArgs, SandboxArgs,
+    ServerArgs, StaleArgs,
 };
 use crate::bus::Publishing;
-use crate::csv_file::CsvSink;
+use crate::confine::{Confinement, Needs};
+use crate::csv_file::{CsvSink, is_stdout};
 use crate::dashboard::{self, Dashboard, Documents};
 use crate::failure::UsageError;
 use crate::hint_server::HintServer;
@@ -88,6 +89,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     flows: FlowArgs,
     #[command(flatten)]
+    sandbox: SandboxArgs,
+    #[command(flatten)]
     rows: RowsArgs,
 
     /// Append one row per interval to this file, too.
@@ -130,7 +133,8 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let export = args.otlp.validate("netdiag-up", server.instance(), places)?.map(Export::new);
     let staleness = Staleness { after: stale_after, policy: args.stale.when_stale };
     let models = Models::new(args.model.load(places)?);
-    let mut csv = Csv::open(&args, &stop)?;
+    let confinement = args.confinement(pushed_to.is_some() || export.is_some());
+    let mut csv = Csv::open(&args, &stop, &confinement)?;
     let (seat, member) = member
         .map(|settings| {
             let (seat, member) = bus::seat();
@@ -150,8 +154,11 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         rows: csv.sender.take(),
         written: csv.written.clone(),
     };
-    let sampler = Sampler::start(settings, stop.clone(), watcher)?;
-    let Start { source, flows } = sampler.found();
+    // Before anything is given up that it takes to examine it.
+    let machine = dashboard.as_ref().map(|_| dashboard::machine(&confinement)).transpose()?;
+    let sampler = Sampler::start(settings, stop.clone(), watcher, &confinement)?;
+    let Start { source, flows, confined } = sampler.found();
+    confinement.enter_and_tell(confined.as_deref());
     say(&format!(
         "netdiag: hints on {} ({} to {} tokens/s); watching {flows} flows by {source} every {} s",
         server.place(),
@@ -162,12 +169,14 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let publishing = pushed_to
         .map(|bus| Publishing::start(bus, member, newest.clone(), own_peers.clone(), &stop))
         .transpose()?;
+    let given_up = GivenUp::default();
     let options = netdiag_hints::Options {
         range,
         stale_after,
         when_stale: args.stale.when_stale,
         exposure: server.exposure().clone(),
         bus: publishing.as_ref().map(|publishing| Arc::clone(&publishing.status)),
+        given_up: given_up.clone(),
         exports: export.as_ref().map(Export::status),
         pseudonyms,
     };
@@ -177,11 +186,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         Some((dashboard, feed)) => {
             say(&format!("netdiag: dashboard on {}", dashboard.place()));
             let flows = dashboard::flows(newest.clone(), stale_after, args.stale.when_stale);
-            let documents = Documents {
-                streams: Some(flows),
-                machine: Some(dashboard::machine()),
-                ..Documents::default()
-            };
+            let documents = Documents { streams: Some(flows), machine, ..Documents::default() };
             // What becomes of exports is told once.
             let (thread, scrape) = dashboard.start(feed, documents, None, &stop)?;
             scrapes.push(scrape);
@@ -195,7 +200,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
             export.start(scrapes, move |found| own_peers.set("otlp", found), &stop)
         })
         .transpose()?;
-    let served = server.run(router, &stop);
+    let served = server.run(router, given_up, &stop);
     stop.ask();
     let published = publishing.map_or(Ok(()), Publishing::join);
     let exported = exporting.map_or(Ok(()), Exporting::join);
@@ -209,6 +214,14 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     }
     status.clear();
     served.and(looked).and(sampled).and(published).and(exported)
+}
+
+impl Args {
+    /// It writes a file if it is told to, and connects to a bus or a collector if there is one.
+    fn confinement(&self, connects: bool) -> Confinement {
+        let writes = self.csv.iter().filter(|path| !is_stdout(path)).cloned().collect();
+        Confinement::new(self.sandbox, Needs { writes, connects, ..Needs::default() })
+    }
 }
 
 /// What becomes of each look at the flows.
@@ -279,7 +292,7 @@ struct Csv {
 }
 
 impl Csv {
-    fn open(args: &Args, stop: &Stop) -> anyhow::Result<Self> {
+    fn open(args: &Args, stop: &Stop, confinement: &Confinement) -> anyhow::Result<Self> {
         let Some(path) = &args.csv else {
             return Ok(Self { sender: None, writer: None, written: None });
         };
@@ -287,6 +300,7 @@ impl Csv {
         let (sender, writer) = rows::start(
             move |row| file.append(row),
             |error| tracing::error!("{error:#}; hints go on without the file until a restart"),
+            confinement.clone(),
         )?;
         Ok(Self { sender: Some(sender), written: Some(writer.written()), writer: Some(writer) })
     }

@@ -13,7 +13,8 @@ use std::time::Duration;
 use netdiag_hints::Carried;
 use netdiag_hints::bus::Seat;
 use netdiag_pacer::{
-    Carry, Cause, Demand, Evidence, Hint, Lead, Load, Need, Share, State, TpsRange, Unread, plan,
+    Attribution, Carry, Cause, Demand, Evidence, Hint, Lead, Load, Need, Share, State, TpsRange,
+    Unread, plan,
 };
 use netdiag_telemetry::{FlowKey, FlowSnapshot, Scope, Tps};
 use tokio::time::Instant;
@@ -56,6 +57,7 @@ pub(super) struct Flows {
 #[derive(Debug)]
 struct Flow {
     carry: Carry,
+    attribution: Attribution,
     unread: Unread,
     seen: Seen,
     /// When it last did something.
@@ -170,12 +172,12 @@ impl Flows {
         let pausing = (!flow.is_asleep(self.now)).then_some(Cause::Engine);
         let hint = carry.hint(&Scope::Stream(*key), Duration::ZERO, judged.source);
         let carried = Carried {
-            cause: carry.present_cause().or(pausing),
+            cause: flow.attribution.present_cause().or(pausing),
             carry_tps: carry.carried(),
             credit: carry.credit(),
             outstanding: carry.outstanding(),
             bytes_per_token: carry.bytes_per_token(),
-            causes: carry.causes(),
+            causes: flow.attribution.causes(),
         };
         Some((with_health(hint, judged), carried))
     }
@@ -207,6 +209,7 @@ impl Flow {
         let reading = sharing.reading.unwrap_or(sharing.range.max());
         Self {
             carry: Carry::watching(sharing.range),
+            attribution: Attribution::new(),
             unread: Unread::new(reading, now),
             seen,
             awake: now,
@@ -219,6 +222,7 @@ impl Flow {
         if before.opened != seen.opened || seen.bytes_acked < before.bytes_acked {
             // Another connection on the same ports, with another reader.
             self.carry = Carry::watching(self.carry.range());
+            self.attribution = Attribution::new();
             self.unread = Unread::new(self.unread.reading(), now);
         } else {
             let bytes = seen.written.saturating_sub(before.written);
@@ -229,7 +233,8 @@ impl Flow {
         if seen != before || evidence.queued > 0 {
             self.awake = now;
         }
-        self.carry.observe(now, evidence, lead.spare(&self.unread));
+        let look = self.carry.observe(now, evidence, lead.spare(&self.unread));
+        self.attribution.account(&look);
     }
 
     /// How many tokens `bytes` are that were written since `before`.

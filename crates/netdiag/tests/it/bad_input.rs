@@ -274,6 +274,7 @@ fn a_gateway_that_cannot_be() {
     );
     check(&["--listen", "0.0.0.0:0"], &["lets everyone", "--auth-token-file"]);
     check(&["--health-path", "health"], &["--health-path health: must be a path"]);
+    check(&["--rate-limit", "-1"], &["--rate-limit -1", "from 0 to 1000000"]);
     check(&["--max-streams", "0"], &["--max-streams 0", "from 1 to 1000000"]);
     check(&["--max-body", "5000"], &["--max-body 5000", "from 1 to 4096"]);
     check(&["--drain", "-1"], &["--drain -1", "number of seconds from 0 to 86400"]);

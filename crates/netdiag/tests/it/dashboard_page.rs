@@ -248,6 +248,7 @@ fn hint_server(flows: u32) -> (watch::Sender<Arc<Board>>, SocketAddr) {
         bus: None,
         exports: None,
         pseudonyms: None,
+        given_up: GivenUp::default(),
     };
     let router = router(boards.subscribe(), options);
     std::thread::spawn(move || {

@@ -1,25 +1,16 @@
-//! Those who are measured: proxies as processes, with the kernel's account of what they take.
-//!
-//! Invariant: a proxy ends with its [`Proxy`], with all processes that it started.
+//! Those who are measured: proxies in front of an engine.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
+use anyhow::Context;
+use rustix::process::Signal;
 
+use super::super::server::{Server, free_address, nginx};
 use crate::command;
-
-/// For a proxy to answer. LiteLLM reads half of PyPI first.
-const PATIENCE: Duration = Duration::from_secs(90);
-
-/// Of each of nginx's processes: both ends of all streams, if one gets them all. It has memory for so many from the start.
-const MOST_CONNECTIONS: usize = 12_000;
 
 /// LiteLLM with its proxy, of the series that was current when this was written.
 const LITELLM: &str = "litellm[proxy]~=1.80";
@@ -47,17 +38,17 @@ impl Kind {
 /// A running proxy in front of an engine.
 pub(super) struct Proxy {
     kind: Kind,
-    child: Child,
-    address: SocketAddr,
-    /// What it was configured with.
-    _folder: TempDir,
+    server: Server,
 }
 
 impl Proxy {
     pub(super) fn start(kind: Kind, engine: SocketAddr) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let (mut command, address) = match kind {
-            Kind::Nginx => nginx(engine, folder.path())?,
+        let (command, address) = match kind {
+            Kind::Nginx => {
+                let address = free_address()?;
+                (nginx(&streaming(engine, address), folder.path())?, Some(address))
+            }
             Kind::Litellm => litellm(engine, folder.path())?,
             Kind::Bare => {
                 let target = ["--example", "bare_proxy"];
@@ -78,16 +69,10 @@ impl Proxy {
                 (command, None)
             }
         };
-        command.stdin(Stdio::null());
-        let child = command.spawn().with_context(|| format!("cannot run {}", kind.name()))?;
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut proxy = Self { kind, child, address: nowhere, _folder: folder };
-        proxy.address = match address {
-            Some(address) => address,
-            None => proxy.told_address()?,
-        };
-        proxy.wait()?;
-        Ok(proxy)
+        // nginx's QUIT waits for streams; TERM does not. The gateway would drain.
+        let ending = if kind == Kind::Gateway { Signal::KILL } else { Signal::TERM };
+        let server = Server::start(kind.name(), command, address, ending, folder)?;
+        Ok(Self { kind, server })
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -95,110 +80,24 @@ impl Proxy {
     }
 
     pub(super) fn address(&self) -> SocketAddr {
-        self.address
+        self.server.address()
     }
 
     /// The processor's time so far of all its threads.
     pub(super) fn cpu(&self) -> anyhow::Result<Duration> {
-        let mut sum = Duration::ZERO;
-        for process in self.processes() {
-            for task in fs::read_dir(format!("/proc/{process}/task"))? {
-                // A thread may end between the two.
-                let Ok(times) = fs::read_to_string(task?.path().join("schedstat")) else {
-                    continue;
-                };
-                let first = times.split_whitespace().next().context("an empty schedstat")?;
-                sum += Duration::from_nanos(first.parse()?);
-            }
-        }
-        Ok(sum)
+        self.server.cpu()
     }
 
     /// Resident memory of all its processes, KB.
     pub(super) fn rss_kb(&self) -> anyhow::Result<f64> {
-        let mut sum = 0.0;
-        for process in self.processes() {
-            // Counted now, unlike the kernel's quick account in `status`.
-            let rollup = fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
-            let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:"));
-            let number = line.and_then(|line| line.split_whitespace().next()).context("no Rss")?;
-            sum += number.parse::<f64>()?;
-        }
-        Ok(sum)
-    }
-
-    /// It and what it has started.
-    fn processes(&self) -> Vec<u32> {
-        let first = self.child.id();
-        let children = fs::read_to_string(format!("/proc/{first}/task/{first}/children"));
-        let children = children.unwrap_or_default();
-        std::iter::once(first)
-            .chain(children.split_whitespace().filter_map(|id| id.parse().ok()))
-            .collect()
-    }
-
-    /// The address in its first line that has one.
-    fn told_address(&mut self) -> anyhow::Result<SocketAddr> {
-        let says: Box<dyn BufRead + Send> =
-            match (self.child.stdout.take(), self.child.stderr.take()) {
-                (Some(stdout), _) => Box::new(BufReader::new(stdout)),
-                (None, Some(stderr)) => Box::new(BufReader::new(stderr)),
-                (None, None) => bail!("{} cannot be heard", self.kind.name()),
-            };
-        let mut lines = says.lines().map_while(Result::ok);
-        let address = lines.find_map(|line| {
-            let words = line.split([' ', ';', '/']);
-            words.filter_map(|word| word.parse::<SocketAddr>().ok()).next()
-        });
-        // It may have more to say, and must not wait for us to hear it.
-        std::thread::spawn(move || lines.for_each(drop));
-        address.with_context(|| format!("{} says no address", self.kind.name()))
-    }
-
-    fn wait(&mut self) -> anyhow::Result<()> {
-        let start = Instant::now();
-        while TcpStream::connect(self.address).is_err() {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("it ended ({status})");
-            }
-            ensure!(start.elapsed() < PATIENCE, "it does not answer");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
+        self.server.rss_kb()
     }
 }
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        // nginx's QUIT waits for streams; TERM does not. The gateway would drain.
-        let signal = if self.kind == Kind::Gateway { Signal::KILL } else { Signal::TERM };
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            let _ = kill_process(pid, signal);
-        }
-        let _ = self.child.wait();
-    }
-}
-
-/// As its documentation advises for event streams, on as many cores as the others use, and without a log.
-fn nginx(engine: SocketAddr, folder: &Path) -> anyhow::Result<(Command, Option<SocketAddr>)> {
-    command::ensure_debian(&[("nginx", "nginx")])?;
-    let address = free_address()?;
-    let path = folder.display();
-    let configuration = format!(
-        "daemon off;
-worker_processes auto;
-pid {path}/pid;
-error_log stderr crit;
-events {{ worker_connections {MOST_CONNECTIONS}; }}
-http {{
-  access_log off;
-  client_body_temp_path {path}/body;
-  proxy_temp_path {path}/proxy;
-  fastcgi_temp_path {path}/fastcgi;
-  uwsgi_temp_path {path}/uwsgi;
-  scgi_temp_path {path}/scgi;
-  upstream engine {{ server {engine}; keepalive 64; }}
+/// nginx as its documentation advises for event streams.
+fn streaming(engine: SocketAddr, address: SocketAddr) -> String {
+    format!(
+        "  upstream engine {{ server {engine}; keepalive 64; }}
   server {{
     listen {address} backlog=4096;
     tcp_nodelay on;
@@ -209,15 +108,8 @@ http {{
       proxy_buffering off;
       proxy_read_timeout 300s;
     }}
-  }}
-}}
-"
-    );
-    let file = folder.join("nginx.conf");
-    fs::write(&file, configuration)?;
-    let mut command = Command::new("nginx");
-    command.arg("-p").arg(folder).arg("-c").arg(file).args(["-e", "stderr"]);
-    Ok((command, Some(address)))
+  }}"
+    )
 }
 
 /// One worker, as it is by default.
@@ -250,11 +142,8 @@ fn litellm(engine: SocketAddr, folder: &Path) -> anyhow::Result<(Command, Option
     let mut command = Command::new(program);
     command.arg("--config").arg(file).args(["--host", "127.0.0.1", "--port"]);
     command.arg(address.port().to_string()).env("LITELLM_LOCAL_MODEL_COST_MAP", "True");
+    // It would refuse to start without a key, as nobody else here does.
+    command.env("LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY", "true");
     command.stdout(Stdio::null()).stderr(Stdio::null());
     Ok((command, Some(address)))
-}
-
-/// For those who cannot take a port themselves and say which.
-fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

@@ -59,6 +59,11 @@ impl Tcp {
         self.written ^ self.busy ^ self.timer
     }
 
+    /// Something of each cache line that [`Tcp::evidence`] needs.
+    pub(in super::super) fn touch_told(&self) -> u64 {
+        self.written ^ self.busy
+    }
+
     /// And of what these point to.
     pub(in super::super) fn touch_flight(&self) -> u64 {
         self.flight.front().map_or(0, |segment| segment.end)
