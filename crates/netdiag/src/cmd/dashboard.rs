@@ -97,6 +97,7 @@ pub(crate) struct Args {
     otlp: OtlpArgs,
     #[command(flatten)]
     anonymise: AnonymiseArgs,
+    #[command(flatten)]
     sandbox: SandboxArgs,
 }
 
@@ -137,7 +138,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let place = dashboard.place();
     // A flag wins over a variable, also over that of another flag.
     let hints = args.hints.as_ref().filter(|_| places.is_flag("hints") || !places.is_flag("csv"));
-    let confinement = args.confinement(hints.is_some() || export.is_some());
+    let confinement = args.confinement(hints.is_some(), export.is_some());
     let machine = match hints {
         Some(_) => None,
         // Before anything is given up that it takes to examine it.
@@ -185,10 +186,10 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
 }
 
 impl Args {
-    /// It follows a file, or asks a server; and a gateway, if there is one.
-    fn confinement(&self, asks_hints: bool) -> Confinement {
+    /// It follows a file, or asks a server; and asks a gateway and tells a collector, if there are such.
+    fn confinement(&self, asks_hints: bool, exports: bool) -> Confinement {
         let reads = if asks_hints { Vec::new() } else { vec![self.csv.clone()] };
-        let connects = asks_hints || self.gateway.is_some();
+        let connects = asks_hints || exports || self.gateway.is_some();
         Confinement::new(self.sandbox, Needs { reads, connects, ..Needs::default() })
     }
 
