@@ -11,6 +11,7 @@ mod bpf;
 mod clients;
 mod command;
 mod fuzz;
+mod metrics;
 mod package;
 mod screenshots;
 mod test;
@@ -45,6 +46,12 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Writes docs/metrics.md from what the processes register
+    Metrics {
+        /// Only verify that the committed document says what is registered
+        #[arg(long)]
+        check: bool,
+    },
     /// Looks for input that breaks what reads it; exits 1 if there is some
     Fuzz {
         /// Only this target; all of them if none is named
@@ -75,6 +82,7 @@ fn main() -> ExitCode {
         Task::Test { steps } => test::run(&steps),
         Task::Tidy => tidy::run(),
         Task::Bpf { check } => bpf::run(check),
+        Task::Metrics { check } => metrics::run(check),
         Task::Fuzz { target, seconds } => fuzz::run(target, seconds),
         Task::Bench { name, options } => bench::run(name, &options),
         Task::Clients(options) => clients::run(&options),

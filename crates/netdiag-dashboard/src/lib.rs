@@ -25,4 +25,5 @@ pub use experiment::{Arm, ArmTick, Experiment, Phase};
 pub use feed::{Feed, Label, Mode, Staleness};
 pub use flow::{FlowRow, flows_json};
 pub use history::Point;
-pub use routes::{Options, router};
+pub use metrics::dashboard_metrics;
+pub use routes::{Options, router, router_and_metrics};

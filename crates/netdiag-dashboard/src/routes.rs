@@ -10,6 +10,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use netdiag_http::{Exposure, Gate, GivenUp, Problem};
+use netdiag_metrics::{ExportStatus, Scrape, respond};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
@@ -46,6 +47,8 @@ pub struct Options {
     pub machine: Option<Document>,
     /// Connections that the server gives up because nobody reads them.
     pub given_up: GivenUp,
+    /// What becomes of metrics that are pushed elsewhere, for metrics; `None` where they are not.
+    pub exports: Option<ExportStatus>,
 }
 
 #[derive(Clone)]
@@ -59,6 +62,11 @@ struct Shared {
 
 /// The dashboard's routes over `feed`.
 pub fn router(feed: Feed, options: Options) -> Router {
+    router_and_metrics(feed, options).0
+}
+
+/// The same, and what `/metrics` tells, for who wants it otherwise.
+pub fn router_and_metrics(feed: Feed, options: Options) -> (Router, Scrape) {
     let gate = Gate {
         exposure: options.exposure.clone(),
         // The page itself asks for the token; its files are no secret.
@@ -68,12 +76,14 @@ pub fn router(feed: Feed, options: Options) -> Router {
     };
     let shared = Shared {
         feed,
-        metrics: Metrics::new(options.given_up.clone()),
+        metrics: Metrics::new(&options.given_up, options.exports.as_ref()),
         options: Arc::new(options),
         gate: Arc::new(gate),
         permits: Arc::new(Semaphore::new(MOST_VIEWERS)),
     };
-    Router::new()
+    let metrics_told = shared.metrics.clone();
+    let scrape = Scrape::new(move || metrics_told.encode());
+    let router = Router::new()
         .route("/", get(index))
         .route("/login", get(async || home()).post(login))
         .route("/assets/{name}", get(asset))
@@ -88,7 +98,8 @@ pub fn router(feed: Feed, options: Options) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(shared.clone(), guard))
-        .with_state(shared)
+        .with_state(shared);
+    (router, scrape)
 }
 
 async fn index(State(shared): State<Shared>, headers: HeaderMap) -> Response {
@@ -157,9 +168,8 @@ async fn report(State(shared): State<Shared>) -> Response {
     (headers, report).into_response()
 }
 
-async fn metrics(State(shared): State<Shared>) -> Response {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], shared.metrics.encode()).into_response()
+async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> Response {
+    respond(&headers, shared.metrics.encode())
 }
 
 async fn not_found() -> Problem {

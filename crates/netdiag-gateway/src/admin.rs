@@ -11,12 +11,13 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
 use axum::{Json, Router};
 use netdiag_http::{Exposure, Gate, Problem};
+use netdiag_metrics::respond;
 use serde_json::json;
 
 use crate::{Gateway, Shared};
@@ -67,10 +68,8 @@ async fn ready(State(gateway): State<Arc<Shared>>) -> Response {
     }
 }
 
-async fn metrics(State(gateway): State<Arc<Shared>>) -> Response {
-    let text = gateway.metrics.encode(gateway.live.counts(), &gateway.upstreams, &gateway.given_up);
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], text).into_response()
+async fn metrics(State(gateway): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    respond(&headers, gateway.scrape())
 }
 
 async fn streams(State(gateway): State<Arc<Shared>>) -> Response {

@@ -105,6 +105,8 @@ impl Examiner {
             keep_alive: None,
             resume_window: Some(Duration::from_secs(30)),
             drain: Duration::ZERO,
+            exports: None,
+            pseudonyms: None,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         Ok(Self { settings: Arc::new(Told { settings, engine }), runtime })

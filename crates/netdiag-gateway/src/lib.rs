@@ -45,16 +45,20 @@ mod trace;
 mod upstream;
 mod valve;
 
+use std::collections::HashMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use netdiag_http::{GivenUp, Visitors};
+use netdiag_metrics::Scrape;
 use tokio::sync::{Semaphore, watch};
 
 pub use adapter::Adapter;
 pub use dialect::Dialect;
 pub use live::StreamView;
+pub use metrics::gateway_metrics;
 pub use settings::{InvalidSettings, Pace, RequestLimits, Settings, default_limits};
 pub use tls::acceptor;
 pub use upstream::health::HealthCheck;
@@ -81,7 +85,6 @@ pub(crate) struct Shared {
     metrics: Metrics,
     /// Who asks, and how often.
     visitors: Visitors,
-    given_up: GivenUp,
     lanes: Option<Lanes>,
     phase: watch::Sender<Phase>,
 }
@@ -120,15 +123,15 @@ impl Gateway {
         let lanes = settings.pace.map(Lanes::try_new).transpose()?;
         let given_up = GivenUp::default();
         let visitors = Visitors::new(settings.limits.rate, given_up.clone());
+        let metrics = Metrics::new(&given_up, settings.exports.as_ref());
         Ok(Self(Arc::new(Shared {
             settings,
             upstreams,
             places,
             calls: Semaphore::new(adapter::told::CALLS),
             live: Registry::default(),
-            metrics: Metrics::new(),
+            metrics,
             visitors,
-            given_up,
             lanes,
             phase,
         })))
@@ -141,6 +144,12 @@ impl Gateway {
         !self.0.is_draining() && self.0.has_engine()
     }
 
+    /// What `/metrics` tells, for who wants it otherwise.
+    pub fn metrics(&self) -> Scrape {
+        let shared = Arc::clone(&self.0);
+        Scrape::new(move || shared.scrape())
+    }
+
     /// The event streams that are being passed on or wait for their clients, the oldest first.
     pub fn streams(&self) -> Vec<StreamView> {
         self.0.views()
@@ -151,9 +160,16 @@ impl Shared {
     /// The streams with whom each waits for, which the pacer knows by the client's address.
     pub(crate) fn views(&self) -> Vec<StreamView> {
         let causes = self.lanes.as_ref().map(Lanes::causes).unwrap_or_default();
+        let shown = causes.into_iter().map(|(peer, cause)| (self.settings.shown(peer), cause));
+        let causes: HashMap<SocketAddr, &str> = shown.collect();
         let mut views = self.live.views();
         views.iter_mut().for_each(|view| view.cause = causes.get(&view.peer).copied());
         views
+    }
+
+    /// All metrics as they are now.
+    pub(crate) fn scrape(&self) -> String {
+        self.metrics.encode(self.live.counts(), &self.upstreams)
     }
 
     /// Some engine is well.

@@ -1,8 +1,10 @@
-//! The gateway's metrics, in the Prometheus text format (OpenMetrics).
+//! The gateway's metrics, in Prometheus' text formats.
 //!
 //! Names are OpenTelemetry's where it has some (semantic conventions for generative AI, metrics of servers), written as Prometheus
 //! wants them. Labels have few values: models that nobody answers for are not counted, and after [`MOST_MODELS`] all others are
 //! `other`.
+
+mod labels;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,13 +13,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use netdiag_http::GivenUp;
-use prometheus_client::encoding::{EncodeLabelSet, text};
+use netdiag_metrics::{Described, ExportStatus, FamilyDescription};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Unit;
 
 use crate::adapter::told;
 use crate::dialect::Dialect;
@@ -25,6 +26,7 @@ use crate::failure::Failure;
 use crate::live::{About, Counts};
 use crate::meter::{End, Meter, Summary};
 use crate::upstream::Upstreams;
+use labels::{Answered, CauseLabel, Ended, Engine, Fate, Operation, Ordered, Outcome};
 
 /// Models with a label of their own. A gateway has a handful; whatever clients write must not fill memory.
 const MOST_MODELS: usize = 64;
@@ -37,57 +39,12 @@ const PER_TOKEN: [f64; 13] =
 const DURATION: [f64; 14] =
     [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Operation {
-    gen_ai_operation_name: &'static str,
-    gen_ai_request_model: String,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Outcome {
-    gen_ai_operation_name: &'static str,
-    gen_ai_request_model: String,
-    error_type: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Answered {
-    api: &'static str,
-    status: u16,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Fate {
-    fate: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct CauseLabel {
-    cause: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Ended {
-    end: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Ordered {
-    order: &'static str,
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Engine {
-    engine: String,
-}
-
 type OfOperation = Family<Operation, Histogram, fn() -> Histogram>;
 type OfOutcome = Family<Outcome, Histogram, fn() -> Histogram>;
 
 /// All of them.
 pub(crate) struct Metrics {
-    registry: Registry,
+    described: Described,
     first_token: OfOperation,
     per_token: OfOperation,
     duration: OfOutcome,
@@ -96,8 +53,6 @@ pub(crate) struct Metrics {
     orders: Family<Ordered, Counter>,
     streams: Gauge,
     parked: Gauge,
-    too_often: Gauge,
-    wrong_tokens: Gauge,
     resumed: Counter,
     expired: Counter,
     ended: Family<Ended, Counter>,
@@ -108,43 +63,23 @@ pub(crate) struct Metrics {
     models: Mutex<BTreeSet<String>>,
 }
 
+/// The families of a gateway, those of an export among them.
+pub fn gateway_metrics() -> Vec<FamilyDescription> {
+    Metrics::new(&GivenUp::default(), Some(&ExportStatus::default())).described.families().to_vec()
+}
+
 impl Metrics {
-    pub(crate) fn new() -> Self {
-        let mut registry = Registry::default();
-        let first_token: OfOperation = Family::new_with_constructor(|| Histogram::new(FIRST_TOKEN));
-        let per_token: OfOperation = Family::new_with_constructor(|| Histogram::new(PER_TOKEN));
-        let duration: OfOutcome = Family::new_with_constructor(|| Histogram::new(DURATION));
-        let seconds = || Unit::Seconds;
-        let server = registry.sub_registry_with_prefix("gen_ai_server");
-        server.register_with_unit(
-            "time_to_first_token",
-            "From a request to the first token of its stream",
-            seconds(),
-            first_token.clone(),
-        );
-        server.register_with_unit(
-            "time_per_output_token",
-            "From the first token of a stream to its last, for each after the first",
-            seconds(),
-            per_token.clone(),
-        );
-        server.register_with_unit(
-            "request_duration",
-            "From a request to the end of its stream",
-            seconds(),
-            duration.clone(),
-        );
+    pub(crate) fn new(given_up: &GivenUp, exports: Option<&ExportStatus>) -> Self {
         let metrics = Self {
-            first_token,
-            per_token,
-            duration,
+            described: Described::new(),
+            first_token: Family::new_with_constructor(|| Histogram::new(FIRST_TOKEN)),
+            per_token: Family::new_with_constructor(|| Histogram::new(PER_TOKEN)),
+            duration: Family::new_with_constructor(|| Histogram::new(DURATION)),
             requests: Family::default(),
             retries: Counter::default(),
             orders: Family::default(),
             streams: Gauge::default(),
             parked: Gauge::default(),
-            too_often: Gauge::default(),
-            wrong_tokens: Gauge::default(),
             resumed: Counter::default(),
             expired: Counter::default(),
             ended: Family::default(),
@@ -153,67 +88,87 @@ impl Metrics {
             engine_up: Family::default(),
             engine_requests: Family::default(),
             models: Mutex::default(),
-            registry: Registry::default(),
         };
-        let ours = registry.sub_registry_with_prefix("netdiag_gateway");
-        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        ours.register("build", "Version of netdiag", version);
-        ours.register("requests", "Requests answered, by API and status", metrics.requests.clone());
-        ours.register("retries", "Requests sent to another engine", metrics.retries.clone());
-        ours.register(
+        let mut described = Described::new();
+        metrics.register_times(&mut described);
+        metrics.register(&mut described);
+        let mut ours = described.within("netdiag_gateway");
+        for (name, help, figure) in GivenUp::FIGURES {
+            let given_up = given_up.clone();
+            ours.count(name, help, move || figure(&given_up));
+        }
+        if let Some(exports) = exports {
+            exports.register(&mut described);
+        }
+        Self { described, ..metrics }
+    }
+
+    fn register_times(&self, described: &mut Described) {
+        let mut server = described.within("gen_ai_server");
+        server.add_with_unit(
+            "time_to_first_token",
+            Unit::Seconds,
+            "From a request to the first token of its stream",
+            self.first_token.clone(),
+        );
+        server.add_with_unit(
+            "time_per_output_token",
+            Unit::Seconds,
+            "From the first token of a stream to its last, for each after the first",
+            self.per_token.clone(),
+        );
+        server.add_with_unit(
+            "request_duration",
+            Unit::Seconds,
+            "From a request to the end of its stream",
+            self.duration.clone(),
+        );
+    }
+
+    fn register(&self, described: &mut Described) {
+        let mut ours = described.within("netdiag_gateway");
+        ours.version(env!("CARGO_PKG_VERSION"));
+        ours.add("requests", "Requests answered, by API and status", self.requests.clone());
+        ours.add("retries", "Requests sent to another engine", self.retries.clone());
+        ours.add(
             "engine_calls",
             "Calls that told an engine what to do with a request, by what came of them",
-            metrics.orders.clone(),
+            self.orders.clone(),
         );
-        ours.register("streams", "Event streams that are being passed on", metrics.streams.clone());
-        ours.register(
+        ours.add("streams", "Event streams that are being passed on", self.streams.clone());
+        ours.add(
             "streams_parked",
             "Event streams that wait for their clients to come back",
-            metrics.parked.clone(),
+            self.parked.clone(),
         );
-        ours.register(
+        ours.add(
             "streams_resumed",
             "Times that a client has come back for its stream",
-            metrics.resumed.clone(),
+            self.resumed.clone(),
         );
-        ours.register(
+        ours.add(
             "streams_expired",
             "Event streams whose clients did not come back in time",
-            metrics.expired.clone(),
+            self.expired.clone(),
         );
-        ours.register("streams_ended", "Event streams, by how they ended", metrics.ended.clone());
-        ours.register(
+        ours.add("streams_ended", "Event streams, by how they ended", self.ended.clone());
+        ours.add(
             "tokens",
             "Tokens of event streams, by what was known of them when their streams ended; the last ones sent are rarely acked by then",
-            metrics.tokens.clone(),
+            self.tokens.clone(),
         );
-        ours.register_with_unit(
+        ours.add_with_unit(
             "stream_wait",
+            Unit::Seconds,
             "Time of event streams, by what they waited for",
-            seconds(),
-            metrics.seconds.clone(),
+            self.seconds.clone(),
         );
-        ours.register(
-            "requests_too_often",
-            "Requests refused because their address had asked too often, since the start",
-            metrics.too_often.clone(),
-        );
-        ours.register(
-            "requests_wrong_token",
-            "Requests refused because their address had shown too many wrong tokens, since the start",
-            metrics.wrong_tokens.clone(),
-        );
-        ours.register(
-            "engine_up",
-            "1 while the engine is taken for well",
-            metrics.engine_up.clone(),
-        );
-        ours.register(
+        ours.add("engine_up", "1 while the engine is taken for well", self.engine_up.clone());
+        ours.add(
             "engine_requests",
             "Requests that the engine is answering",
-            metrics.engine_requests.clone(),
+            self.engine_requests.clone(),
         );
-        Self { registry, ..metrics }
     }
 
     /// A request was answered, or its answer has begun.
@@ -287,27 +242,16 @@ impl Metrics {
     }
 
     /// The text of a scrape.
-    pub(crate) fn encode(
-        &self,
-        streams: Counts,
-        engines: &Upstreams,
-        given_up: &GivenUp,
-    ) -> String {
+    pub(crate) fn encode(&self, streams: Counts, engines: &Upstreams) -> String {
         self.streams.set(streams.taken.try_into().unwrap_or(i64::MAX));
         self.parked.set(streams.parked.try_into().unwrap_or(i64::MAX));
-        let told = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        self.too_often.set(told(given_up.too_often()));
-        self.wrong_tokens.set(told(given_up.wrong_tokens()));
         for engine in engines.all() {
             let label = Engine { engine: engine.url().to_string() };
             self.engine_up.get_or_create(&label).set(engine.is_healthy().into());
             let requests = engine.outstanding().try_into().unwrap_or(i64::MAX);
             self.engine_requests.get_or_create(&label).set(requests);
         }
-        let mut text = String::new();
-        // Encoding into a String fails only if a metric's own encoding does, and these are the library's.
-        let _ = text::encode(&mut text, &self.registry);
-        text
+        self.described.encode()
     }
 
     fn model(&self, asked: Option<&str>) -> String {

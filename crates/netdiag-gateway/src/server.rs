@@ -43,7 +43,8 @@ impl Gateway {
         let builders = Arc::new(Builders::new(limits));
         let accepting = accept(listener, limits, when_busy, shutdown, |stream, peer, place| {
             let visitor = shared.visitors.at(peer.ip());
-            let client = Client::new(stream, peer, visitor, tls.is_some());
+            let shown = shared.settings.shown(peer);
+            let client = Client::new(stream, shown, visitor, tls.is_some());
             let connection = Connection {
                 shared: Arc::clone(shared),
                 client,

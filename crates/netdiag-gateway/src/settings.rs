@@ -1,8 +1,10 @@
 //! What a gateway is told: its engines, its limits, how it ends.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use netdiag_http::{Exposure, Limits};
+use netdiag_http::{Exposure, Limits, Pseudonyms};
+use netdiag_metrics::ExportStatus;
 use netdiag_pacer::TpsRange;
 use netdiag_telemetry::Tps;
 use rustls::RootCertStore;
@@ -39,6 +41,17 @@ pub struct Settings {
     pub resume_window: Option<Duration>,
     /// Time that streams are given to end by themselves once the gateway stops. Then they get a last event.
     pub drain: Duration,
+    /// What becomes of metrics that are pushed elsewhere, for metrics; `None` where they are not.
+    pub exports: Option<ExportStatus>,
+    /// What clients' addresses are replaced by wherever they are shown, logged, or told to engines; `None`: by nothing.
+    pub pseudonyms: Option<Pseudonyms>,
+}
+
+impl Settings {
+    /// A client's address as it may be shown.
+    pub(crate) fn shown(&self, client: SocketAddr) -> SocketAddr {
+        self.pseudonyms.as_ref().map_or(client, |pseudonyms| pseudonyms.socket(client))
+    }
 }
 
 /// How event streams are paced, each by what the kernel says of its client's connection.

@@ -40,6 +40,7 @@ const LINGER_BYTES: usize = 4 << 20;
 /// A client's connection.
 pub(crate) struct Client {
     socket: TcpStream,
+    /// The other end, as it may be shown. Whoever needs it as it is asks the socket.
     peer: SocketAddr,
     /// How often it may ask, on all of its connections.
     pub(crate) visitor: Visitor,

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use netdiag_http::Pseudonyms;
 use netdiag_pacer::{Cause, Causes, Hint, State, WhenStale};
-use netdiag_telemetry::{FlowKey, LinkSample, Liveness, Row};
+use netdiag_telemetry::{FlowKey, LinkSample, Liveness, Row, Scope};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -87,6 +88,28 @@ impl Board {
     /// A board from telemetry of the host as a whole: its hint is also that of every peer and stream.
     pub fn of_host(host: Hint, sampled_at: Option<Instant>) -> Self {
         Self { host_only: true, ..Self::new(host, BTreeMap::new(), Vec::new(), sampled_at) }
+    }
+
+    /// The same with pseudonyms for clients' addresses, in everything that is shown of them.
+    pub fn anonymised(self, pseudonyms: &Pseudonyms) -> Self {
+        let peers = self.peers.into_iter().map(|(peer, hint)| {
+            let peer = pseudonyms.address(peer);
+            (peer, Hint { scope: Scope::Peer(peer).to_string(), ..hint })
+        });
+        let peers: BTreeMap<IpAddr, Hint> = peers.collect();
+        let streams = self.streams.into_iter().map(|stream| {
+            let FlowKey { local, peer, .. } = stream.key;
+            // Of a connection that stays on this host, our end may be another one's client.
+            let of_client = pseudonyms.address(local.ip());
+            let local =
+                if peers.contains_key(&of_client) { pseudonyms.socket(local) } else { local };
+            let key = FlowKey { local, peer: pseudonyms.socket(peer), ..stream.key };
+            let hint = Hint { scope: Scope::Stream(key).to_string(), ..stream.hint };
+            StreamEntry { key, hint, ..stream }
+        });
+        let mut streams: Vec<StreamEntry> = streams.collect();
+        streams.sort_unstable_by_key(|stream| (stream.key.peer, stream.key));
+        Self { peers, streams, ..self }
     }
 
     /// A hint of it with its age as it is now, or what is said of one that is too old.

@@ -2,16 +2,23 @@
 //!
 //! Invariant: metrics name engines, of which there are few, and no nodes, of which there are many.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use netdiag_http::{Exposure, Gate, Problem};
+use netdiag_metrics::{
+    Bound, Described, ExportStatus, FamilyDescription, Label, Labels, Scrape, respond,
+};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Unit;
 use tokio::sync::watch;
 
 use crate::bus::{EngineView, FleetView};
@@ -28,10 +35,20 @@ const MOST_ENGINES: usize = 100;
 struct Shared {
     view: watch::Receiver<FleetView>,
     gate: Arc<Gate>,
+    scrape: Scrape,
 }
 
 /// The routes over the newest `view`.
 pub fn fleet_router(view: watch::Receiver<FleetView>, exposure: Exposure) -> Router {
+    fleet_router_and_metrics(view, exposure, None).0
+}
+
+/// The same, and what `/metrics` tells, for who wants it otherwise; `exports` is what becomes of it there.
+pub fn fleet_router_and_metrics(
+    view: watch::Receiver<FleetView>,
+    exposure: Exposure,
+    exports: Option<ExportStatus>,
+) -> (Router, Scrape) {
     let gate = Gate {
         exposure,
         // Probes of an orchestrator carry no secrets.
@@ -39,8 +56,10 @@ pub fn fleet_router(view: watch::Receiver<FleetView>, exposure: Exposure) -> Rou
         largest_body: LARGEST_BODY,
         sessions: false,
     };
-    let shared = Shared { view, gate: Arc::new(gate) };
-    Router::new()
+    let seen = view.clone();
+    let scrape = Scrape::new(move || described(&seen.borrow(), exports.as_ref()).encode());
+    let shared = Shared { view, gate: Arc::new(gate), scrape: scrape.clone() };
+    let router = Router::new()
         .route("/", get(fleet))
         .route("/v1/fleet", get(fleet))
         .route("/livez", get(|| async { "ok\n" }))
@@ -53,7 +72,8 @@ pub fn fleet_router(view: watch::Receiver<FleetView>, exposure: Exposure) -> Rou
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered")
         })
         .layer(middleware::from_fn_with_state(shared.clone(), guard))
-        .with_state(shared)
+        .with_state(shared);
+    (router, scrape)
 }
 
 async fn fleet(State(shared): State<Shared>) -> Response {
@@ -72,10 +92,8 @@ async fn ready(State(shared): State<Shared>) -> Response {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, why).into_response()
 }
 
-async fn metrics(State(shared): State<Shared>) -> Response {
-    let view = shared.view.borrow().clone();
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], text(&view)).into_response()
+async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> Response {
+    respond(&headers, shared.scrape.now())
 }
 
 async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response {
@@ -85,52 +103,70 @@ async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Re
     }
 }
 
-/// Gauges of what is known at present, in the OpenMetrics text format.
-fn text(view: &FleetView) -> String {
-    let mut text = String::new();
-    let mut gauge = |name: &str, help: &str, values: Vec<(String, f64)>| {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "# HELP netdiag_fleet_{name} {help}");
-        let _ = writeln!(text, "# TYPE netdiag_fleet_{name} gauge");
-        for (labels, value) in values {
-            let _ = writeln!(text, "netdiag_fleet_{name}{labels} {value}");
-        }
-    };
-    let one = |value: f64| vec![(String::new(), value)];
-    gauge("leader", "1 while this process leads", one(f64::from(view.is_leader)));
-    gauge(
-        "bus_connected",
-        "1 while there is a connection to the message bus",
-        one(f64::from(view.is_connected)),
-    );
-    gauge("engines", "Engines that nodes share", one(view.engines.len() as f64));
-    type Figure = fn(&EngineView) -> f64;
-    let figures: [(&str, &str, Figure); 6] = [
-        (
-            "engine_capacity_tokens_per_second",
-            "What the engine generates with all seats taken; no number while nobody has said",
-            |engine| engine.capacity_tps.unwrap_or(f64::NAN),
-        ),
-        ("engine_demand_tokens_per_second", "What all its streams ask for", |engine| {
-            engine.demand_tps
-        }),
-        ("engine_given_tokens_per_second", "What all its streams have", |engine| engine.given_tps),
-        ("engine_nodes", "Nodes with streams there", |engine| engine.nodes.len() as f64),
-        ("engine_silent_nodes", "Nodes of which nothing was heard for too long", |engine| {
-            engine.nodes.iter().filter(|node| node.is_silent).count() as f64
-        }),
-        ("engine_streams", "Streams there", |engine| {
-            engine.nodes.iter().map(|node| f64::from(node.streams)).sum()
-        }),
-    ];
-    for (name, help, figure) in figures {
-        let label = |engine: &EngineView| format!("{{engine=\"{}\"}}", engine.engine);
-        let engines = view.engines.iter().take(MOST_ENGINES);
-        gauge(name, help, engines.map(|engine| (label(engine), figure(engine))).collect());
-    }
-    text.push_str("# EOF\n");
-    text
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct EngineLabel {
+    engine: String,
 }
+
+impl Labels for EngineLabel {
+    const LABELS: &'static [Label] =
+        &[Label { name: "engine", values: "engines' names", bound: Bound::Most(MOST_ENGINES) }];
+}
+
+/// The families of a fleet's coordinator, those of an export among them.
+pub fn fleet_metrics() -> Vec<FamilyDescription> {
+    described(&FleetView::default(), Some(&ExportStatus::default())).families().to_vec()
+}
+
+/// What is known at present. Made anew for every scrape, so that engines that are no more are in none.
+fn described(view: &FleetView, exports: Option<&ExportStatus>) -> Described {
+    let mut described = Described::new();
+    let mut ours = described.within("netdiag_fleet");
+    ours.version(env!("CARGO_PKG_VERSION"));
+    let one = |value: f64| {
+        let gauge = Float::default();
+        gauge.set(value);
+        gauge
+    };
+    ours.add("leader", "1 while this process leads", one(view.is_leader.into()));
+    let connected = one(view.is_connected.into());
+    ours.add("bus_connected", "1 while there is a connection to the message bus", connected);
+    ours.add("engines", "Engines that nodes share", one(view.engines.len() as f64));
+    let tokens = || Unit::Other("tokens_per_second".to_owned());
+    let each = |figure: fn(&EngineView) -> f64| {
+        let family: Family<EngineLabel, Float> = Family::default();
+        for engine in view.engines.iter().take(MOST_ENGINES) {
+            let label = EngineLabel { engine: engine.engine.to_string() };
+            family.get_or_create(&label).set(figure(engine));
+        }
+        family
+    };
+    ours.add_with_unit(
+        "engine_capacity",
+        tokens(),
+        "What the engine generates with all seats taken; no number while nobody has said",
+        each(|engine| engine.capacity_tps.unwrap_or(f64::NAN)),
+    );
+    let demand = each(|engine| engine.demand_tps);
+    ours.add_with_unit("engine_demand", tokens(), "What all its streams ask for", demand);
+    let given = each(|engine| engine.given_tps);
+    ours.add_with_unit("engine_given", tokens(), "What all its streams have", given);
+    let nodes = each(|engine| engine.nodes.len() as f64);
+    ours.add("engine_nodes", "Nodes with streams there", nodes);
+    ours.add(
+        "engine_silent_nodes",
+        "Nodes of which nothing was heard for too long",
+        each(|engine| engine.nodes.iter().filter(|node| node.is_silent).count() as f64),
+    );
+    let streams = each(|engine| engine.nodes.iter().map(|node| f64::from(node.streams)).sum());
+    ours.add("engine_streams", "Streams there", streams);
+    if let Some(exports) = exports {
+        exports.register(&mut described);
+    }
+    described
+}
+
+type Float = Gauge<f64, AtomicU64>;
 
 #[cfg(test)]
 mod tests {
@@ -191,10 +227,9 @@ mod tests {
         assert_eq!(json["engines"][0]["nodes"][0]["given_tps"], 40.0);
         let (_, metrics) = get_path(view(), "/metrics").await;
         for line in [
-            "netdiag_fleet_leader 1",
-            "netdiag_fleet_engine_given_tokens_per_second{engine=\"e1\"} 40",
-            "netdiag_fleet_engine_silent_nodes{engine=\"e1\"} 1",
-            "# EOF",
+            "netdiag_fleet_leader 1.0",
+            "netdiag_fleet_engine_given_tokens_per_second{engine=\"e1\"} 40.0",
+            "netdiag_fleet_engine_silent_nodes{engine=\"e1\"} 1.0",
         ] {
             assert!(metrics.lines().any(|found| found == line), "{line} in {metrics}");
         }

@@ -17,5 +17,6 @@ mod query;
 mod routes;
 
 pub use board::{Board, Carried, StreamEntry};
-pub use fleet_routes::fleet_router;
-pub use routes::{Options, router};
+pub use fleet_routes::{fleet_metrics, fleet_router, fleet_router_and_metrics};
+pub use metrics::hint_metrics;
+pub use routes::{Options, router, router_and_metrics};

@@ -1,24 +1,23 @@
-//! `GET /metrics`: the state of the host's hint and of the server, in the Prometheus text format (OpenMetrics).
+//! `GET /metrics`: the state of the host's hint and of the server, in Prometheus' text formats.
 //!
 //! Labels have few, fixed values: a path that does not exist counts as `other`, and no metric carries an address.
 
-use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use netdiag_http::GivenUp;
+use netdiag_metrics::{Bound, Described, ExportStatus, FamilyDescription, Label, Labels};
 use netdiag_pacer::{Hint, State};
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
-use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
-use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Unit;
 
 use crate::board::Board;
 use crate::bus::BusStatus;
+use crate::routes::PATHS;
 
 type Float = Gauge<f64, AtomicU64>;
 
@@ -27,9 +26,25 @@ struct StateLabel {
     state: &'static str,
 }
 
+impl Labels for StateLabel {
+    const LABELS: &'static [Label] = &[Label {
+        name: "state",
+        values: "the states of a hint",
+        bound: Bound::Most(State::ALL.len()),
+    }];
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct KindLabel {
     kind: &'static str,
+}
+
+impl Labels for KindLabel {
+    const LABELS: &'static [Label] = &[Label {
+        name: "kind",
+        values: "`flows`, `rtt_samples`, `closings`",
+        bound: Bound::Most(3),
+    }];
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -38,9 +53,35 @@ struct RequestLabels {
     status: u16,
 }
 
+impl Labels for RequestLabels {
+    const LABELS: &'static [Label] = &[
+        Label {
+            name: "path",
+            values: "the paths of the hint server, and `other`",
+            bound: Bound::Most(PATHS.len() + 1),
+        },
+        Label {
+            name: "status",
+            values: "the statuses that it answers with",
+            bound: Bound::Most(MOST_STATUSES),
+        },
+    ];
+}
+
+/// Statuses that our own routes and refusals answer with: 200, 400, 401, 403, 404, 405, 413, 421, 429, 500, 503, and room for a few.
+const MOST_STATUSES: usize = 16;
+
+/// The families of a hint server, those of a message bus and of an export among them.
+pub fn hint_metrics() -> Vec<FamilyDescription> {
+    let metrics =
+        Metrics::new(Some(Arc::default()), &GivenUp::default(), Some(&ExportStatus::default()));
+    metrics.described.families().to_vec()
+}
+
 /// The server's metrics. Gauges follow the board at every scrape.
+#[derive(Debug)]
 pub(crate) struct Metrics {
-    registry: Registry,
+    described: Described,
     current: Float,
     target: Float,
     health: Float,
@@ -51,92 +92,18 @@ pub(crate) struct Metrics {
     flows: Gauge<f64, AtomicU64>,
     stalled: Gauge<f64, AtomicU64>,
     age: Float,
-    lost: Family<KindLabel, Gauge>,
+    lost: Family<KindLabel, Counter>,
     requests: Family<RequestLabels, Counter>,
 }
 
-impl fmt::Debug for Metrics {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Metrics").finish_non_exhaustive()
-    }
-}
-
-/// The bus counts by itself; a scrape reads it.
-#[derive(Debug)]
-struct BusCollector(Arc<BusStatus>);
-
-impl Collector for BusCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let gauge = ConstGauge::new(i64::from(self.0.is_connected()));
-        let help = "1 while there is a connection to the message bus";
-        gauge.encode(encoder.encode_descriptor(
-            "bus_connected",
-            help,
-            None,
-            gauge.metric_type(),
-        )?)?;
-        let counters = [
-            ("bus_connections", "Connections made to the message bus", self.0.connections()),
-            ("bus_messages", "Hints pushed over the message bus", self.0.published()),
-            (
-                "bus_messages_dropped",
-                "Hints that could not be pushed while they were new",
-                self.0.dropped(),
-            ),
-            ("bus_values_kept", "Last values written for those who join late", self.0.kept()),
-        ];
-        for (name, help, count) in counters {
-            let counter = ConstCounter::new(count);
-            let descriptor = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
-            counter.encode(descriptor)?;
-        }
-        Ok(())
-    }
-}
-
-/// The server counts by itself whom it turns away.
-#[derive(Debug)]
-struct GivenUpCollector(GivenUp);
-
-impl Collector for GivenUpCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Self(given_up) = self;
-        let counters = [
-            (
-                "http_connections_given_up",
-                "Connections ended by the kernel because nobody read them",
-                given_up.count(),
-            ),
-            (
-                "http_requests_too_often",
-                "Requests refused because their address had asked too often",
-                given_up.too_often(),
-            ),
-            (
-                "http_requests_wrong_token",
-                "Requests refused because their address had shown too many wrong tokens",
-                given_up.wrong_tokens(),
-            ),
-        ];
-        for (name, help, count) in counters {
-            let counter = ConstCounter::new(count);
-            let descriptor = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
-            counter.encode(descriptor)?;
-        }
-        Ok(())
-    }
-}
-
 impl Metrics {
-    pub(crate) fn new(bus: Option<Arc<BusStatus>>, given_up: GivenUp) -> Self {
-        let mut registry = Registry::with_prefix("netdiag");
-        registry.register_collector(Box::new(GivenUpCollector(given_up)));
-        if let Some(bus) = bus {
-            registry.register_collector(Box::new(BusCollector(bus)));
-        }
-        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "Version of netdiag", version);
+    pub(crate) fn new(
+        bus: Option<Arc<BusStatus>>,
+        given_up: &GivenUp,
+        exports: Option<&ExportStatus>,
+    ) -> Self {
         let metrics = Self {
+            described: Described::new(),
             current: Float::default(),
             target: Float::default(),
             health: Float::default(),
@@ -149,50 +116,42 @@ impl Metrics {
             age: Float::default(),
             lost: Family::default(),
             requests: Family::default(),
-            registry: Registry::default(),
         };
+        let mut described = Described::new();
+        metrics.register(&mut described);
+        let mut http = described.within("netdiag_http");
+        for (name, help, figure) in GivenUp::FIGURES {
+            let given_up = given_up.clone();
+            http.count(name, help, move || figure(&given_up));
+        }
+        if let Some(bus) = bus {
+            register_bus(&mut described, &bus);
+        }
+        if let Some(exports) = exports {
+            exports.register(&mut described);
+        }
+        Self { described, ..metrics }
+    }
+
+    fn register(&self, described: &mut Described) {
         let tokens = || Unit::Other("tokens_per_second".to_owned());
-        let r = &mut registry;
-        r.register_with_unit(
-            "hint_current",
-            "Recommended rate now",
-            tokens(),
-            metrics.current.clone(),
-        );
-        r.register_with_unit(
-            "hint_target",
-            "Rate the hint is heading for",
-            tokens(),
-            metrics.target.clone(),
-        );
-        r.register("hint_health", "Link health, 0 to 1", metrics.health.clone());
-        r.register("hint_anomaly_score", "Anomaly score, 0 to 1", metrics.anomaly_score.clone());
-        r.register("hint_anomaly", "1 while the anomaly light is on", metrics.anomaly.clone());
-        r.register("hint_hold", "1 while generation should be held", metrics.hold.clone());
-        r.register(
-            "hint_state",
-            "1 for the present state, 0 for the others",
-            metrics.state.clone(),
-        );
-        r.register("flows", "TCP connections that match", metrics.flows.clone());
-        r.register(
-            "stalled_flows",
-            "Connections whose data waits without an ACK",
-            metrics.stalled.clone(),
-        );
-        r.register_with_unit(
-            "telemetry_age",
-            "Age of the telemetry",
-            Unit::Seconds,
-            metrics.age.clone(),
-        );
-        r.register(
-            "probe_lost",
-            "What the probe had no room for since it started",
-            metrics.lost.clone(),
-        );
-        r.register("http_requests", "Requests answered", metrics.requests.clone());
-        Self { registry, ..metrics }
+        let mut r = described.within("netdiag");
+        r.version(env!("CARGO_PKG_VERSION"));
+        r.add_with_unit("hint_current", tokens(), "Recommended rate now", self.current.clone());
+        let target = self.target.clone();
+        r.add_with_unit("hint_target", tokens(), "Rate the hint is heading for", target);
+        r.add("hint_health", "Link health, 0 to 1", self.health.clone());
+        r.add("hint_anomaly_score", "Anomaly score, 0 to 1", self.anomaly_score.clone());
+        r.add("hint_anomaly", "1 while the anomaly light is on", self.anomaly.clone());
+        r.add("hint_hold", "1 while generation should be held", self.hold.clone());
+        r.add("hint_state", "1 for the present state, 0 for the others", self.state.clone());
+        r.add("flows", "TCP connections that match", self.flows.clone());
+        let stalled = self.stalled.clone();
+        r.add("stalled_flows", "Connections whose data waits without an ACK", stalled);
+        let age = self.age.clone();
+        r.add_with_unit("telemetry_age", Unit::Seconds, "Age of the telemetry", age);
+        r.add("probe_lost", "What the probe had no room for", self.lost.clone());
+        r.add("http_requests", "Requests answered", self.requests.clone());
     }
 
     pub(crate) fn count(&self, path: &'static str, status: u16) {
@@ -218,12 +177,32 @@ impl Metrics {
         self.stalled.set(known(stalled));
         self.age.set(age.map_or(f64::NAN, |age| age.as_secs_f64()));
         for &(kind, count) in &board.lost {
-            let count = count.try_into().unwrap_or(i64::MAX);
-            self.lost.get_or_create(&KindLabel { kind }).set(count);
+            // The probe counts; it may begin anew, as counters may.
+            self.lost.get_or_create(&KindLabel { kind }).inner().store(count, Ordering::Relaxed);
         }
-        let mut text = String::new();
-        // Encoding into a String fails only if a metric's own encoding does, and these are the library's.
-        let _ = text::encode(&mut text, &self.registry);
-        text
+        self.described.encode()
+    }
+}
+
+/// The bus counts by itself; a scrape reads it.
+fn register_bus(described: &mut Described, bus: &Arc<BusStatus>) {
+    let mut ours = described.within("netdiag_bus");
+    let status = Arc::clone(bus);
+    let connected = move || f64::from(u8::from(status.is_connected()));
+    ours.measure("connected", "1 while there is a connection to the message bus", connected);
+    type Figure = fn(&BusStatus) -> u64;
+    let counters: [(&str, &str, Figure); 4] = [
+        ("connections", "Connections made to the message bus", BusStatus::connections),
+        ("messages", "Hints pushed over the message bus", BusStatus::published),
+        (
+            "messages_dropped",
+            "Hints that could not be pushed while they were new",
+            BusStatus::dropped,
+        ),
+        ("values_kept", "Last values written for those who join late", BusStatus::kept),
+    ];
+    for (name, help, figure) in counters {
+        let status = Arc::clone(bus);
+        ours.count(name, help, move || figure(&status));
     }
 }

@@ -1,10 +1,11 @@
 //! The query parameters: `peer`, `rows`, `limit`, `offset`.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::StatusCode;
 use netdiag_http::Problem;
-use netdiag_telemetry::canonical;
+use netdiag_telemetry::{Scope, canonical};
 use serde::Deserialize;
 
 /// Most streams in one answer: about a megabyte.
@@ -16,6 +17,28 @@ pub(crate) enum Target {
     Host,
     Peer(IpAddr),
     Stream(SocketAddr),
+}
+
+impl Target {
+    /// Whose hint it is, without what that is.
+    pub(crate) fn address(self) -> String {
+        match self {
+            Self::Host => "host".to_owned(),
+            Self::Peer(peer) => peer.to_string(),
+            Self::Stream(peer) => peer.to_string(),
+        }
+    }
+}
+
+/// What a hint for it says that it speaks of.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host => Scope::Host.fmt(f),
+            Self::Peer(peer) => Scope::Peer(*peer).fmt(f),
+            Self::Stream(peer) => write!(f, "stream {peer}"),
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Query, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use netdiag_http::{Exposure, Gate, GivenUp, Problem};
+use netdiag_http::{Exposure, Gate, GivenUp, Problem, Pseudonyms};
+use netdiag_metrics::{ExportStatus, Scrape, respond};
 use netdiag_pacer::{Hint, State as HintState, TpsRange, WhenStale};
 use netdiag_telemetry::Scope;
 use tokio::sync::{Semaphore, watch};
@@ -22,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::query::{EventsQuery, HintQuery, PageQuery, Target};
 
 /// The paths, for the 404 and for the metrics' label.
-const PATHS: [&str; 8] = [
+pub(crate) const PATHS: [&str; 8] = [
     "/",
     "/v1/hint",
     "/v1/streams",
@@ -51,6 +52,10 @@ pub struct Options {
     pub bus: Option<Arc<BusStatus>>,
     /// Whom the server turns away, for metrics.
     pub given_up: GivenUp,
+    /// What becomes of metrics that are pushed elsewhere, for metrics; `None` where they are not.
+    pub exports: Option<ExportStatus>,
+    /// The pseudonyms that boards have for addresses, by which who asks for an address is answered; `None` where boards have addresses.
+    pub pseudonyms: Option<Pseudonyms>,
 }
 
 /// What every handler has. It is cloned twice for each request, so it is one reference.
@@ -75,6 +80,14 @@ impl Deref for Shared {
 
 /// The hint server's routes over the newest of `boards`.
 pub fn router(boards: watch::Receiver<Arc<Board>>, options: Options) -> Router {
+    router_and_metrics(boards, options).0
+}
+
+/// The same, and what `/metrics` tells, for who wants it otherwise.
+pub fn router_and_metrics(
+    boards: watch::Receiver<Arc<Board>>,
+    options: Options,
+) -> (Router, Scrape) {
     let gate = Gate {
         exposure: options.exposure.clone(),
         // Probes of an orchestrator carry no secrets.
@@ -86,10 +99,12 @@ pub fn router(boards: watch::Receiver<Arc<Board>>, options: Options) -> Router {
         boards,
         gate,
         event_permits: events::permits(),
-        metrics: Metrics::new(options.bus.clone(), options.given_up.clone()),
+        metrics: Metrics::new(options.bus.clone(), &options.given_up, options.exports.as_ref()),
         options,
     }));
-    Router::new()
+    let told = shared.clone();
+    let scrape = Scrape::new(move || told.metrics());
+    let router = Router::new()
         .route("/", get(hint))
         .route("/v1/hint", get(hint))
         .route("/v1/streams", get(streams))
@@ -101,36 +116,50 @@ pub fn router(boards: watch::Receiver<Arc<Board>>, options: Options) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(shared.clone(), guard))
-        .with_state(shared)
+        .with_state(shared);
+    (router, scrape)
 }
 
 impl Shared {
     /// The hint for `target` as it is at this moment.
     pub(crate) fn hint(&self, target: Target) -> Hint {
         let board = Arc::clone(&self.boards.borrow());
-        self.present(&board, find(&board, target, self.options.range))
+        self.present(&board, self.find(&board, target))
+    }
+
+    /// Who asks for an address is answered by that: it is never told a pseudonym for one that it knows.
+    fn find(&self, board: &Board, asked: Target) -> Hint {
+        let known = match (&self.options.pseudonyms, asked) {
+            _ if board.host_only => Target::Host,
+            (Some(pseudonyms), Target::Peer(peer)) => Target::Peer(pseudonyms.address(peer)),
+            (Some(pseudonyms), Target::Stream(peer)) => Target::Stream(pseudonyms.socket(peer)),
+            _ => asked,
+        };
+        let hint = match known {
+            Target::Host => return board.host.clone(),
+            Target::Peer(peer) => board.peers.get(&peer),
+            Target::Stream(peer) => board.stream(peer).map(|stream| &stream.hint),
+        };
+        let scope = asked.to_string();
+        match hint {
+            Some(hint) => Hint { scope, ..hint.clone() },
+            None => {
+                let reason = format!("no flow to {} is known", asked.address());
+                Hint { scope, ..Hint::unknown(self.options.range, &Scope::Host, reason) }
+            }
+        }
+    }
+
+    /// All metrics as they are at this moment.
+    fn metrics(&self) -> String {
+        let board = Arc::clone(&self.boards.borrow());
+        let hint = self.present(&board, board.host.clone());
+        self.metrics.encode(&board, &hint, board.age())
     }
 
     /// A stored hint with its age, or what is said of one that is too old.
     fn present(&self, board: &Board, hint: Hint) -> Hint {
         board.present(hint, self.options.stale_after, self.options.when_stale)
-    }
-}
-
-fn find(board: &Board, target: Target, range: TpsRange) -> Hint {
-    match target {
-        _ if board.host_only => board.host.clone(),
-        Target::Host => board.host.clone(),
-        Target::Peer(peer) => board.peers.get(&peer).cloned().unwrap_or_else(|| {
-            Hint::unknown(range, &Scope::Peer(peer), format!("no flow to {peer} is known"))
-        }),
-        Target::Stream(peer) => match board.stream(peer) {
-            Some(stream) => stream.hint.clone(),
-            None => Hint {
-                scope: format!("stream {peer}"),
-                ..Hint::unknown(range, &Scope::Host, format!("no flow to {peer} is known"))
-            },
-        },
     }
 }
 
@@ -182,12 +211,8 @@ async fn ready(State(shared): State<Shared>) -> Response {
     }
 }
 
-async fn metrics(State(shared): State<Shared>) -> Response {
-    let board = Arc::clone(&shared.boards.borrow());
-    let hint = shared.present(&board, board.host.clone());
-    let text = shared.metrics.encode(&board, &hint, board.age());
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], text).into_response()
+async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> Response {
+    respond(&headers, shared.metrics())
 }
 
 async fn openapi() -> Response {

@@ -46,6 +46,8 @@ async fn start(limits: Limits) -> Server {
         exposure: Exposure::try_new(address, None, false).expect("loopback"),
         bus: None,
         given_up: given_up.clone(),
+        exports: None,
+        pseudonyms: None,
     };
     let (stop, stopped) = oneshot::channel();
     let router = router(boards.subscribe(), options);

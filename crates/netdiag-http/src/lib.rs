@@ -1,5 +1,5 @@
-//! What the project's HTTP servers and clients share: who may ask, what a client may send or hold, how a refusal looks; a
-//! connection to a server, whom to trust in TLS, and the lines of what a server sends.
+//! What the project's HTTP servers and clients share: who may ask, what a client may send or hold, as whom it is shown, how a refusal
+//! looks; a connection to a server, whom to trust in TLS, and the lines of what a server sends.
 //!
 //! [`serve`] runs any router on a listener with limits on everything a client can send or hold. A [`Gate`] stands before
 //! a router's routes: it refuses bodies that nobody reads, names that are not this host's, and requests without the
@@ -14,6 +14,7 @@ mod client;
 mod gate;
 mod lines;
 mod problem;
+mod pseudonym;
 mod rate;
 mod server;
 mod tls;
@@ -24,6 +25,7 @@ pub use client::{HttpConnection, HttpError};
 pub use gate::Gate;
 pub use lines::{LineTooLong, Lines};
 pub use problem::Problem;
+pub use pseudonym::{Pseudonyms, WeakSecret};
 pub use rate::TooOften;
 pub use server::{GivenUp, Limits, Place, WhenBusy, accept, serve};
 pub use tls::{TlsError, authorities, certificate, system_roots, tls_client};

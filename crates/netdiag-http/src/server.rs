@@ -95,6 +95,25 @@ struct Counts {
 }
 
 impl GivenUp {
+    /// What there is to count: a name for metrics, what it means, and how many so far.
+    pub const FIGURES: [(&str, &str, fn(&Self) -> u64); 3] = [
+        (
+            "connections_given_up",
+            "Connections ended by the kernel because nobody read them",
+            Self::count,
+        ),
+        (
+            "requests_too_often",
+            "Requests refused because their address had asked too often",
+            Self::too_often,
+        ),
+        (
+            "requests_wrong_token",
+            "Requests refused because their address had shown too many wrong tokens",
+            Self::wrong_tokens,
+        ),
+    ];
+
     /// Connections so far.
     pub fn count(&self) -> u64 {
         self.0.connections.load(Ordering::Relaxed)

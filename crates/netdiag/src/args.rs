@@ -3,7 +3,10 @@
 //! Parsing (here, by clap) turns text into typed values; relations between flags are checked afterwards by the
 //! `validate` methods, which know where each value came from.
 
+pub(crate) mod anonymise;
 pub(crate) mod bus;
+pub(crate) mod otlp;
+pub(crate) mod secret;
 pub(crate) mod values;
 
 use std::fs::File;

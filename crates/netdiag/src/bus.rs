@@ -1,7 +1,6 @@
 //! The message bus as commands use it: on a thread of its own, so that a broker's troubles are nobody else's.
 
-use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -13,13 +12,11 @@ use netdiag_hints::bus::{
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+use crate::own_peers::OwnPeers;
 use crate::stop::Stop;
 
 /// How often it is asked where the broker is.
 const FIND: Duration = Duration::from_secs(10);
-
-/// Servers that we are the client of, which the probe leaves out.
-pub(crate) type OwnPeers = Arc<RwLock<Vec<SocketAddr>>>;
 
 /// A publisher that runs.
 #[derive(Debug)]
@@ -30,7 +27,7 @@ pub(crate) struct Publishing {
 }
 
 impl Publishing {
-    /// Publishes the newest of `boards` until the stop, and takes part in a fleet. Puts into `own_peers` where the broker is.
+    /// Publishes the newest of `boards` until the stop, and takes part in a fleet. Tells `own_peers` where the broker is.
     pub(crate) fn start(
         (bus, settings): (BusSettings, PublishSettings),
         member: Option<(Member, MemberSettings)>,
@@ -78,10 +75,7 @@ impl Publishing {
 /// Finds out where the broker is, again and again: names move.
 async fn find(bus: &BusSettings, own_peers: &OwnPeers) {
     loop {
-        let found = bus.addresses().await;
-        if !found.is_empty() {
-            *own_peers.write().unwrap_or_else(PoisonError::into_inner) = found;
-        }
+        own_peers.set("bus", &bus.addresses().await);
         tokio::time::sleep(FIND).await;
     }
 }

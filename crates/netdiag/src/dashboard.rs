@@ -7,9 +7,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use netdiag_dashboard::{Document, Feed, FlowRow, Options, flows_json, router};
+use netdiag_dashboard::{Document, Feed, FlowRow, Options, flows_json, router_and_metrics};
 use netdiag_hints::{Board, StreamEntry};
 use netdiag_http::GivenUp;
+use netdiag_metrics::{ExportStatus, Scrape};
 use netdiag_pacer::WhenStale;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -59,23 +60,31 @@ impl Dashboard {
         self.0.port()
     }
 
+    /// Which of a host's processes this is.
+    pub(crate) fn instance(&self) -> String {
+        self.0.instance()
+    }
+
     /// Where it is, for people.
     pub(crate) fn place(&self) -> String {
         self.0.place()
     }
 
-    /// Shows `feed` and the documents that there are until the stop.
+    /// Shows `feed` and the documents that there are until the stop, and says how to read its metrics.
     pub(crate) fn start(
         self,
         feed: Feed,
         documents: Documents,
+        exports: Option<ExportStatus>,
         stop: &Stop,
-    ) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
+    ) -> anyhow::Result<(JoinHandle<anyhow::Result<()>>, Scrape)> {
         let exposure = self.0.exposure().clone();
         let given_up = GivenUp::default();
         let Documents { streams, gateway, machine } = documents;
-        let options = Options { exposure, streams, gateway, machine, given_up: given_up.clone() };
-        self.0.spawn(router(feed, options), "dashboard", THREADS, given_up, stop)
+        let told = given_up.clone();
+        let options = Options { exposure, streams, gateway, machine, given_up: told, exports };
+        let (router, scrape) = router_and_metrics(feed, options);
+        Ok((self.0.spawn(router, "dashboard", THREADS, given_up, stop)?, scrape))
     }
 }
 

@@ -1,13 +1,7 @@
 //! The hint server as `up` and `serve` run it.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use netdiag_hints::bus::BusStatus;
-use netdiag_hints::{Board, Options, router};
-use netdiag_http::GivenUp;
-use netdiag_pacer::{TpsRange, WhenStale};
-use tokio::sync::watch;
+use axum::Router;
+use netdiag_http::{Exposure, GivenUp};
 
 use crate::args::ServerArgs;
 use crate::args::values::HINT_PORT;
@@ -40,25 +34,23 @@ impl HintServer {
         self.0.port()
     }
 
+    /// Which of a host's processes this is.
+    pub(crate) fn instance(&self) -> String {
+        self.0.instance()
+    }
+
     /// Where it is, for people.
     pub(crate) fn place(&self) -> String {
         self.0.place()
     }
 
-    /// Serves the newest of `boards` until the stop; `bus` is where they are pushed, too.
-    pub(crate) fn run(
-        self,
-        boards: watch::Receiver<Arc<Board>>,
-        range: TpsRange,
-        stale_after: Duration,
-        when_stale: WhenStale,
-        bus: Option<Arc<BusStatus>>,
-        stop: &Stop,
-    ) -> anyhow::Result<()> {
-        let exposure = self.0.exposure().clone();
-        let given_up = GivenUp::default();
-        let options =
-            Options { range, stale_after, when_stale, exposure, bus, given_up: given_up.clone() };
-        self.0.serve(router(boards, options), "hints", THREADS, given_up, stop)
+    /// Serves `router` until the stop; whom the server turns away is counted in `given_up`.
+    pub(crate) fn run(self, router: Router, given_up: GivenUp, stop: &Stop) -> anyhow::Result<()> {
+        self.0.serve(router, "hints", THREADS, given_up, stop)
+    }
+
+    /// Who may ask.
+    pub(crate) fn exposure(&self) -> &Exposure {
+        self.0.exposure()
     }
 }

@@ -74,6 +74,11 @@ impl Listening {
         self.address.port()
     }
 
+    /// Which of all processes this is, as Prometheus names them: by host and port, which is the same after a restart.
+    pub(crate) fn instance(&self) -> String {
+        format!("{}:{}", rustix::system::uname().nodename().to_string_lossy(), self.port())
+    }
+
     /// Who may ask.
     pub(crate) fn exposure(&self) -> &Exposure {
         &self.exposure

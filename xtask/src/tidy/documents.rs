@@ -1,9 +1,10 @@
-//! Checks on documents: those that must be there, and the two READMEs in step.
+//! Checks on documents: those that must be there, the two READMEs in step, and the metrics' as it is written from them.
 //!
 //! A translation is compared by its bones, which no language changes: headings, commands, tables. That it says the same
 //! between them remains for people to see to.
 
 use super::{Finding, TextFile};
+use crate::metrics;
 
 const ENGLISH: &str = "README.md";
 const CHINESE: &str = "README.zh-CN.md";
@@ -32,6 +33,10 @@ pub(super) fn check(files: &[TextFile]) -> Vec<Finding> {
     }
     if let (Some(english), Some(chinese)) = (text(ENGLISH), text(CHINESE)) {
         findings.extend(in_step(english, chinese));
+    }
+    if text(metrics::DOCUMENT).is_none_or(|found| !metrics::is_current(found)) {
+        let message = "is not what is registered: run `cargo xtask metrics`";
+        findings.push(Finding::new(metrics::DOCUMENT, 1, message));
     }
     findings
 }

@@ -10,8 +10,8 @@ use super::Finding;
 /// Each layer's crates, the lowest first.
 const LAYERS: [&[&str]; 5] = [
     &["netdiag-telemetry", "netdiag-iforest"],
-    &["netdiag-health", "netdiag-http", "netdiag-pacer", "netdiag-tcpinfo"],
-    &["netdiag-embed"],
+    &["netdiag-health", "netdiag-http", "netdiag-metrics", "netdiag-pacer", "netdiag-tcpinfo"],
+    &["netdiag-embed", "netdiag-otlp"],
     &["netdiag-probe", "netdiag-hints", "netdiag-gateway", "netdiag-lab", "netdiag-dashboard"],
     &["netdiag"],
 ];

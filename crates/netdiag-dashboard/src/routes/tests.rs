@@ -26,6 +26,7 @@ fn options(token: bool) -> Options {
         gateway: None,
         machine: None,
         given_up: GivenUp::default(),
+        exports: None,
     }
 }
 

@@ -51,6 +51,8 @@ pub(crate) fn settings(engines: &[SocketAddr]) -> Settings {
         keep_alive: None,
         resume_window: None,
         drain: Duration::from_secs(5),
+        exports: None,
+        pseudonyms: None,
     }
 }
 

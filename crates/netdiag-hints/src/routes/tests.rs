@@ -69,6 +69,8 @@ fn options(listen: &str, token: Option<Token>) -> Options {
         when_stale: WhenStale::Max,
         bus: None,
         given_up: GivenUp::default(),
+        exports: None,
+        pseudonyms: None,
         exposure: Exposure::try_new(listen.parse().expect("address"), token, false)
             .expect("closed"),
     }

@@ -1,7 +1,5 @@
 //! Flags of the message bus: which broker, and what is said there.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,13 +11,11 @@ use netdiag_hints::bus::{
 use netdiag_http::{authorities, system_roots, tls_client};
 use netdiag_pacer::WhenStale;
 
+use super::secret::secret;
 use super::values;
 use crate::failure::UsageError;
 use crate::pacing::Sharing;
 use crate::place::Places;
-
-/// Longest file of credentials, bytes. Theirs have some kilobyte.
-const LARGEST_SECRET: u64 = 64 * 1024;
 
 /// Which broker.
 #[derive(Clone, Debug, Args)]
@@ -281,19 +277,4 @@ fn token(path: &Path, places: &Places) -> Result<String, UsageError> {
         ))),
         token => Ok(token.to_owned()),
     }
-}
-
-fn secret(path: &Path, name: &str, places: &Places) -> Result<String, UsageError> {
-    let mut text = String::new();
-    let given = || places.named(name, path.display());
-    File::open(path)
-        .and_then(|file| file.take(LARGEST_SECRET + 1).read_to_string(&mut text))
-        .map_err(|error| UsageError::because(format!("{}: cannot be read", given()), error))?;
-    if text.len() as u64 > LARGEST_SECRET {
-        return Err(UsageError::new(format!(
-            "{}: has more than {LARGEST_SECRET} bytes; give the file that holds the secret alone",
-            given()
-        )));
-    }
-    Ok(text)
 }

@@ -20,11 +20,13 @@ use crate::experiment::{Policy, Via};
 pub(crate) use addresses::{
     ADMIN_PORT, DASHBOARD_PORT, FLEET_PORT, GATEWAY_PORT, HINT_PORT, ListenAddr, NetnsPath,
     ServerUrl, admin_listen, bus, dashboard_listen, fleet_listen, gateway_listen, gateway_url,
-    hint_url, listen, netns, network, upstream,
+    hint_url, listen, netns, network, otlp, upstream,
 };
 
 /// The shortest interval or window. A round trip to the kernel for ten thousand flows takes longer.
 const SHORTEST: f64 = 0.01;
+/// The shortest time between two exports: a collector writes every one of them somewhere.
+const SHORTEST_EXPORT: f64 = 0.1;
 /// The longest interval: beyond an hour, nothing here is live.
 const LONGEST_INTERVAL: f64 = 3600.0;
 /// The longest window: a day.
@@ -50,6 +52,11 @@ pub(crate) fn interval(text: &str) -> Result<Duration, String> {
 /// `--window`.
 pub(crate) fn window(text: &str) -> Result<Duration, String> {
     seconds(text, SHORTEST, LONGEST_WINDOW)
+}
+
+/// `--otlp-interval`.
+pub(crate) fn otlp_interval(text: &str) -> Result<Duration, String> {
+    seconds(text, SHORTEST_EXPORT, LONGEST_WINDOW)
 }
 
 /// `--duration`.

@@ -6,11 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use netdiag_dashboard::{Document, Feed, Label, Mode, Point, Staleness, flows_json};
-use netdiag_http::Token;
+use netdiag_http::{Pseudonyms, Token};
 use netdiag_pacer::{Hint, TpsRange};
 use netdiag_telemetry::{Row, Scope};
 use tokio::time::Instant;
 
+use crate::args::anonymise::AnonymiseArgs;
+use crate::args::otlp::OtlpArgs;
 use crate::args::values::{self, DASHBOARD_PORT, ListenAddr, ServerUrl};
 use crate::args::{AccessArgs, ModelArgs, RateArgs, SandboxArgs, StaleArgs};
 use crate::confine::{Confinement, Needs};
@@ -18,8 +20,10 @@ use crate::csv_file::{CsvPacer, POLL, STALE_AFTER};
 use crate::dashboard::{Dashboard, Documents, machine};
 use crate::failure::{self, UsageError};
 use crate::models::Models;
+use crate::otlp::{Export, Exporting};
 use crate::paced_link::PacedLink;
 use crate::place::Places;
+use crate::pseudonymous;
 use crate::remote::RemoteGateway;
 use crate::remote_hints::{RemoteHints, SILENCE};
 use crate::stop::{AskOnDrop, Stop};
@@ -91,6 +95,10 @@ pub(crate) struct Args {
     model: ModelArgs,
     #[command(flatten)]
     sandbox: SandboxArgs,
+    #[command(flatten)]
+    otlp: OtlpArgs,
+    #[command(flatten)]
+    anonymise: AnonymiseArgs,
 }
 
 /// Runs until a signal.
@@ -114,11 +122,15 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         .into());
     }
     let range = args.rates.validate(places)?;
-    let gateway = args.gateway_document()?;
+    let pseudonyms = args.anonymise.validate(places)?;
+    let gateway = args.gateway_document(pseudonyms.clone())?;
     let has_gateway = gateway.is_some();
     let stop = Stop::on_signals()?;
     let address = args.dashboard_listen.socket(DASHBOARD_PORT);
     let dashboard = Dashboard::bind(address, &args.access, "--dashboard-listen ADDR:PORT")?;
+    let export =
+        args.otlp.validate("netdiag-dashboard", dashboard.instance(), places)?.map(Export::new);
+    let exports = export.as_ref().map(Export::status);
     let staleness = Staleness {
         after: args.stale.stale_after.unwrap_or(STALE_AFTER),
         policy: args.stale.when_stale,
@@ -126,13 +138,13 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let place = dashboard.place();
     // A flag wins over a variable, also over that of another flag.
     let hints = args.hints.as_ref().filter(|_| places.is_flag("hints") || !places.is_flag("csv"));
-    let confinement = args.confinement(hints.is_some());
+    let confinement = args.confinement(hints.is_some(), export.is_some());
     let machine = match hints {
         Some(_) => None,
         // Before anything is given up that it takes to examine it.
         None => Some(machine(&confinement)?),
     };
-    let (source, told, server) = match hints {
+    let (source, told, (server, scrape)) = match hints {
         Some(url) => {
             let token = args.hints_token_file.as_deref().map(Token::read).transpose();
             let token = token.map_err(|error| UsageError::because("--hints-token-file", error))?;
@@ -142,9 +154,12 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
             // What is stale there is the server's to say, as long as it is heard.
             let staleness = Staleness { after: SILENCE, ..staleness };
             let feed = Feed::new(label, staleness, nothing_yet(range));
-            let documents =
-                Documents { streams: Some(flows(remote.clone())), gateway, machine: None };
-            let server = dashboard.start(feed.clone(), documents, &stop)?;
+            let documents = Documents {
+                streams: Some(flows(remote.clone(), pseudonyms)),
+                gateway,
+                machine: None,
+            };
+            let server = dashboard.start(feed.clone(), documents, exports, &stop)?;
             (follow_server(remote, feed, &stop)?, url.to_string(), server)
         }
         None => {
@@ -155,29 +170,34 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
             feed.set_hint(pacer.hint(), pacer.sampled_at().map(Into::into));
             confinement.enter_and_tell(None);
             let documents = Documents { streams: None, gateway, machine };
-            let server = dashboard.start(feed.clone(), documents, &stop)?;
+            let server = dashboard.start(feed.clone(), documents, exports, &stop)?;
             let waiting = if present { "" } else { " (not there yet)" };
             let told = format!("{}{waiting}", args.csv.display());
             (follow_file(pacer, feed, &stop)?, told, server)
         }
     };
     say(&format!("netdiag: dashboard on {place}; following {told}"));
+    let exporting = export.map(|export| export.start(vec![scrape], |_| (), &stop)).transpose()?;
     let served = server.join().map_err(|_| anyhow::anyhow!("the dashboard's thread panicked"))?;
     stop.ask();
     let followed = source.join().map_err(|_| anyhow::anyhow!("the following thread panicked"));
-    served.and(followed)
+    let exported = exporting.map_or(Ok(()), Exporting::join);
+    served.and(followed).and(exported)
 }
 
 impl Args {
-    /// It follows a file, or asks a server; and a gateway, if there is one.
-    fn confinement(&self, asks_hints: bool) -> Confinement {
+    /// It follows a file, or asks a server; and a gateway, if there is one. Metrics may go to a collector.
+    fn confinement(&self, asks_hints: bool, exports: bool) -> Confinement {
         let reads = if asks_hints { Vec::new() } else { vec![self.csv.clone()] };
-        let connects = asks_hints || self.gateway.is_some();
+        let connects = asks_hints || exports || self.gateway.is_some();
         Confinement::new(self.sandbox, Needs { reads, connects, ..Needs::default() })
     }
 
     /// What a gateway lists, if there is one.
-    fn gateway_document(&self) -> Result<Option<Document>, UsageError> {
+    fn gateway_document(
+        &self,
+        pseudonyms: Option<Pseudonyms>,
+    ) -> Result<Option<Document>, UsageError> {
         let Some(url) = self.gateway.clone() else { return Ok(None) };
         let token = self.gateway_token_file.as_deref().map(Token::read).transpose();
         let token = token.map_err(|error| UsageError::because("--gateway-token-file", error))?;
@@ -185,6 +205,10 @@ impl Args {
         Ok(Some(Document::new(FLOWS_KEEP, move || {
             let asked = one_thread().context("cannot ask");
             let listed = asked.and_then(|runtime| runtime.block_on(remote.streams()));
+            let listed = listed.and_then(|json| match &pseudonyms {
+                Some(pseudonyms) => pseudonymous::streams(&json, pseudonyms),
+                None => Ok(json),
+            });
             listed.map_err(|error| format!("{}: {}", remote.url, failure::chain(&error)))
         })))
     }
@@ -240,10 +264,13 @@ fn follow_server(remote: RemoteHints, feed: Feed, stop: &Stop) -> anyhow::Result
 }
 
 /// The flows that a hint server lists.
-fn flows(remote: RemoteHints) -> Document {
+fn flows(remote: RemoteHints, pseudonyms: Option<Pseudonyms>) -> Document {
     Document::new(FLOWS_KEEP, move || {
         let asked = one_thread().context("cannot ask").and_then(|runtime| {
-            let flows = runtime.block_on(remote.flows())?;
+            let mut flows = runtime.block_on(remote.flows())?;
+            if let Some(pseudonyms) = &pseudonyms {
+                flows = pseudonymous::flows(flows, pseudonyms);
+            }
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             flows_json(now.as_secs_f64(), flows).map_err(anyhow::Error::msg)
         });

@@ -180,7 +180,7 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
             feed.begin_experiment(experiment::about(&scenario, &phases, args.streams, arms));
             let documents =
                 Documents { machine: Some(machine(&Confinement::none())?), ..Documents::default() };
-            let thread = dashboard.start(feed.clone(), documents, &stop)?;
+            let (thread, _) = dashboard.start(feed.clone(), documents, None, &stop)?;
             Ok::<_, anyhow::Error>((feed, thread))
         })
         .transpose()?;

@@ -9,18 +9,20 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use netdiag_hints::bus::{EngineName, FleetSettings, FleetView, NodeName, coordinate};
-use netdiag_hints::fleet_router;
+use netdiag_hints::fleet_router_and_metrics;
 use netdiag_http::GivenUp;
 use netdiag_telemetry::Tps;
 use tokio::sync::watch;
 
 use crate::args::bus::{BrokerArgs, this_node};
+use crate::args::otlp::OtlpArgs;
 use crate::args::values::{self, EngineCapacity, FLEET_PORT, ListenAddr};
 use crate::args::{AccessArgs, SandboxArgs};
 use crate::bus;
 use crate::confine::{Confinement, Needs};
 use crate::failure::UsageError;
 use crate::listening::Listening;
+use crate::otlp::{Export, Exporting};
 use crate::place::Places;
 use crate::stop::{AskOnDrop, Stop};
 use crate::terminal::{StatusLine, say};
@@ -65,6 +67,8 @@ pub(crate) struct Args {
     access: AccessArgs,
     #[command(flatten)]
     sandbox: SandboxArgs,
+    #[command(flatten)]
+    otlp: OtlpArgs,
 }
 
 /// Runs until a signal.
@@ -78,6 +82,8 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let stop = Stop::on_signals()?;
     let listening =
         Listening::bind(args.listen.socket(FLEET_PORT), &args.access, "--listen ADDR:PORT")?;
+    let export =
+        args.otlp.validate("netdiag-fleet", listening.instance(), places)?.map(Export::new);
     say(&format!(
         "netdiag: fleet on {}; {} stands for election over {}",
         listening.place(),
@@ -89,7 +95,9 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let (known, view) = watch::channel(FleetView::default());
     let status = StatusLine::start_beside(None);
     let telling = tell(status.clone(), view.clone(), stop.clone())?;
-    let router = fleet_router(view, listening.exposure().clone());
+    let exports = export.as_ref().map(Export::status);
+    let (router, scrape) = fleet_router_and_metrics(view, listening.exposure().clone(), exports);
+    let exporting = export.map(|export| export.start(vec![scrape], |_| (), &stop)).transpose()?;
     let (runtime, ending) = (bus::runtime()?, stop.clone());
     let thread = std::thread::Builder::new()
         .name("bus".to_owned())
@@ -105,7 +113,8 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let ended = thread.join().map_err(|_| anyhow::anyhow!("the message bus's thread panicked"));
     telling.join().map_err(|_| anyhow::anyhow!("the status line's thread panicked"))?;
     status.clear();
-    served.and(ended)
+    let exported = exporting.map_or(Ok(()), Exporting::join);
+    served.and(ended).and(exported)
 }
 
 fn capacities(

@@ -16,12 +16,15 @@ use netdiag_http::{Exposure, GivenUp, Limits, authorities};
 use netdiag_pacer::TpsRange;
 use netdiag_telemetry::Tps;
 
+use crate::args::anonymise::AnonymiseArgs;
+use crate::args::otlp::OtlpArgs;
 use crate::args::values::{self, ADMIN_PORT, EngineKind, GATEWAY_PORT, ListenAddr};
 use crate::args::{AccessArgs, SandboxArgs};
 use crate::confine::{Confinement, Needs};
 use crate::failure::UsageError;
 use crate::listening::Listening;
 use crate::open_files::raise_limit;
+use crate::otlp::{Export, Exporting};
 use crate::place::Places;
 use crate::stop::Stop;
 use crate::terminal::say;
@@ -220,6 +223,10 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     sandbox: SandboxArgs,
+    #[command(flatten)]
+    otlp: OtlpArgs,
+    #[command(flatten)]
+    anonymise: AnonymiseArgs,
 }
 
 /// Runs until a signal.
@@ -232,7 +239,10 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         Listening::bind(wanted, &args.access, "--admin-listen ADDR:PORT")
     });
     let admin = admin.transpose()?;
-    let settings = args.settings(places, listening.exposure().clone())?;
+    let export =
+        args.otlp.validate("netdiag-gateway", listening.instance(), places)?.map(Export::new);
+    let exports = export.as_ref().map(Export::status);
+    let settings = Settings { exports, ..args.settings(places, listening.exposure().clone())? };
     let mut place = listening.place();
     if settings.tls.is_some() {
         place = place.replacen("http://", "https://", 1);
@@ -251,6 +261,9 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         admin.spawn(router, "admin", ADMIN_THREADS, GivenUp::default(), &drained)
     });
     let operation = operation.transpose()?;
+    // Streams that end while it drains are counted, too.
+    let scrapes = vec![gateway.metrics()];
+    let exporting = export.map(|export| export.start(scrapes, |_| (), &drained)).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_name("gateway")
@@ -271,7 +284,8 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let operated = operation.map_or(Ok(()), |thread| {
         thread.join().map_err(|_| anyhow::anyhow!("the thread for --admin-listen panicked"))?
     });
-    served.and(operated)
+    let exported = exporting.map_or(Ok(()), Exporting::join);
+    served.and(operated).and(exported)
 }
 
 impl Args {
@@ -338,6 +352,8 @@ impl Args {
             keep_alive: (self.keep_alive > Duration::ZERO).then_some(self.keep_alive),
             resume_window: (self.resume_window > Duration::ZERO).then_some(self.resume_window),
             drain: self.drain,
+            exports: None,
+            pseudonyms: self.anonymise.validate(places)?,
         })
     }
 }

@@ -7,16 +7,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use netdiag_hints::Board;
+use netdiag_hints::{Board, Options, router_and_metrics};
+use netdiag_http::GivenUp;
 use tokio::sync::watch;
 
 use crate::args::bus::PublishArgs;
+use crate::args::otlp::OtlpArgs;
 use crate::args::{ModelArgs, RateArgs, SandboxArgs, ServerArgs, StaleArgs};
 use crate::bus::Publishing;
 use crate::confine::{Confinement, Needs};
 use crate::csv_file::{CsvPacer, POLL, STALE_AFTER};
 use crate::hint_server::HintServer;
 use crate::models::Models;
+use crate::otlp::{Export, Exporting};
+use crate::own_peers::OwnPeers;
 use crate::place::Places;
 use crate::stop::Stop;
 use crate::terminal::say;
@@ -52,6 +56,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     bus: PublishArgs,
     #[command(flatten)]
+    otlp: OtlpArgs,
+    #[command(flatten)]
     rates: RateArgs,
     #[command(flatten)]
     stale: StaleArgs,
@@ -69,6 +75,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let bus = args.bus.validate(stale_after, args.stale.when_stale, places)?;
     let stop = Stop::on_signals()?;
     let server = HintServer::bind(&args.server, args.port)?;
+    let export = args.otlp.validate("netdiag-serve", server.instance(), places)?.map(Export::new);
     let (mut pacer, present) = CsvPacer::start(&args.csv, range, models, |_, _| ())?;
     let (boards, newest) = watch::channel(Arc::new(board(&pacer)));
     let waiting = if present { "" } else { " (not there yet)" };
@@ -79,8 +86,8 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         range.max(),
         args.csv.display(),
     ));
-    let needs =
-        Needs { reads: vec![args.csv.clone()], connects: bus.is_some(), ..Needs::default() };
+    let connects = bus.is_some() || export.is_some();
+    let needs = Needs { reads: vec![args.csv.clone()], connects, ..Needs::default() };
     Confinement::new(args.sandbox, needs).enter_and_tell(None);
     let watching = stop.clone();
     let thread = std::thread::Builder::new()
@@ -94,15 +101,28 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         })
         .context("cannot start the thread that follows the file")?;
     let publishing = bus
-        .map(|bus| Publishing::start(bus, None, newest.clone(), Arc::default(), &stop))
+        .map(|bus| Publishing::start(bus, None, newest.clone(), OwnPeers::default(), &stop))
         .transpose()?;
-    let pushed = publishing.as_ref().map(|publishing| Arc::clone(&publishing.status));
-    let served = server.run(newest, range, stale_after, args.stale.when_stale, pushed, &stop);
+    let given_up = GivenUp::default();
+    let options = Options {
+        range,
+        stale_after,
+        when_stale: args.stale.when_stale,
+        exposure: server.exposure().clone(),
+        bus: publishing.as_ref().map(|publishing| Arc::clone(&publishing.status)),
+        given_up: given_up.clone(),
+        exports: export.as_ref().map(Export::status),
+        pseudonyms: None,
+    };
+    let (router, scrape) = router_and_metrics(newest, options);
+    let exporting = export.map(|export| export.start(vec![scrape], |_| (), &stop)).transpose()?;
+    let served = server.run(router, given_up, &stop);
     stop.ask();
     let published = publishing.map_or(Ok(()), Publishing::join);
+    let exported = exporting.map_or(Ok(()), Exporting::join);
     let followed =
         thread.join().map_err(|_| anyhow::anyhow!("the thread that follows the file panicked"));
-    served.and(followed).and(published)
+    served.and(followed).and(published).and(exported)
 }
 
 fn board(pacer: &CsvPacer) -> Board {

@@ -9,13 +9,16 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use netdiag_dashboard::{Feed, Label, Mode, Point, Staleness};
-use netdiag_hints::{Board, bus};
+use netdiag_hints::{Board, bus, router_and_metrics};
+use netdiag_http::{GivenUp, Pseudonyms};
 use netdiag_pacer::Hint;
 use netdiag_probe::Losses;
 use netdiag_telemetry::FlowSnapshot;
 use tokio::sync::watch;
 
+use crate::args::anonymise::AnonymiseArgs;
 use crate::args::bus::{MemberArgs, PublishArgs};
+use crate::args::otlp::OtlpArgs;
 use crate::args::values::{self, DASHBOARD_PORT};
 use crate::args::{
     DashboardArgs, FlowArgs, ModelArgs, PolicyArgs, RateArgs, RowsArgs, SamplingArgs, SandboxArgs,
@@ -28,6 +31,8 @@ use crate::dashboard::{self, Dashboard, Documents};
 use crate::failure::UsageError;
 use crate::hint_server::HintServer;
 use crate::models::Models;
+use crate::otlp::{Export, Exporting};
+use crate::own_peers::OwnPeers;
 use crate::pacing::{Pacers, TICK};
 use crate::place::Places;
 use crate::rows::{self, RowSender, RowWriter};
@@ -67,6 +72,10 @@ pub(crate) struct Args {
     bus: PublishArgs,
     #[command(flatten)]
     fleet: MemberArgs,
+    #[command(flatten)]
+    otlp: OtlpArgs,
+    #[command(flatten)]
+    anonymise: AnonymiseArgs,
     #[command(flatten)]
     rates: RateArgs,
     #[command(flatten)]
@@ -110,6 +119,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let stale_after = args.stale.stale_after.unwrap_or((every * STALE_INTERVALS).max(STALE_FLOOR));
     let pushed_to = args.bus.validate(stale_after, args.stale.when_stale, places)?;
     let member = args.fleet.validate(args.bus.node(), pushed_to.is_some(), sharing, places)?;
+    let pseudonyms = args.anonymise.validate(places)?;
     let stop = Stop::on_signals()?;
     let server = HintServer::bind(&args.server, None)?;
     let dashboard = bind_dashboard(&args)?;
@@ -118,11 +128,12 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let filter = &mut settings.probe.filter;
     filter.except_ports =
         own.into_iter().flatten().filter(|port| !filter.ports.contains(port)).collect();
-    // Nor is what we say on the bus.
-    let own_peers = Arc::clone(&filter.except_peers);
+    // Nor is what we say on the bus, or to a collector.
+    let own_peers = OwnPeers::new(Arc::clone(&filter.except_peers));
+    let export = args.otlp.validate("netdiag-up", server.instance(), places)?.map(Export::new);
     let staleness = Staleness { after: stale_after, policy: args.stale.when_stale };
     let models = Models::new(args.model.load(places)?);
-    let confinement = args.confinement(pushed_to.is_some());
+    let confinement = args.confinement(pushed_to.is_some() || export.is_some());
     let mut csv = Csv::open(&args, &stop, &confinement)?;
     let (seat, member) = member
         .map(|settings| {
@@ -136,6 +147,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let status = StatusLine::start_beside(args.csv.as_deref());
     let watcher = Hints {
         pacers,
+        pseudonyms: pseudonyms.clone(),
         boards,
         feed: feed.clone(),
         status: status.clone(),
@@ -155,21 +167,43 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         every.as_secs_f64(),
     ));
     let publishing = pushed_to
-        .map(|bus| Publishing::start(bus, member, newest.clone(), own_peers, &stop))
+        .map(|bus| Publishing::start(bus, member, newest.clone(), own_peers.clone(), &stop))
         .transpose()?;
+    let given_up = GivenUp::default();
+    let options = netdiag_hints::Options {
+        range,
+        stale_after,
+        when_stale: args.stale.when_stale,
+        exposure: server.exposure().clone(),
+        bus: publishing.as_ref().map(|publishing| Arc::clone(&publishing.status)),
+        given_up: given_up.clone(),
+        exports: export.as_ref().map(Export::status),
+        pseudonyms,
+    };
+    let (router, scrape) = router_and_metrics(newest.clone(), options);
+    let mut scrapes = vec![scrape];
     let looking = match dashboard.zip(feed) {
         Some((dashboard, feed)) => {
             say(&format!("netdiag: dashboard on {}", dashboard.place()));
             let flows = dashboard::flows(newest.clone(), stale_after, args.stale.when_stale);
             let documents = Documents { streams: Some(flows), machine, ..Documents::default() };
-            Some(dashboard.start(feed, documents, &stop)?)
+            // What becomes of exports is told once.
+            let (thread, scrape) = dashboard.start(feed, documents, None, &stop)?;
+            scrapes.push(scrape);
+            Some(thread)
         }
         None => None,
     };
-    let pushed = publishing.as_ref().map(|publishing| Arc::clone(&publishing.status));
-    let served = server.run(newest, range, stale_after, args.stale.when_stale, pushed, &stop);
+    let exporting = export
+        .map(|export| {
+            say(&format!("netdiag: metrics to {}", export.place()));
+            export.start(scrapes, move |found| own_peers.set("otlp", found), &stop)
+        })
+        .transpose()?;
+    let served = server.run(router, given_up, &stop);
     stop.ask();
     let published = publishing.map_or(Ok(()), Publishing::join);
+    let exported = exporting.map_or(Ok(()), Exporting::join);
     let looked = looking.map_or(Ok(()), |thread| {
         thread.join().map_err(|_| anyhow::anyhow!("the dashboard's thread panicked"))?
     });
@@ -179,11 +213,11 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         let _ = writer.join();
     }
     status.clear();
-    served.and(looked).and(sampled).and(published)
+    served.and(looked).and(sampled).and(published).and(exported)
 }
 
 impl Args {
-    /// It writes a file if it is told to, and connects to a bus if there is one.
+    /// It writes a file if it is told to, and connects to a bus and a collector if there are such.
     fn confinement(&self, connects: bool) -> Confinement {
         let writes = self.csv.iter().filter(|path| !is_stdout(path)).cloned().collect();
         Confinement::new(self.sandbox, Needs { writes, connects, ..Needs::default() })
@@ -193,6 +227,8 @@ impl Args {
 /// What becomes of each look at the flows.
 struct Hints {
     pacers: Pacers,
+    /// Behind the board nobody knows addresses, if there are any.
+    pseudonyms: Option<Pseudonyms>,
     boards: watch::Sender<Arc<Board>>,
     feed: Option<Feed>,
     status: StatusLine,
@@ -207,6 +243,9 @@ impl Watcher for Hints {
             Some(interval) => lost(interval.losses),
             None => self.boards.borrow().lost.clone(),
         };
+        if let Some(pseudonyms) = &self.pseudonyms {
+            board = board.anonymised(pseudonyms);
+        }
         let board = Arc::new(board);
         self.boards.send_replace(Arc::clone(&board));
         let Some(interval) = interval else { return };

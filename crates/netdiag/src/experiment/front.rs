@@ -53,6 +53,8 @@ impl Front {
             keep_alive: None,
             resume_window: None,
             drain: Duration::ZERO,
+            exports: None,
+            pseudonyms: None,
         };
         let gateway = Gateway::try_new(settings)?;
         let inside = lab.on_server(|| {

@@ -247,6 +247,8 @@ fn hint_server(flows: u32) -> (watch::Sender<Arc<Board>>, SocketAddr) {
         exposure: Exposure::try_new(address, None, false).expect("loopback"),
         bus: None,
         given_up: GivenUp::default(),
+        exports: None,
+        pseudonyms: None,
     };
     let router = router(boards.subscribe(), options);
     std::thread::spawn(move || {

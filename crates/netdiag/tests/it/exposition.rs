@@ -1,4 +1,5 @@
-//! What `packaging/` asks Prometheus for is what the processes expose: names of metrics, and their labels.
+//! What `packaging/` asks Prometheus for is what the processes expose, and what they expose is what `docs/metrics.md` says and what
+//! Prometheus' own tool has no word against.
 //!
 //! Real processes are scraped, because a list of names would only say what somebody thought they register.
 
@@ -6,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use crate::dashboard::dashboard;
 use crate::gateway::{ask, engine, gateway};
-use crate::support::{Running, get, netdiag, until};
+use crate::support::{Running, get, netdiag, skipped, until};
 
 /// Families by the name of a sample, each with the labels that some sample of it has.
 type Exposed = BTreeMap<String, BTreeSet<String>>;
@@ -18,12 +20,51 @@ type Exposed = BTreeMap<String, BTreeSet<String>>;
 fn scrape(address: SocketAddr, exposed: &mut Exposed) -> String {
     let (status, text) = get(address, "/metrics");
     assert_eq!(status, 200, "{text}");
+    documented(&text);
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let end = line.find(['{', ' ']).expect("a name and a value");
         let labels = exposed.entry(line[..end].to_owned()).or_default();
         labels.extend(labels_of(&line[end..]));
     }
     text
+}
+
+/// Every family is in `docs/metrics.md` with its type and its labels.
+fn documented(text: &str) {
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
+    let document = std::fs::read_to_string(document).expect("the document");
+    for line in text.lines() {
+        let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
+        else {
+            continue;
+        };
+        let row = document.lines().find(|row| row.starts_with(&format!("| `{name}` | {kind} |")));
+        let row = row.unwrap_or_else(|| panic!("{name}, a {kind}, is not in docs/metrics.md"));
+        for line in text.lines() {
+            let Some(rest) = line.strip_prefix(name) else { continue };
+            let suffixes = ["_bucket", "_sum", "_count", ""];
+            let behind = suffixes.iter().find_map(|suffix| rest.strip_prefix(suffix));
+            // A name may begin another one.
+            for label in behind.into_iter().filter(|rest| rest.starts_with('{')).flat_map(labels_of)
+            {
+                assert!(label == "le" || row.contains(&format!("`{label}`: ")), "{label} in {row}");
+            }
+        }
+    }
+}
+
+/// What Prometheus' linter says of an exposition: nothing.
+fn lint(text: &str) {
+    let mut linter = Command::new("promtool");
+    linter.args(["check", "metrics"]);
+    linter.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let Ok(mut linter) = linter.spawn() else {
+        return skipped("dashboards_and_rules_ask_for_what_is_exposed", "promtool is not there");
+    };
+    linter.stdin.take().expect("piped").write_all(text.as_bytes()).expect("written");
+    let output = linter.wait_with_output().expect("ends");
+    let told = [output.stdout, output.stderr].concat();
+    assert!(output.status.success() && told.is_empty(), "{}", String::from_utf8_lossy(&told));
 }
 
 /// The names in `{a="b",c=~"d"}` at the start of `text`.
@@ -100,10 +141,13 @@ fn collect(value: &serde_json::Value, found: &mut Vec<String>) {
 #[test]
 fn dashboards_and_rules_ask_for_what_is_exposed() {
     let mut exposed = Exposed::new();
-    let mut up = Running::start(netdiag(["up", "--loopback", "--listen", "127.0.0.1:0"]));
+    let otlp = ["--otlp", "http://127.0.0.1:1", "--bus", "nats://127.0.0.1:1"];
+    let mut up = netdiag(["up", "--loopback", "--listen", "127.0.0.1:0"]);
+    up.args(otlp);
+    let mut up = Running::start(up);
     let hints = up.address();
     until("telemetry", || (get(hints, "/readyz").0 == 200).then_some(()));
-    scrape(hints, &mut exposed);
+    lint(&scrape(hints, &mut exposed));
 
     let (_, address) = engine();
     let wanted = ["--admin-listen", "127.0.0.1:0", "--engine", "netdiag", "--resume-window", "1"];
@@ -127,9 +171,14 @@ fn dashboards_and_rules_ask_for_what_is_exposed() {
         let text = scrape(admin, &mut exposed);
         text.contains("netdiag_gateway_engine_calls_total{").then_some(())
     });
+    lint(&scrape(admin, &mut exposed));
 
     let (_viewer, address) = dashboard(&["--hints", &format!("http://{hints}")]);
-    scrape(address, &mut exposed);
+    lint(&scrape(address, &mut exposed));
+    // Nobody listens there; what it says of itself is there all the same.
+    let bus = ["fleet", "--listen", "127.0.0.1:0", "--bus", "nats://127.0.0.1:1"];
+    let mut fleet = Running::start(netdiag(bus));
+    lint(&scrape(fleet.address_of("fleet on"), &mut exposed));
 
     let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging");
     // What rules record is exposed by Prometheus itself.

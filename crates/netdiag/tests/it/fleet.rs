@@ -12,7 +12,7 @@ use serde_json::Value;
 
 #[path = "../../../netdiag-hints/tests/bus/broker.rs"]
 #[allow(dead_code, reason = "the bus's own tests do more with it")]
-mod broker;
+pub(crate) mod broker;
 
 use crate::support::{Running, complaint, get, hint, netdiag, output, until};
 use broker::Broker;

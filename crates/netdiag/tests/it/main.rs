@@ -3,6 +3,7 @@
 //! Nothing here sleeps and hopes: every wait is for an event, with a deadline.
 
 mod agent;
+mod anonymise;
 mod attribution;
 mod bad_input;
 mod browser;
@@ -18,6 +19,7 @@ mod exposition;
 mod fleet;
 mod gateway;
 mod model;
+mod otlp;
 mod pace;
 mod plot;
 mod precedence;

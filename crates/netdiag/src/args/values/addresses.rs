@@ -13,6 +13,7 @@ use std::str::FromStr as _;
 use ipnet::IpNet;
 use netdiag_gateway::UpstreamUrl;
 use netdiag_hints::bus::BusUrl;
+use netdiag_otlp::Endpoint;
 
 /// Where hints are served unless told otherwise; the original's port.
 pub(crate) const HINT_PORT: u16 = 9000;
@@ -135,6 +136,11 @@ pub(crate) fn fleet_listen(text: &str) -> Result<ListenAddr, String> {
 /// `--upstream`.
 pub(crate) fn upstream(text: &str) -> Result<UpstreamUrl, String> {
     text.parse().map_err(|error: netdiag_gateway::InvalidUpstream| error.to_string())
+}
+
+/// `--otlp`.
+pub(crate) fn otlp(text: &str) -> Result<Endpoint, String> {
+    Endpoint::of_base(text).map_err(|error| error.to_string())
 }
 
 /// `--bus`.
