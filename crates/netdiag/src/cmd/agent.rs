@@ -63,7 +63,8 @@ fn record(args: Args, places: &Places) -> anyhow::Result<()> {
     let stop = Stop::on_signals()?;
     let mut csv = CsvSink::open(&args.csv, args.rows.max_samples.get(), &stop)?;
     let failed = stop.clone();
-    let (mut sender, writer) = rows::start(move |row| csv.append(row), move |_| failed.ask())?;
+    let (mut sender, writer) =
+        rows::start(move |row| csv.append(row), move |_| failed.ask(), stop.clone())?;
     let written = writer.written();
     let status = StatusLine::start_beside(Some(&args.csv));
     let shown = status.clone();
