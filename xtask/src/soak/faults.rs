@@ -28,8 +28,14 @@ const DOWN: Duration = Duration::from_secs(3);
 const STEPS: [i64; 2] = [3600, -7200];
 const STEPPED: Duration = Duration::from_millis(2500);
 
-/// How long there is no room: a page of a file that has some takes 27 rows, 5.4 s of them, and then more are to wait.
-const FULL: Duration = Duration::from_secs(7);
+/// How long there is no room at most until it is noticed: the rest of a page takes 27 rows, which is 5.4 s where no row is late.
+const LONGEST_FULL: Duration = Duration::from_secs(15);
+
+/// And how long rows wait from then on.
+const WAITING: Duration = Duration::from_millis(1500);
+
+/// As the kernel puts it.
+const NO_ROOM: &str = "No space left on device";
 
 /// How long clients are broken.
 const BROKEN: Duration = Duration::from_secs(6);
@@ -121,16 +127,21 @@ fn disk_full(system: &mut System) -> anyhow::Result<Instant> {
             Err(error) => return Err(error.into()),
         }
     }
-    let complaints = system.complaints("No space left on device");
-    system.pump(FULL)?;
-    for (id, (before, after)) in [Id::Up, Id::Agent]
-        .into_iter()
-        .zip(complaints.into_iter().zip(system.complaints("No space left on device")))
+    let before = system.complaints(NO_ROOM);
+    let began = Instant::now();
+    // Until both have noticed, which takes the rest of a page, and some rows more.
+    while began.elapsed() < LONGEST_FULL
+        && system.complaints(NO_ROOM).iter().zip(before).any(|(&now, before)| now == before)
     {
-        if before == after {
+        system.pump(Duration::from_millis(100))?;
+    }
+    let noticed = system.complaints(NO_ROOM).into_iter().zip(before);
+    for (id, (now, before)) in [Id::Up, Id::Agent].into_iter().zip(noticed) {
+        if now == before {
             system.incidents.push(format!("{} did not say that the disk is full", id.name()));
         }
     }
+    system.pump(WAITING)?;
     drop(file);
     std::fs::remove_file(filler)?;
     Ok(Instant::now())
