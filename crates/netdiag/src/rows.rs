@@ -64,7 +64,7 @@ pub(crate) fn start(
     let thread = std::thread::Builder::new()
         .name("rows".to_owned())
         .spawn(move || {
-            confinement.enter(Exceptions::NONE);
+            confinement.enter(Exceptions::WRITING);
             write_all().inspect_err(failed)
         })
         .context("cannot start the writing thread")?;
