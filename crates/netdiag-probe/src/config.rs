@@ -7,6 +7,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use ipnet::IpNet;
 use netdiag_telemetry::FlowKey;
 
+use crate::netns;
+
 /// Which source to open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SourceChoice {
@@ -41,6 +43,14 @@ impl Default for ProbeConfig {
             filter: FlowFilter::default(),
             max_flows: DEFAULT_MAX_FLOWS,
         }
+    }
+}
+
+impl ProbeConfig {
+    /// Whether network namespaces besides our own are looked into, which takes privileges for as long as the probe is open.
+    pub fn looks_around(&self) -> bool {
+        let only = self.filter.netns.as_deref().and_then(|path| netns::inode_of(path).ok());
+        only.is_none() || only != netns::own_inode().ok()
     }
 }
 

@@ -14,9 +14,7 @@ pub enum ProbeError {
     #[error("the kernel has no BTF ({0}); it needs CONFIG_DEBUG_INFO_BTF=y (Linux 5.12 or later)")]
     NoBtf(String),
     /// The kernel may not be asked to load programs.
-    #[error(
-        "not permitted to load eBPF ({0}): run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
-    )]
+    #[error("not permitted to load eBPF ({0}): run as root, or with CAP_BPF and CAP_PERFMON")]
     NotPermitted(String),
     /// The kernel refused a program.
     #[error("loading {what} failed: {cause}")]

@@ -65,10 +65,9 @@ pub(crate) struct FlowArgs {
 
     /// Where measurements come from: auto, ebpf or sockdiag.
     ///
-    /// `ebpf` measures every round trip at the kernel's own hooks and needs root or CAP_BPF, CAP_PERFMON and
-    /// CAP_NET_ADMIN. `sockdiag` needs no privileges: it asks the kernel once per interval, or ten times a second where
-    /// connections are paced one by one. `auto` takes ebpf where it loads, and otherwise sockdiag with one warning that
-    /// says why.
+    /// `ebpf` measures every round trip at the kernel's own hooks and needs root, or CAP_BPF and CAP_PERFMON. `sockdiag`
+    /// needs no privileges: it asks the kernel once per interval, or ten times a second where connections are paced one by
+    /// one. `auto` takes ebpf where it loads, and otherwise sockdiag with one warning that says why.
     #[arg(long, value_name = "SOURCE", env = "NETDIAG_SOURCE", default_value = "auto",
           hide_possible_values = true, value_parser = values::source())]
     source: SourceChoice,
@@ -332,6 +331,22 @@ pub(crate) struct AccessArgs {
     /// besides: 60 at once, then one a second; requests with the right one pass.
     #[arg(long, value_name = "N", env = "NETDIAG_RATE_LIMIT", default_value = "10000", value_parser = values::rate_limit)]
     pub(crate) rate_limit: RateLimit,
+}
+
+/// What a command gives up once it has begun.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Who may ask")]
+pub(crate) struct SandboxArgs {
+    /// Keep all privileges, files, connections and system calls.
+    ///
+    /// Without it the command gives up, once everything is open that it needs: capabilities, files but those that it works with,
+    /// listening and connecting anew, and system calls that it does not make, as far as the kernel can (Landlock, seccomp). What is
+    /// in force is logged at `info`. Give this flag where that is in the way, as where a file is a link that is changed to lead to
+    /// another folder. Default: they are given up.
+    #[arg(long, value_name = "BOOL", env = "NETDIAG_NO_SANDBOX", num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", value_parser = values::truth(),
+          action = clap::ArgAction::Set, hide_possible_values = true)]
+    pub(crate) no_sandbox: bool,
 }
 
 /// Where a command that measures shows its dashboard.

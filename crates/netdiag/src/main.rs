@@ -8,6 +8,7 @@ mod chaos;
 mod cli;
 mod cmd;
 mod config_file;
+mod confine;
 mod csv_file;
 mod dashboard;
 mod experiment;

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use netdiag_health::{Health, Model, TrainError};
 use netdiag_iforest::Params;
 
+use crate::confine;
 use crate::paced_link::PacedLink;
 
 /// Picks the rows that are kept for training. Any number does; the same one makes the same recording give the same model.
@@ -55,7 +56,11 @@ impl Models {
         }
         let rows = host.take_training_set()?;
         let thread = std::thread::Builder::new().name("trainer".to_owned());
-        match thread.spawn(move || rows.train(&Params::default())) {
+        let train = move || {
+            confine::to_computing();
+            rows.train(&Params::default())
+        };
+        match thread.spawn(train) {
             Ok(training) => self.training = Some(training),
             Err(error) => {
                 tracing::warn!("cannot train a model for now: {error}");

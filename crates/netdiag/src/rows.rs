@@ -11,6 +11,8 @@ use std::thread::JoinHandle;
 use anyhow::Context as _;
 use netdiag_telemetry::Row;
 
+use crate::confine::{Confinement, Exceptions};
+
 /// Rows that may wait: half an hour at the default interval, a megabyte of memory.
 const QUEUE: usize = 4096;
 
@@ -29,10 +31,11 @@ pub(crate) struct RowWriter {
 }
 
 /// Starts a thread that passes rows to `append`. When that fails, `failed` is told at once, no more rows are taken, and
-/// [`RowWriter::join`] returns the error.
+/// [`RowWriter::join`] returns the error. The thread confines itself first.
 pub(crate) fn start(
     mut append: impl FnMut(&Row) -> anyhow::Result<()> + Send + 'static,
     failed: impl FnOnce(&anyhow::Error) + Send + 'static,
+    confinement: Confinement,
 ) -> anyhow::Result<(RowSender, RowWriter)> {
     let (queue, rows) = sync_channel::<Row>(QUEUE);
     let overflowed = Arc::new(AtomicBool::new(false));
@@ -51,7 +54,10 @@ pub(crate) fn start(
     };
     let thread = std::thread::Builder::new()
         .name("rows".to_owned())
-        .spawn(move || write_all().inspect_err(failed))
+        .spawn(move || {
+            confinement.enter(Exceptions::WRITING);
+            write_all().inspect_err(failed)
+        })
         .context("cannot start the writing thread")?;
     Ok((RowSender { queue: Some(queue), overflowed }, RowWriter { thread, written }))
 }

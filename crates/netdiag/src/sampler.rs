@@ -6,11 +6,17 @@
 //! so a slow poll delays one interval and shifts none; deadlines that passed meanwhile are skipped, and the counters of
 //! their time are in the next interval. Rates use the monotonic clock; the wall clock is only shown.
 //!
-//! Invariants: no error of the probe ends the thread or escapes unlogged; after a stop, one last interval holds what
+//! Once the probe is open the thread gives up what it took to open it. A probe that fails after that is opened again as `sock_diag`, or,
+//! where `--source ebpf` rules that out, ends the command: whoever runs it as a service starts it anew, with all privileges.
+//!
+//! Invariants: no other error of the probe ends the thread, and none escapes unlogged; after a stop, one last interval holds what
 //! was counted since the one before.
+
+mod privileges;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -19,8 +25,10 @@ use anyhow::Context as _;
 use netdiag_probe::{Losses, Probe, ProbeConfig, ProbeError};
 use netdiag_telemetry::{FlowKey, FlowSnapshot, FlowTable, Source, Tick};
 
+use crate::confine::{Confined, Confinement};
 use crate::failure::UsageError;
 use crate::stop::{AskOnDrop, Stop};
+use privileges::{again, confine};
 
 /// After this many failed polls in a row the probe is opened anew, which may choose the other source.
 const REOPEN_AFTER: u32 = 10;
@@ -75,24 +83,28 @@ const LOOKS: usize = 4;
 /// A running sampler.
 #[derive(Debug)]
 pub(crate) struct Sampler {
-    thread: JoinHandle<()>,
+    thread: JoinHandle<anyhow::Result<()>>,
     start: Start,
 }
 
 /// What was found at the start.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Start {
     pub(crate) source: Source,
     pub(crate) flows: usize,
+    /// What the thread has left.
+    pub(crate) confined: Option<Arc<Confined>>,
 }
 
 impl Sampler {
-    /// Opens the probe and samples until `stop`. Fails if there is no telemetry to begin with.
+    /// Opens the probe, confines its thread, and samples until `stop`. Fails if there is no telemetry to begin with.
     pub(crate) fn start(
         settings: Settings,
         stop: Stop,
         watcher: impl Watcher,
+        confinement: &Confinement,
     ) -> anyhow::Result<Self> {
+        let confinement = confinement.clone();
         let (ready, started) = sync_channel(1);
         // The probe is opened on the thread, too: what that allocates (the kernel's types, some 16 MB for a moment) is
         // used again there, and would lie idle in this thread's heap.
@@ -101,14 +113,15 @@ impl Sampler {
             .spawn(move || {
                 // Also after a panic: nobody must wait for samples that no longer come.
                 let _end = AskOnDrop(&stop);
-                match Sampling::open(settings) {
+                match Sampling::open(settings, &confinement) {
                     Ok((sampling, start)) => {
                         // The receiver waits for this and nothing else.
                         let _ = ready.send(Ok(start));
-                        sampling.run(&stop, watcher);
+                        sampling.run(&stop, watcher)
                     }
                     Err(error) => {
                         let _ = ready.send(Err(error));
+                        Ok(())
                     }
                 }
             })
@@ -119,12 +132,12 @@ impl Sampler {
 
     /// What was found at the start.
     pub(crate) fn found(&self) -> Start {
-        self.start
+        self.start.clone()
     }
 
-    /// Waits for the end, which a [`Stop`] brings about.
+    /// Waits for the end, which a [`Stop`] brings about; an error if it ended by itself.
     pub(crate) fn join(self) -> anyhow::Result<()> {
-        self.thread.join().map_err(|_| anyhow::anyhow!("the sampling thread panicked"))
+        self.thread.join().map_err(|_| anyhow::anyhow!("the sampling thread panicked"))?
     }
 }
 
@@ -140,6 +153,8 @@ struct Sampling {
     /// What the last looks took that ended no interval.
     looked_for: [Duration; LOOKS],
     failures: u32,
+    /// The probe cannot be opened again as it was.
+    is_confined: bool,
     complained: Option<Instant>,
     losses: Losses,
     losses_told: Option<Instant>,
@@ -147,8 +162,9 @@ struct Sampling {
 
 impl Sampling {
     /// Takes in what the connections had counted before we came: it belongs to no interval.
-    fn open(settings: Settings) -> anyhow::Result<(Self, Start)> {
+    fn open(settings: Settings, confinement: &Confinement) -> anyhow::Result<(Self, Start)> {
         let mut probe = open_probe(&settings.probe)?;
+        let confined = confine(&mut probe, &settings.probe, confinement).map(Arc::new);
         let flows = probe.snapshot().context("no telemetry")?;
         let source = probe.source();
         let mut sampling = Self {
@@ -160,15 +176,16 @@ impl Sampling {
             seen: Seen::default(),
             looked_for: [Duration::ZERO; LOOKS],
             failures: 0,
+            is_confined: confined.is_some(),
             complained: None,
             losses: Losses::default(),
             losses_told: None,
         };
         sampling.tick(&flows);
-        Ok((sampling, Start { source, flows: flows.len() }))
+        Ok((sampling, Start { source, flows: flows.len(), confined }))
     }
 
-    fn run(mut self, stop: &Stop, mut watcher: impl Watcher) {
+    fn run(mut self, stop: &Stop, mut watcher: impl Watcher) -> anyhow::Result<()> {
         loop {
             let elapsed = self.started.elapsed();
             let next = next_deadline(elapsed, self.settings.interval, self.looks());
@@ -176,9 +193,9 @@ impl Sampling {
             let began = self.started.elapsed();
             // Who wakes late may have missed more than what was waited for.
             let is_tick = stopped || next.is_tick || began >= next.tick;
-            let Some(flows) = self.poll() else {
+            let Some(flows) = self.poll()? else {
                 if stopped {
-                    return;
+                    return Ok(());
                 }
                 continue;
             };
@@ -199,7 +216,7 @@ impl Sampling {
                 self.looked_for[0] = self.started.elapsed().saturating_sub(began);
             }
             if stopped {
-                return;
+                return Ok(());
             }
         }
     }
@@ -224,14 +241,14 @@ impl Sampling {
         (self.table.tick(flows, now), elapsed)
     }
 
-    fn poll(&mut self) -> Option<Vec<FlowSnapshot>> {
+    fn poll(&mut self) -> anyhow::Result<Option<Vec<FlowSnapshot>>> {
         match self.probe.snapshot() {
             Ok(flows) => {
                 if self.failures > 0 {
                     tracing::info!(failed = self.failures, "the probe answers again");
                 }
                 self.failures = 0;
-                Some(flows)
+                Ok(Some(flows))
             }
             Err(error) => {
                 self.failures += 1;
@@ -240,21 +257,33 @@ impl Sampling {
                     tracing::warn!("no telemetry for now, trying again: {error}");
                 }
                 if self.failures.is_multiple_of(REOPEN_AFTER) {
-                    self.reopen();
+                    self.reopen()?;
                 }
-                None
+                Ok(None)
             }
         }
     }
 
-    fn reopen(&mut self) {
-        match open_probe(&self.settings.probe) {
+    fn reopen(&mut self) -> anyhow::Result<()> {
+        let was = self.probe.source();
+        let Some(source) = again(self.settings.probe.source, self.is_confined) else {
+            anyhow::bail!(
+                "the eBPF probe failed, and the privileges to load it were given up; started anew, it is loaded again"
+            );
+        };
+        let config = ProbeConfig { source, ..self.settings.probe.clone() };
+        match open_probe(&config) {
             Ok(probe) => {
+                if probe.source() != was {
+                    let now = probe.source();
+                    tracing::warn!("the {was} probe failed; going on with {now}, until a restart");
+                }
                 self.table.set_source(probe.source());
                 self.probe = probe;
             }
             Err(error) => tracing::debug!("opening the probe anew failed: {error:#}"),
         }
+        Ok(())
     }
 
     fn tell(&mut self, losses: Losses) {

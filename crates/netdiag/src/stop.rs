@@ -11,6 +11,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::sync::watch;
 
+use crate::confine;
+
 /// A second signal within this time is the same wish: `timeout` and terminals signal a process and its group.
 const SAME_WISH: Duration = Duration::from_secs(1);
 
@@ -41,6 +43,7 @@ impl Stop {
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGQUIT, SIGHUP])?;
         let asked = stop.clone();
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            confine::to_computing();
             let mut first = None;
             for _ in signals.forever() {
                 asked.ask();

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::args::{FlowArgs, RowsArgs, SamplingArgs, values};
-use crate::csv_file::{CsvSink, is_closed};
+use crate::args::{FlowArgs, RowsArgs, SamplingArgs, SandboxArgs, values};
+use crate::confine::{Confinement, Needs};
+use crate::csv_file::{CsvSink, is_closed, is_stdout};
 use crate::place::Places;
 use crate::rows;
 use crate::sampler::{Interval, PerInterval, Sampler, Start};
@@ -29,6 +30,8 @@ pub(crate) struct Args {
     rows: RowsArgs,
     #[command(flatten)]
     flows: FlowArgs,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
 
     /// Append rows to this file, or print them with `-`.
     ///
@@ -63,7 +66,9 @@ fn record(args: Args, places: &Places) -> anyhow::Result<()> {
     let stop = Stop::on_signals()?;
     let mut csv = CsvSink::open(&args.csv, args.rows.max_samples.get(), &stop)?;
     let failed = stop.clone();
-    let (mut sender, writer) = rows::start(move |row| csv.append(row), move |_| failed.ask())?;
+    let confinement = args.confinement();
+    let (mut sender, writer) =
+        rows::start(move |row| csv.append(row), move |_| failed.ask(), confinement.clone())?;
     let written = writer.written();
     let status = StatusLine::start_beside(Some(&args.csv));
     let shown = status.clone();
@@ -74,8 +79,9 @@ fn record(args: Args, places: &Places) -> anyhow::Result<()> {
         }
     });
     let every = settings.interval;
-    let sampler = Sampler::start(settings, stop.clone(), watcher)?;
-    let Start { source, flows } = sampler.found();
+    let sampler = Sampler::start(settings, stop.clone(), watcher, &confinement)?;
+    let Start { source, flows, confined } = sampler.found();
+    confinement.enter_and_tell(confined.as_deref());
     tracing::info!(
         "watching {flows} flows by {source} every {} s; rows go to {}",
         every.as_secs_f64(),
@@ -89,4 +95,13 @@ fn record(args: Args, places: &Places) -> anyhow::Result<()> {
     status.clear();
     tracing::info!(rows = rows.load(Ordering::Relaxed), "agent stopped");
     wrote.and(sampled)
+}
+
+impl Args {
+    /// Rows are all that it has to do with others.
+    fn confinement(&self) -> Confinement {
+        let writes = (!is_stdout(&self.csv)).then(|| self.csv.clone());
+        let needs = Needs { writes: writes.into_iter().collect(), ..Needs::default() };
+        Confinement::new(self.sandbox, needs)
+    }
 }

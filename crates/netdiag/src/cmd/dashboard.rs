@@ -12,7 +12,8 @@ use netdiag_telemetry::{Row, Scope};
 use tokio::time::Instant;
 
 use crate::args::values::{self, DASHBOARD_PORT, ListenAddr, ServerUrl};
-use crate::args::{AccessArgs, ModelArgs, RateArgs, StaleArgs};
+use crate::args::{AccessArgs, ModelArgs, RateArgs, SandboxArgs, StaleArgs};
+use crate::confine::{Confinement, Needs};
 use crate::csv_file::{CsvPacer, POLL, STALE_AFTER};
 use crate::dashboard::{Dashboard, Documents, machine};
 use crate::failure::{self, UsageError};
@@ -88,6 +89,8 @@ pub(crate) struct Args {
     stale: StaleArgs,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
 }
 
 /// Runs until a signal.
@@ -123,11 +126,18 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let place = dashboard.place();
     // A flag wins over a variable, also over that of another flag.
     let hints = args.hints.as_ref().filter(|_| places.is_flag("hints") || !places.is_flag("csv"));
+    let confinement = args.confinement(hints.is_some());
+    let machine = match hints {
+        Some(_) => None,
+        // Before anything is given up that it takes to examine it.
+        None => Some(machine(&confinement)?),
+    };
     let (source, told, server) = match hints {
         Some(url) => {
             let token = args.hints_token_file.as_deref().map(Token::read).transpose();
             let token = token.map_err(|error| UsageError::because("--hints-token-file", error))?;
             let remote = RemoteHints { url: url.clone(), token };
+            confinement.enter_and_tell(None);
             let label = label(Mode::Hints, url.to_string(), true, has_gateway);
             // What is stale there is the server's to say, as long as it is heard.
             let staleness = Staleness { after: SILENCE, ..staleness };
@@ -143,7 +153,8 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
             let feed = Feed::new(label, staleness, nothing_yet(range));
             let (pacer, present) = CsvPacer::start(&args.csv, range, models, shown(&feed))?;
             feed.set_hint(pacer.hint(), pacer.sampled_at().map(Into::into));
-            let documents = Documents { streams: None, gateway, machine: Some(machine()) };
+            confinement.enter_and_tell(None);
+            let documents = Documents { streams: None, gateway, machine };
             let server = dashboard.start(feed.clone(), documents, &stop)?;
             let waiting = if present { "" } else { " (not there yet)" };
             let told = format!("{}{waiting}", args.csv.display());
@@ -158,6 +169,13 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
 }
 
 impl Args {
+    /// It follows a file, or asks a server; and a gateway, if there is one.
+    fn confinement(&self, asks_hints: bool) -> Confinement {
+        let reads = if asks_hints { Vec::new() } else { vec![self.csv.clone()] };
+        let connects = asks_hints || self.gateway.is_some();
+        Confinement::new(self.sandbox, Needs { reads, connects, ..Needs::default() })
+    }
+
     /// What a gateway lists, if there is one.
     fn gateway_document(&self) -> Result<Option<Document>, UsageError> {
         let Some(url) = self.gateway.clone() else { return Ok(None) };

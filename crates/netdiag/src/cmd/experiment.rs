@@ -9,6 +9,7 @@ use crate::args::values::DASHBOARD_PORT;
 use crate::args::{AccessArgs, DashboardArgs, RateArgs, values};
 use crate::chaos::values::run_time;
 use crate::config_file::alike;
+use crate::confine::Confinement;
 use crate::dashboard::{Dashboard, Documents, machine};
 use crate::experiment::{self, Conditions, Ended, Folder, Plan, Policy, Ran, Record, TELL, Via};
 use crate::failure::UsageError;
@@ -177,7 +178,8 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
             say(&format!("netdiag: dashboard on {}", dashboard.place()));
             let feed = experiment::feed(range);
             feed.begin_experiment(experiment::about(&scenario, &phases, args.streams, arms));
-            let documents = Documents { machine: Some(machine()), ..Documents::default() };
+            let documents =
+                Documents { machine: Some(machine(&Confinement::none())?), ..Documents::default() };
             let thread = dashboard.start(feed.clone(), documents, &stop)?;
             Ok::<_, anyhow::Error>((feed, thread))
         })

@@ -14,10 +14,11 @@ use netdiag_http::GivenUp;
 use netdiag_telemetry::Tps;
 use tokio::sync::watch;
 
-use crate::args::AccessArgs;
 use crate::args::bus::{BrokerArgs, this_node};
 use crate::args::values::{self, EngineCapacity, FLEET_PORT, ListenAddr};
+use crate::args::{AccessArgs, SandboxArgs};
 use crate::bus;
+use crate::confine::{Confinement, Needs};
 use crate::failure::UsageError;
 use crate::listening::Listening;
 use crate::place::Places;
@@ -62,6 +63,8 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     access: AccessArgs,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
 }
 
 /// Runs until a signal.
@@ -81,6 +84,8 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         settings.node,
         bus.place(),
     ));
+    let needs = Needs { connects: true, ..Needs::default() };
+    Confinement::new(args.sandbox, needs).enter_and_tell(None);
     let (known, view) = watch::channel(FleetView::default());
     let status = StatusLine::start_beside(None);
     let telling = tell(status.clone(), view.clone(), stop.clone())?;

@@ -3,7 +3,7 @@
 //! Flags in, a [`Gateway`] out; what it does is `netdiag-gateway`'s. Invariant: a port in use, a certificate that cannot be
 //! read and an engine that is no address are told before anything is served.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,8 +16,9 @@ use netdiag_http::{Exposure, GivenUp, Limits, authorities};
 use netdiag_pacer::TpsRange;
 use netdiag_telemetry::Tps;
 
-use crate::args::AccessArgs;
 use crate::args::values::{self, ADMIN_PORT, EngineKind, GATEWAY_PORT, ListenAddr};
+use crate::args::{AccessArgs, SandboxArgs};
+use crate::confine::{Confinement, Needs};
 use crate::failure::UsageError;
 use crate::listening::Listening;
 use crate::open_files::raise_limit;
@@ -215,6 +216,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", env = "NETDIAG_DRAIN", default_value = "30", help_heading = "Limits",
           value_parser = values::drain)]
     drain: Duration,
+
+    #[command(flatten)]
+    sandbox: SandboxArgs,
 }
 
 /// Runs until a signal.
@@ -234,6 +238,10 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     }
     let engines: Vec<String> = settings.upstreams.iter().map(ToString::to_string).collect();
     let gateway = Gateway::try_new(settings).map_err(|error| UsageError::new(error.to_string()))?;
+    // Asked for while the control group, which may say less, can still be read.
+    let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let needs = Needs { connects: true, ..Needs::default() };
+    Confinement::new(args.sandbox, needs).enter_and_tell(None);
     // Whether it is ready is asked while it drains, too.
     let drained = Stop::new();
     let asked = admin.as_ref().map(Listening::place);
@@ -243,6 +251,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     });
     let operation = operation.transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
         .thread_name("gateway")
         .enable_all()
         .build()

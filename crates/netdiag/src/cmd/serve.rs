@@ -11,8 +11,9 @@ use netdiag_hints::Board;
 use tokio::sync::watch;
 
 use crate::args::bus::PublishArgs;
-use crate::args::{ModelArgs, RateArgs, ServerArgs, StaleArgs};
+use crate::args::{ModelArgs, RateArgs, SandboxArgs, ServerArgs, StaleArgs};
 use crate::bus::Publishing;
+use crate::confine::{Confinement, Needs};
 use crate::csv_file::{CsvPacer, POLL, STALE_AFTER};
 use crate::hint_server::HintServer;
 use crate::models::Models;
@@ -56,6 +57,8 @@ pub(crate) struct Args {
     stale: StaleArgs,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
 }
 
 /// Runs until a signal.
@@ -76,6 +79,9 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         range.max(),
         args.csv.display(),
     ));
+    let needs =
+        Needs { reads: vec![args.csv.clone()], connects: bus.is_some(), ..Needs::default() };
+    Confinement::new(args.sandbox, needs).enter_and_tell(None);
     let watching = stop.clone();
     let thread = std::thread::Builder::new()
         .name("follower".to_owned())

@@ -18,11 +18,12 @@ use tokio::sync::watch;
 use crate::args::bus::{MemberArgs, PublishArgs};
 use crate::args::values::{self, DASHBOARD_PORT};
 use crate::args::{
-    DashboardArgs, FlowArgs, ModelArgs, PolicyArgs, RateArgs, RowsArgs, SamplingArgs, ServerArgs,
-    StaleArgs,
+    DashboardArgs, FlowArgs, ModelArgs, PolicyArgs, RateArgs, RowsArgs, SamplingArgs, SandboxArgs,
+    ServerArgs, StaleArgs,
 };
 use crate::bus::Publishing;
-use crate::csv_file::CsvSink;
+use crate::confine::{Confinement, Needs};
+use crate::csv_file::{CsvSink, is_stdout};
 use crate::dashboard::{self, Dashboard, Documents};
 use crate::failure::UsageError;
 use crate::hint_server::HintServer;
@@ -79,6 +80,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     flows: FlowArgs,
     #[command(flatten)]
+    sandbox: SandboxArgs,
+    #[command(flatten)]
     rows: RowsArgs,
 
     /// Append one row per interval to this file, too.
@@ -119,7 +122,8 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let own_peers = Arc::clone(&filter.except_peers);
     let staleness = Staleness { after: stale_after, policy: args.stale.when_stale };
     let models = Models::new(args.model.load(places)?);
-    let mut csv = Csv::open(&args, &stop)?;
+    let confinement = args.confinement(pushed_to.is_some());
+    let mut csv = Csv::open(&args, &stop, &confinement)?;
     let (seat, member) = member
         .map(|settings| {
             let (seat, member) = bus::seat();
@@ -138,8 +142,11 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         rows: csv.sender.take(),
         written: csv.written.clone(),
     };
-    let sampler = Sampler::start(settings, stop.clone(), watcher)?;
-    let Start { source, flows } = sampler.found();
+    // Before anything is given up that it takes to examine it.
+    let machine = dashboard.as_ref().map(|_| dashboard::machine(&confinement)).transpose()?;
+    let sampler = Sampler::start(settings, stop.clone(), watcher, &confinement)?;
+    let Start { source, flows, confined } = sampler.found();
+    confinement.enter_and_tell(confined.as_deref());
     say(&format!(
         "netdiag: hints on {} ({} to {} tokens/s); watching {flows} flows by {source} every {} s",
         server.place(),
@@ -154,11 +161,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         Some((dashboard, feed)) => {
             say(&format!("netdiag: dashboard on {}", dashboard.place()));
             let flows = dashboard::flows(newest.clone(), stale_after, args.stale.when_stale);
-            let documents = Documents {
-                streams: Some(flows),
-                machine: Some(dashboard::machine()),
-                ..Documents::default()
-            };
+            let documents = Documents { streams: Some(flows), machine, ..Documents::default() };
             Some(dashboard.start(feed, documents, &stop)?)
         }
         None => None,
@@ -177,6 +180,14 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     }
     status.clear();
     served.and(looked).and(sampled).and(published)
+}
+
+impl Args {
+    /// It writes a file if it is told to, and connects to a bus if there is one.
+    fn confinement(&self, connects: bool) -> Confinement {
+        let writes = self.csv.iter().filter(|path| !is_stdout(path)).cloned().collect();
+        Confinement::new(self.sandbox, Needs { writes, connects, ..Needs::default() })
+    }
 }
 
 /// What becomes of each look at the flows.
@@ -242,7 +253,7 @@ struct Csv {
 }
 
 impl Csv {
-    fn open(args: &Args, stop: &Stop) -> anyhow::Result<Self> {
+    fn open(args: &Args, stop: &Stop, confinement: &Confinement) -> anyhow::Result<Self> {
         let Some(path) = &args.csv else {
             return Ok(Self { sender: None, writer: None, written: None });
         };
@@ -250,6 +261,7 @@ impl Csv {
         let (sender, writer) = rows::start(
             move |row| file.append(row),
             |error| tracing::error!("{error:#}; hints go on without the file until a restart"),
+            confinement.clone(),
         )?;
         Ok(Self { sender: Some(sender), written: Some(writer.written()), writer: Some(writer) })
     }

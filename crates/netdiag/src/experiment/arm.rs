@@ -29,6 +29,7 @@ use super::live::Shown;
 use super::phases::PhaseSpan;
 use super::rate::Rate;
 use super::record::{ArmRecord, Tick};
+use crate::confine::Confinement;
 use crate::models::Models;
 use crate::pacing::{Pacers, Sharing, TICK};
 use crate::sampler::{Interval, Sampler, Settings, Watcher};
@@ -148,7 +149,7 @@ impl Arm {
             look_every: carries.then_some(TICK),
             window: Duration::from_secs(60),
         };
-        let sampler = Sampler::start(settings, stop.clone(), watcher)?;
+        let sampler = Sampler::start(settings, stop.clone(), watcher, &Confinement::none())?;
         let found = sampler.found().source;
         let lab = Arc::new(lab);
         Ok(Self { policy, via, lab, engine, _front: front, sampler, found, group_of, seen })

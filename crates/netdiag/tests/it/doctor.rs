@@ -15,8 +15,15 @@ fn table_and_json_say_the_same() {
     assert_eq!((table.status.code(), json.status.code()), (code, code));
     let table = String::from_utf8_lossy(&table.stdout);
     let checks = report["checks"].as_array().expect("checks");
-    for name in ["kernel", "btf", "capabilities", "sock_diag", "network namespaces", "qdisc netem"]
-    {
+    for name in [
+        "kernel",
+        "btf",
+        "capabilities",
+        "sandbox",
+        "sock_diag",
+        "network namespaces",
+        "qdisc netem",
+    ] {
         assert!(checks.iter().any(|check| check["name"] == name), "{name}: {report:#}");
     }
     for check in checks {

@@ -8,6 +8,7 @@ mod bad_input;
 mod browser;
 mod chaos;
 mod closed_loop;
+mod confined;
 mod dashboard;
 mod dashboard_page;
 mod doctor;

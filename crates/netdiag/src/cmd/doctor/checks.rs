@@ -7,12 +7,12 @@ use netdiag_probe::support;
 use netdiag_telemetry::Source;
 
 use super::{Check, Report, Status, faults, qdisc};
+use crate::confine;
 
 /// Linux capabilities that matter here, by their bit (`include/uapi/linux/capability.h`), and what each is good for.
-const CAPABILITIES: [(&str, u32, Need); 5] = [
+const CAPABILITIES: [(&str, u32, Need); 4] = [
     ("CAP_BPF", 39, Need::Ebpf),
     ("CAP_PERFMON", 38, Need::Ebpf),
-    ("CAP_NET_ADMIN", 12, Need::Ebpf),
     ("CAP_SYS_ADMIN", 21, Need::Namespaces),
     ("CAP_SYS_PTRACE", 19, Need::Namespaces),
 ];
@@ -34,7 +34,9 @@ pub(super) fn all() -> Report {
     checks.extend(wsl(&release));
     checks.push(container());
     checks.push(btf(Path::new("/sys/kernel/btf/vmlinux")));
-    checks.push(capabilities(&fs::read_to_string("/proc/self/status").unwrap_or_default()));
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    checks.push(capabilities(&status));
+    checks.push(sandbox(&status, confine::supported()));
     checks.push(unprivileged_bpf(&read("/proc/sys/kernel/unprivileged_bpf_disabled")));
     checks.extend(lockdown(&read("/sys/kernel/security/lockdown")));
 
@@ -119,13 +121,18 @@ fn btf(path: &Path) -> Check {
     }
 }
 
-/// What `/proc/self/status` says we may do.
-fn capabilities(status: &str) -> Check {
-    let effective = status
+/// The capabilities that `/proc/self/status` says we have.
+fn effective(status: &str) -> u64 {
+    status
         .lines()
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or_default();
+        .unwrap_or_default()
+}
+
+/// What they are good for.
+fn capabilities(status: &str) -> Check {
+    let effective = effective(status);
     let lacking = |need: Option<Need>| {
         let mut names = Vec::new();
         for (name, bit, its_need) in CAPABILITIES {
@@ -143,7 +150,7 @@ fn capabilities(status: &str) -> Check {
     let mut remedies = Vec::new();
     if !for_ebpf.is_empty() {
         remedies.push(
-            "for eBPF: run as root, or `sudo setcap cap_bpf,cap_perfmon,cap_net_admin+ep` on the netdiag binary",
+            "for eBPF: run as root, or `sudo setcap cap_bpf,cap_perfmon+ep` on the netdiag binary",
         );
     }
     if !for_others.is_empty() {
@@ -153,6 +160,42 @@ fn capabilities(status: &str) -> Check {
         "capabilities",
         format!("without {}", lacking(None).join(", ")),
         remedies.join("; "),
+    )
+}
+
+/// What servers give up once they have begun, as far as this kernel knows how.
+fn sandbox(status: &str, (landlock, filters): (bool, bool)) -> Check {
+    let given_up = [
+        ("capabilities", true),
+        ("files (Landlock)", landlock),
+        ("system calls (seccomp)", filters),
+    ];
+    let list = |wanted: bool| {
+        let names = given_up.iter().filter(|(_, is)| *is == wanted).map(|(name, _)| *name);
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let mut detail = format!("servers give up {} once they have begun", list(true));
+    // With these other namespaces are looked into.
+    let around = CAPABILITIES.iter().filter(|(.., need)| *need == Need::Namespaces);
+    let kept: Vec<&str> = around
+        .filter(|(_, bit, _)| effective(status) & (1 << bit) != 0)
+        .map(|(name, ..)| *name)
+        .collect();
+    if !kept.is_empty() {
+        let kept = kept.join(" and ");
+        detail += &format!(
+            "; started like this, `up` and `agent` keep {kept} on one thread, which looks into other network namespaces, \
+             unless --netns says which (/proc/self/ns/net for their own)"
+        );
+    }
+    if landlock && filters {
+        return Check::ok("sandbox", detail);
+    }
+    Check::warn(
+        "sandbox",
+        format!("{detail}; not {}", list(false)),
+        "use a kernel with CONFIG_SECURITY_LANDLOCK=y (5.13 or later, `landlock` among its lsm=) and CONFIG_SECCOMP_FILTER=y, \
+         or rely on the unit or the container to confine them",
     )
 }
 
@@ -244,10 +287,31 @@ mod tests {
         assert_eq!(none.status, Status::Warn);
         let remedy = none.remedy.expect("a remedy");
         assert!(remedy.contains("setcap cap_bpf") && remedy.contains("cap_sys_ptrace"), "{remedy}");
-        // BPF, PERFMON and NET_ADMIN alone.
-        let ebpf = capabilities("CapEff:\t000000c000001000\n");
+        // BPF and PERFMON alone.
+        let ebpf = capabilities("CapEff:\t000000c000000000\n");
         assert_eq!(ebpf.detail, "without CAP_SYS_ADMIN, CAP_SYS_PTRACE");
         assert!(!ebpf.remedy.expect("a remedy").contains("setcap"));
+    }
+
+    #[test]
+    fn what_the_sandbox_lacks_and_what_it_keeps_is_told() {
+        let check = |status: &str, supported, expected: &[&str]| {
+            let check = sandbox(status, supported);
+            for part in expected {
+                assert!(check.detail.contains(part), "{part} in {check:?}");
+            }
+            check.status
+        };
+        let unprivileged = "CapEff:\t000000c000000000\n";
+        let all = ["capabilities, files (Landlock), system calls (seccomp)"];
+        assert_eq!(check(unprivileged, (true, true), &all), Status::Ok);
+        let root = "CapEff:\t000001ffffffffff\n";
+        let kept = ["keep CAP_SYS_ADMIN and CAP_SYS_PTRACE on one thread"];
+        assert_eq!(check(root, (true, true), &kept), Status::Ok);
+        assert!(!sandbox(unprivileged, (true, true)).detail.contains("keep"));
+        let lacking =
+            ["give up capabilities, system calls (seccomp) once", "; not files (Landlock)"];
+        assert_eq!(check(unprivileged, (false, true), &lacking), Status::Warn);
     }
 
     #[test]
