@@ -165,7 +165,8 @@ mod tests {
             Ok(())
         };
         let failed = |error: &anyhow::Error| panic!("{error:#}");
-        let (mut sender, writer) = start(append, failed, Stop::new()).expect("a thread");
+        let (mut sender, writer) =
+            start(append, failed, Stop::new(), Confinement::none()).expect("a thread");
         (0..5).for_each(|second| sender.send(&row(second)));
         full.store(false, Ordering::Relaxed);
         (5..8).for_each(|second| sender.send(&row(second)));
@@ -178,7 +179,8 @@ mod tests {
     fn a_stop_does_not_wait_for_room_and_tells() {
         let stop = Stop::new();
         let (mut sender, writer) =
-            start(|_: &Row| Err(no_room()), |_| (), stop.clone()).expect("a thread");
+            start(|_: &Row| Err(no_room()), |_| (), stop.clone(), Confinement::none())
+                .expect("a thread");
         sender.send(&row(0));
         let asked = Instant::now();
         stop.ask();
@@ -192,7 +194,8 @@ mod tests {
         let (told, heard) = std::sync::mpsc::channel();
         let append = |_: &Row| anyhow::bail!("torn cable");
         let failed = move |error: &anyhow::Error| told.send(error.to_string()).expect("heard");
-        let (mut sender, writer) = start(append, failed, Stop::new()).expect("a thread");
+        let (mut sender, writer) =
+            start(append, failed, Stop::new(), Confinement::none()).expect("a thread");
         sender.send(&row(0));
         assert_eq!(heard.recv().expect("told"), "torn cable");
         assert!(writer.join().is_err());

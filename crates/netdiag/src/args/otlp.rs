@@ -75,12 +75,15 @@ impl OtlpArgs {
         let Some(endpoint) = self.endpoint(&variable)? else {
             let given =
                 [("otlp_headers_file", &self.otlp_headers_file), ("otlp_ca", &self.otlp_ca)];
-            return match given.into_iter().find(|(name, _)| places.is_flag(name)) {
-                Some((name, Some(path))) => Err(UsageError::new(format!(
+            // In a file of settings for many commands they may stand for others.
+            let mut given =
+                given.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?)));
+            return match given.find(|(name, _)| places.is_flag(name)) {
+                Some((name, path)) => Err(UsageError::new(format!(
                     "{} needs a collector: give --otlp http://HOST:4318",
                     places.named(name, path.display())
                 ))),
-                _ => Ok(None),
+                None => Ok(None),
             };
         };
         let headers = self.headers(places, &variable)?;

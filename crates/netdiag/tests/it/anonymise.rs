@@ -149,6 +149,7 @@ fn up_knows_clients_and_shows_none() {
     let publish = ["--bus", &url, "--bus-scope", "host,peer,stream", "--csv", csv_flag];
     let mut up = start(&[&hidden[..], &publish].concat());
     let (hints, page) = (up.address(), up.address_of("dashboard on"));
+    until("telemetry", || (get(hints, "/readyz").0 == 200).then_some(()));
     let list = until("the streams", || {
         let (_, list) = get(hints, "/v1/streams");
         let measured = !list.contains("nothing observed yet");

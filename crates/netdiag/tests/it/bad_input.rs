@@ -281,3 +281,32 @@ fn a_gateway_that_cannot_be() {
     check(&["--resume-window", "-1"], &["--resume-window -1", "number of seconds from 0 to 86400"]);
     check(&["--hold-max", "0"], &["--hold-max 0", "number of seconds from 0.01"]);
 }
+
+#[test]
+fn collectors_and_pseudonyms_that_cannot_be() {
+    for bad in ["collector", "http://", "grpc://c", "http://c:99999"] {
+        check(&["up", "--otlp", bad], &[&format!("--otlp {bad}: must be http://HOST[:PORT]")]);
+    }
+    let secret = "http://name:password@c:4318";
+    check(&["gateway", "--upstream", "http://127.0.0.1:1", "--otlp", secret], &["file of headers"]);
+    check(
+        &["fleet", "--otlp", "http://c", "--otlp-interval", "0"],
+        &["number of seconds from 0.1"],
+    );
+    check(
+        &["serve", "--port", "0", "--otlp-headers-file", "x"],
+        &["--otlp-headers-file x needs a collector", "give --otlp"],
+    );
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("short");
+    std::fs::write(&file, "secret").expect("written");
+    let file = file.to_str().expect("text");
+    let headers =
+        ["up", "--listen", "127.0.0.1:0", "--otlp", "http://c", "--otlp-headers-file", file];
+    check(&headers, &["--otlp-headers-file", "line 1 is no header"]);
+    check(
+        &["up", "--anonymise", "--anonymise-key-file", file],
+        &["--anonymise-key-file", "has 6 characters", "openssl rand"],
+    );
+    check(&["up", "--anonymise-key-file", file], &["no effect without --anonymise"]);
+}
