@@ -94,9 +94,12 @@ struct Counts {
     wrong_tokens: AtomicU64,
 }
 
+/// Something that is counted: a name for metrics, what it means, and how many so far.
+pub type Figure = (&'static str, &'static str, fn(&GivenUp) -> u64);
+
 impl GivenUp {
-    /// What there is to count: a name for metrics, what it means, and how many so far.
-    pub const FIGURES: [(&str, &str, fn(&Self) -> u64); 3] = [
+    /// What there is to count.
+    pub const FIGURES: [Figure; 3] = [
         (
             "connections_given_up",
             "Connections ended by the kernel because nobody read them",

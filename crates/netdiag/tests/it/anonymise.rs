@@ -162,7 +162,7 @@ fn up_knows_clients_and_shows_none() {
     for (client, shown) in streams.clients.iter().zip(CLIENTS) {
         let of_peer = hint(hints, &format!("?peer={shown}"));
         assert_eq!(of_peer["scope"], format!("peer {shown}"));
-        assert_eq!(of_peer["source"].is_string(), true, "{of_peer}");
+        assert!(of_peer["source"].is_string(), "{of_peer}");
         let of_stream = hint(hints, &format!("?peer={client}"));
         assert_eq!(of_stream["scope"], format!("stream {client}"));
         assert!(of_stream["source"].is_string(), "{of_stream}");
