@@ -14,6 +14,7 @@ mod fuzz;
 mod metrics;
 mod package;
 mod screenshots;
+mod soak;
 mod test;
 mod tidy;
 mod vm;
@@ -71,6 +72,8 @@ enum Task {
     Clients(clients::Options),
     /// Makes the Debian package: binary, units, completions, manual pages
     Package,
+    /// Runs everything under load and lets it all fail in turn; exits 1 if anything is lost, stuck, left behind or late
+    Soak(soak::Options),
     /// Takes pictures of the dashboard in all its states, and the two that the READMEs show
     Screenshots,
     /// Boots Debian's kernels under qemu and checks eBPF and fault injection there; takes minutes
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         Task::Bench { name, options } => bench::run(name, &options),
         Task::Clients(options) => clients::run(&options),
         Task::Package => package::run(),
+        Task::Soak(options) => soak::run(&options),
         Task::Screenshots => screenshots::run(),
         Task::Vm(options) => vm::run(&options),
     };

@@ -18,12 +18,12 @@ pub(crate) struct Metrics {
 
 /// The families of a dashboard, those of an export among them.
 pub fn dashboard_metrics() -> Vec<FamilyDescription> {
-    let metrics = Metrics::new(GivenUp::default(), Some(&ExportStatus::default()));
+    let metrics = Metrics::new(&GivenUp::default(), Some(&ExportStatus::default()));
     metrics.described.families().to_vec()
 }
 
 impl Metrics {
-    pub(crate) fn new(given_up: GivenUp, exports: Option<&ExportStatus>) -> Self {
+    pub(crate) fn new(given_up: &GivenUp, exports: Option<&ExportStatus>) -> Self {
         let mut described = Described::new();
         let (viewers, dropped, refused) =
             (Gauge::default(), Counter::default(), Counter::default());
@@ -40,25 +40,10 @@ impl Metrics {
             "Event streams refused because too many were open",
             refused.clone(),
         );
-        ours.count(
-            "connections_given_up",
-            "Connections ended by the kernel because nobody read them",
-            {
-                let given_up = given_up.clone();
-                move || given_up.count()
-            },
-        );
-        let counts = given_up.clone();
-        ours.count(
-            "requests_too_often",
-            "Requests refused because their address had asked too often",
-            move || counts.too_often(),
-        );
-        ours.count(
-            "requests_wrong_token",
-            "Requests refused because their address had shown too many wrong tokens",
-            move || given_up.wrong_tokens(),
-        );
+        for (name, help, figure) in GivenUp::FIGURES {
+            let given_up = given_up.clone();
+            ours.count(name, help, move || figure(&given_up));
+        }
         if let Some(exports) = exports {
             exports.register(&mut described);
         }

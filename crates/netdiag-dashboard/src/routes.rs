@@ -76,7 +76,7 @@ pub fn router_and_metrics(feed: Feed, options: Options) -> (Router, Scrape) {
     };
     let shared = Shared {
         feed,
-        metrics: Metrics::new(options.given_up.clone(), options.exports.as_ref()),
+        metrics: Metrics::new(&options.given_up, options.exports.as_ref()),
         options: Arc::new(options),
         gate: Arc::new(gate),
         permits: Arc::new(Semaphore::new(MOST_VIEWERS)),

@@ -123,7 +123,7 @@ impl Gateway {
         let lanes = settings.pace.map(Lanes::try_new).transpose()?;
         let given_up = GivenUp::default();
         let visitors = Visitors::new(settings.limits.rate, given_up.clone());
-        let metrics = Metrics::new(given_up, settings.exports.as_ref());
+        let metrics = Metrics::new(&given_up, settings.exports.as_ref());
         Ok(Self(Arc::new(Shared {
             settings,
             upstreams,

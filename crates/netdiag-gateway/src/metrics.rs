@@ -65,11 +65,11 @@ pub(crate) struct Metrics {
 
 /// The families of a gateway, those of an export among them.
 pub fn gateway_metrics() -> Vec<FamilyDescription> {
-    Metrics::new(GivenUp::default(), Some(&ExportStatus::default())).described.families().to_vec()
+    Metrics::new(&GivenUp::default(), Some(&ExportStatus::default())).described.families().to_vec()
 }
 
 impl Metrics {
-    pub(crate) fn new(given_up: GivenUp, exports: Option<&ExportStatus>) -> Self {
+    pub(crate) fn new(given_up: &GivenUp, exports: Option<&ExportStatus>) -> Self {
         let metrics = Self {
             described: Described::new(),
             first_token: Family::new_with_constructor(|| Histogram::new(FIRST_TOKEN)),
@@ -92,7 +92,11 @@ impl Metrics {
         let mut described = Described::new();
         metrics.register_times(&mut described);
         metrics.register(&mut described);
-        register_refusals(&mut described, given_up);
+        let mut ours = described.within("netdiag_gateway");
+        for (name, help, figure) in GivenUp::FIGURES {
+            let given_up = given_up.clone();
+            ours.count(name, help, move || figure(&given_up));
+        }
         if let Some(exports) = exports {
             exports.register(&mut described);
         }
@@ -262,22 +266,6 @@ impl Metrics {
         models.insert(asked.to_owned());
         asked.to_owned()
     }
-}
-
-/// Whom the listener turns away it counts by itself.
-fn register_refusals(described: &mut Described, given_up: GivenUp) {
-    let mut ours = described.within("netdiag_gateway");
-    let counts = given_up.clone();
-    ours.count(
-        "requests_too_often",
-        "Requests refused because their address had asked too often",
-        move || counts.too_often(),
-    );
-    ours.count(
-        "requests_wrong_token",
-        "Requests refused because their address had shown too many wrong tokens",
-        move || given_up.wrong_tokens(),
-    );
 }
 
 impl fmt::Debug for Metrics {

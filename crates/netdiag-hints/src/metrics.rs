@@ -119,7 +119,11 @@ impl Metrics {
         };
         let mut described = Described::new();
         metrics.register(&mut described);
-        register_refusals(&mut described, given_up);
+        let mut http = described.within("netdiag_http");
+        for (name, help, figure) in GivenUp::FIGURES {
+            let given_up = given_up.clone();
+            http.count(name, help, move || figure(&given_up));
+        }
         if let Some(bus) = bus {
             register_bus(&mut described, &bus);
         }
@@ -177,33 +181,6 @@ impl Metrics {
             self.lost.get_or_create(&KindLabel { kind }).inner().store(count, Ordering::Relaxed);
         }
         self.described.encode()
-    }
-}
-
-/// The server counts by itself whom it turns away.
-fn register_refusals(described: &mut Described, given_up: &GivenUp) {
-    let mut ours = described.within("netdiag_http");
-    type Figure = fn(&GivenUp) -> u64;
-    let counters: [(&str, &str, Figure); 3] = [
-        (
-            "connections_given_up",
-            "Connections ended by the kernel because nobody read them",
-            GivenUp::count,
-        ),
-        (
-            "requests_too_often",
-            "Requests refused because their address had asked too often",
-            GivenUp::too_often,
-        ),
-        (
-            "requests_wrong_token",
-            "Requests refused because their address had shown too many wrong tokens",
-            GivenUp::wrong_tokens,
-        ),
-    ];
-    for (name, help, figure) in counters {
-        let given_up = given_up.clone();
-        ours.count(name, help, move || figure(&given_up));
     }
 }
 

@@ -45,9 +45,9 @@ async fn start(limits: Limits) -> Server {
         when_stale: WhenStale::Max,
         exposure: Exposure::try_new(address, None, false).expect("loopback"),
         bus: None,
+        given_up: given_up.clone(),
         exports: None,
         pseudonyms: None,
-        given_up: given_up.clone(),
     };
     let (stop, stopped) = oneshot::channel();
     let router = router(boards.subscribe(), options);

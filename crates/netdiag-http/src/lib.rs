@@ -27,6 +27,6 @@ pub use lines::{LineTooLong, Lines};
 pub use problem::Problem;
 pub use pseudonym::{Pseudonyms, WeakSecret};
 pub use rate::TooOften;
-pub use server::{GivenUp, Limits, Place, WhenBusy, accept, serve};
+pub use server::{Figure, GivenUp, Limits, Place, WhenBusy, accept, serve};
 pub use tls::{TlsError, authorities, certificate, system_roots, tls_client};
 pub use visitors::{Visitor, Visitors};

@@ -94,7 +94,29 @@ struct Counts {
     wrong_tokens: AtomicU64,
 }
 
+/// Something that is counted: a name for metrics, what it means, and how many so far.
+pub type Figure = (&'static str, &'static str, fn(&GivenUp) -> u64);
+
 impl GivenUp {
+    /// What there is to count.
+    pub const FIGURES: [Figure; 3] = [
+        (
+            "connections_given_up",
+            "Connections ended by the kernel because nobody read them",
+            Self::count,
+        ),
+        (
+            "requests_too_often",
+            "Requests refused because their address had asked too often",
+            Self::too_often,
+        ),
+        (
+            "requests_wrong_token",
+            "Requests refused because their address had shown too many wrong tokens",
+            Self::wrong_tokens,
+        ),
+    ];
+
     /// Connections so far.
     pub fn count(&self) -> u64 {
         self.0.connections.load(Ordering::Relaxed)

@@ -40,12 +40,17 @@ pub(crate) struct Exceptions {
     pub(crate) namespaces: bool,
     /// It reads the probe's maps.
     pub(crate) bpf: bool,
+    /// It writes the files, which may be another user's.
+    pub(crate) writes: bool,
 }
 
 impl Exceptions {
     /// No more than all threads.
     pub(crate) const NONE: Self =
-        Self { capabilities: CapabilitySet::empty(), namespaces: false, bpf: false };
+        Self { capabilities: CapabilitySet::empty(), namespaces: false, bpf: false, writes: false };
+
+    /// Writing the files.
+    pub(crate) const WRITING: Self = Self { writes: true, ..Self::NONE };
 }
 
 /// What threads of a command confine themselves to. All clones are the same.
@@ -79,10 +84,13 @@ impl Confinement {
     /// Confines this thread, and those that it starts from now on; what is in force then.
     pub(crate) fn enter(&self, exceptions: Exceptions) -> Option<Confined> {
         let needs = self.0.as_deref()?;
-        let Exceptions { capabilities, namespaces, bpf } = exceptions;
+        let Exceptions { capabilities, namespaces, bpf, writes } = exceptions;
         // Folders are found with the capabilities that there are now.
         let files = if namespaces { None } else { Some(files::prepare(needs)) };
-        let keep = capabilities | files::capabilities(needs);
+        let mut keep = capabilities | files::to_read(needs);
+        if writes {
+            keep |= files::to_write(needs);
+        }
         let capabilities = capabilities::drop_all_but(keep);
         let files = files.and_then(files::Prepared::enforce);
         let calls = calls::refuse(namespaces, bpf);

@@ -13,6 +13,7 @@ mod writer;
 pub(crate) use pacer::{CsvPacer, POLL, RowClock, STALE_AFTER};
 pub(crate) use recording::{Labels, read};
 pub(crate) use sink::{CsvSink, is_closed, is_stdout};
+pub(crate) use writer::NoRoom;
 
 use std::path::Path;
 

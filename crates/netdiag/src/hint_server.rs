@@ -44,7 +44,7 @@ impl HintServer {
         self.0.place()
     }
 
-    /// Serves `router` until the stop; `given_up` counts whom it turns away.
+    /// Serves `router` until the stop; whom the server turns away is counted in `given_up`.
     pub(crate) fn run(self, router: Router, given_up: GivenUp, stop: &Stop) -> anyhow::Result<()> {
         self.0.serve(router, "hints", THREADS, given_up, stop)
     }

@@ -68,9 +68,9 @@ fn options(listen: &str, token: Option<Token>) -> Options {
         stale_after: Duration::from_secs(2),
         when_stale: WhenStale::Max,
         bus: None,
+        given_up: GivenUp::default(),
         exports: None,
         pseudonyms: None,
-        given_up: GivenUp::default(),
         exposure: Exposure::try_new(listen.parse().expect("address"), token, false)
             .expect("closed"),
     }

@@ -67,8 +67,12 @@ fn record(args: Args, places: &Places) -> anyhow::Result<()> {
     let mut csv = CsvSink::open(&args.csv, args.rows.max_samples.get(), &stop)?;
     let failed = stop.clone();
     let confinement = args.confinement();
-    let (mut sender, writer) =
-        rows::start(move |row| csv.append(row), move |_| failed.ask(), confinement.clone())?;
+    let (mut sender, writer) = rows::start(
+        move |row| csv.append(row),
+        move |_| failed.ask(),
+        stop.clone(),
+        confinement.clone(),
+    )?;
     let written = writer.written();
     let status = StatusLine::start_beside(Some(&args.csv));
     let shown = status.clone();

@@ -94,11 +94,11 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
+    sandbox: SandboxArgs,
+    #[command(flatten)]
     otlp: OtlpArgs,
     #[command(flatten)]
     anonymise: AnonymiseArgs,
-    #[command(flatten)]
-    sandbox: SandboxArgs,
 }
 
 /// Runs until a signal.
@@ -186,7 +186,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
 }
 
 impl Args {
-    /// It follows a file, or asks a server; and asks a gateway and tells a collector, if there are such.
+    /// It follows a file, or asks a server; and a gateway, if there is one. Metrics may go to a collector.
     fn confinement(&self, asks_hints: bool, exports: bool) -> Confinement {
         let reads = if asks_hints { Vec::new() } else { vec![self.csv.clone()] };
         let connects = asks_hints || exports || self.gateway.is_some();

@@ -66,9 +66,9 @@ pub(crate) struct Args {
     #[command(flatten)]
     access: AccessArgs,
     #[command(flatten)]
-    otlp: OtlpArgs,
-    #[command(flatten)]
     sandbox: SandboxArgs,
+    #[command(flatten)]
+    otlp: OtlpArgs,
 }
 
 /// Runs until a signal.

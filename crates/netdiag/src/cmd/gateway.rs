@@ -222,11 +222,11 @@ pub(crate) struct Args {
     drain: Duration,
 
     #[command(flatten)]
+    sandbox: SandboxArgs,
+    #[command(flatten)]
     otlp: OtlpArgs,
     #[command(flatten)]
     anonymise: AnonymiseArgs,
-    #[command(flatten)]
-    sandbox: SandboxArgs,
 }
 
 /// Runs until a signal.

@@ -86,11 +86,8 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         range.max(),
         args.csv.display(),
     ));
-    let needs = Needs {
-        reads: vec![args.csv.clone()],
-        connects: bus.is_some() || export.is_some(),
-        ..Needs::default()
-    };
+    let connects = bus.is_some() || export.is_some();
+    let needs = Needs { reads: vec![args.csv.clone()], connects, ..Needs::default() };
     Confinement::new(args.sandbox, needs).enter_and_tell(None);
     let watching = stop.clone();
     let thread = std::thread::Builder::new()

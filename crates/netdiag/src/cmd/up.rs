@@ -95,8 +95,8 @@ pub(crate) struct Args {
 
     /// Append one row per interval to this file, too.
     ///
-    /// As `netdiag agent` does, or to standard output with `-`. If it cannot be written any more (disk full), an error is logged and hints go on
-    /// without it. Default: no file.
+    /// As `netdiag agent` does, or to standard output with `-`. While the disk is full, rows wait, 4096 at most; if the file cannot be written for another
+    /// reason, an error is logged and hints go on without it. Default: no file.
     #[arg(long, value_name = "FILE", env = "NETDIAG_CSV", help_heading = "Output")]
     csv: Option<PathBuf>,
 }
@@ -217,7 +217,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
 }
 
 impl Args {
-    /// It writes a file if it is told to, and connects to a bus or a collector if there is one.
+    /// It writes a file if it is told to, and connects to a bus and a collector if there are such.
     fn confinement(&self, connects: bool) -> Confinement {
         let writes = self.csv.iter().filter(|path| !is_stdout(path)).cloned().collect();
         Confinement::new(self.sandbox, Needs { writes, connects, ..Needs::default() })
@@ -300,6 +300,7 @@ impl Csv {
         let (sender, writer) = rows::start(
             move |row| file.append(row),
             |error| tracing::error!("{error:#}; hints go on without the file until a restart"),
+            stop.clone(),
             confinement.clone(),
         )?;
         Ok(Self { sender: Some(sender), written: Some(writer.written()), writer: Some(writer) })

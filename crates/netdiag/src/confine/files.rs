@@ -125,27 +125,38 @@ fn folders(path: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// What root needs for files that are somebody else's: to come to them, to replace them, and to leave them his.
-pub(super) fn capabilities(needs: &Needs) -> CapabilitySet {
-    let mut kept = CapabilitySet::empty();
-    let reach = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
-    for path in needs.writes.iter().map(|path| fs::canonicalize(path).unwrap_or(path.clone())) {
-        let is_ours = |found: Metadata| {
-            found.uid() == geteuid().as_raw() && found.gid() == getegid().as_raw()
-        };
-        let folder_is_ours = path.parent().and_then(|folder| fs::metadata(folder).ok());
-        let folder_is_ours = folder_is_ours.is_none_or(|found| found.uid() == geteuid().as_raw());
-        if !folder_is_ours || !fs::metadata(&path).is_ok_and(is_ours) || !may_be_reached(&path) {
-            kept |= reach | CapabilitySet::CHOWN | CapabilitySet::FOWNER;
-        }
+/// What root needs to read files that are somebody else's.
+pub(super) fn to_read(needs: &Needs) -> CapabilitySet {
+    let is_readable = |path: &PathBuf| {
+        let path = fs::canonicalize(path).unwrap_or(path.clone());
+        may_be_reached(&path) && fs::metadata(&path).map_or(true, |found| may(&found, 0o4))
+    };
+    if needs.reads.iter().all(is_readable) {
+        CapabilitySet::empty()
+    } else {
+        CapabilitySet::DAC_READ_SEARCH
     }
-    for path in needs.reads.iter().map(|path| fs::canonicalize(path).unwrap_or(path.clone())) {
-        let is_readable = |found: Metadata| may(&found, 0o4);
-        if !may_be_reached(&path) || !fs::metadata(&path).map_or(true, is_readable) {
-            kept |= CapabilitySet::DAC_READ_SEARCH;
-        }
+}
+
+/// What root needs to replace files that are somebody else's, and to leave them his.
+pub(super) fn to_write(needs: &Needs) -> CapabilitySet {
+    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+    let is_ours = |path: &PathBuf| {
+        let path = fs::canonicalize(path).unwrap_or(path.clone());
+        let file = fs::metadata(&path);
+        let folder = path.parent().and_then(|folder| fs::metadata(folder).ok());
+        may_be_reached(&path)
+            && folder.is_none_or(|found| found.uid() == user)
+            && file.is_ok_and(|found| (found.uid(), found.gid()) == (user, group))
+    };
+    if needs.writes.iter().all(is_ours) {
+        CapabilitySet::empty()
+    } else {
+        CapabilitySet::CHOWN
+            | CapabilitySet::DAC_OVERRIDE
+            | CapabilitySet::DAC_READ_SEARCH
+            | CapabilitySet::FOWNER
     }
-    kept
 }
 
 /// Whether all folders on the way let us through without privileges.
@@ -188,11 +199,13 @@ mod tests {
         let path = folder.path().join("data.csv");
         fs::write(&path, "").expect("a file");
         let needs = Needs { reads: vec![path.clone()], writes: vec![path], connects: false };
-        assert_eq!(capabilities(&needs), CapabilitySet::empty());
+        assert_eq!(to_read(&needs) | to_write(&needs), CapabilitySet::empty());
         if geteuid().is_root() {
             let owner = |path: &Path| std::os::unix::fs::chown(path, Some(65534), Some(65534));
             owner(&needs.writes[0]).expect("root may");
-            assert!(capabilities(&needs).contains(CapabilitySet::CHOWN));
+            assert!(to_write(&needs).contains(CapabilitySet::CHOWN));
+            // Everybody may read it.
+            assert_eq!(to_read(&needs), CapabilitySet::empty());
         }
     }
 }

@@ -5,6 +5,7 @@
 //! the file at a time; the path always names a complete file, because rotation renames over it; a row is never written
 //! where nobody will find it (a file that was deleted or moved).
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -32,6 +33,23 @@ pub(crate) struct CsvWriter {
     max_rows: Option<u64>,
     /// Rotate when the file has more rows than this; moves on when rotating fails.
     rotate_at: u64,
+}
+
+/// The file system has no room for a row, or the quota none: it may have some later, and the writer goes on then.
+#[derive(Debug)]
+pub(crate) struct NoRoom(String);
+
+impl fmt::Display for NoRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+impl NoRoom {
+    pub(crate) fn for_test() -> Self {
+        Self("full".to_owned())
+    }
 }
 
 impl CsvWriter {
@@ -113,8 +131,15 @@ impl CsvWriter {
             let _ = self.file.set_len(self.length);
             let kept = if self.rows > 0 { " (the rows so far are kept)" } else { "" };
             let path = self.path.display();
-            return Err(error).with_context(|| {
-                format!("cannot write to {path}{kept}; free some space or choose another --csv")
+            let message =
+                format!("cannot write to {path}{kept}; free some space or choose another --csv");
+            let is_full =
+                matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            let error = anyhow::Error::new(error);
+            return Err(if is_full {
+                error.context(NoRoom(message))
+            } else {
+                error.context(message)
             });
         }
         self.length += line.len() as u64;

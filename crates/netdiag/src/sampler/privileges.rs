@@ -35,7 +35,7 @@ pub(super) fn confine(
     if bpf && held.contains(CapabilitySet::BPF) && !is_readable_with(keep & held, probe) {
         keep |= CapabilitySet::BPF;
     }
-    confinement.enter(Exceptions { capabilities: keep, namespaces, bpf })
+    confinement.enter(Exceptions { capabilities: keep, namespaces, bpf, ..Exceptions::NONE })
 }
 
 /// Whether the probe's maps can be read with these alone. Linux before 5.19 wants CAP_BPF for each call where `unprivileged_bpf_disabled` is

@@ -246,9 +246,9 @@ fn hint_server(flows: u32) -> (watch::Sender<Arc<Board>>, SocketAddr) {
         when_stale: WhenStale::Max,
         exposure: Exposure::try_new(address, None, false).expect("loopback"),
         bus: None,
+        given_up: GivenUp::default(),
         exports: None,
         pseudonyms: None,
-        given_up: GivenUp::default(),
     };
     let router = router(boards.subscribe(), options);
     std::thread::spawn(move || {

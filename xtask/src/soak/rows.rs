@@ -1,0 +1,244 @@
+//! The files of `up` and `agent`, read over and over: whether every interval is there, and every row whole.
+//!
+//! A row is known by its timestamp, which is an interval behind the one before it. A pause is only in order where the part was dead. The
+//! clock jumps, too: across a step, what the timestamps differ by says nothing, and the row before must be followed by the next all the
+//! same. Invariant: what was once read must be there until it is rotated away.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use netdiag_telemetry::csv;
+
+use super::parts::{Id, Places};
+
+/// How often a file is read: more often than it is rotated, and often enough to know when a row came.
+const EVERY: Duration = Duration::from_millis(400);
+
+/// The longest time between two rows that is no gap: longer, and hints would be stale, too. A sampler that waits for a core skips
+/// deadlines and puts what it saw into the next row, so nothing is lost, and the row is late; here two cores are everybody's.
+const LATE: f64 = 2.0;
+
+/// How a row may differ from a step of the clock that it was written across.
+const STEP: Duration = Duration::from_secs(3);
+
+/// What is found of a file.
+pub(super) struct Rows {
+    pub(super) id: Id,
+    pub(super) rows: usize,
+    /// The longest time between two rows that nothing excuses, seconds.
+    pub(super) longest: f64,
+    pub(super) late: usize,
+    pub(super) wrong: Vec<String>,
+}
+
+/// A row's timestamp, and when it was read.
+type Seen = (Duration, Instant);
+
+/// One who reads a file until told to end.
+pub(super) struct Reader {
+    id: Id,
+    path: PathBuf,
+    found: Arc<Mutex<Found>>,
+    done: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Found {
+    seen: Vec<Seen>,
+    wrong: Vec<String>,
+}
+
+/// A time in which a pause of this part's rows is in order.
+#[derive(Clone, Copy)]
+pub(super) struct Excuse {
+    /// `None`: of everybody's, because the clock was stepped.
+    pub(super) id: Option<Id>,
+    pub(super) from: Instant,
+    pub(super) to: Instant,
+}
+
+impl Reader {
+    pub(super) fn start(id: Id, places: &Places) -> Self {
+        let (found, done) = (Arc::<Mutex<Found>>::default(), Arc::<AtomicBool>::default());
+        let path = places.csv(id);
+        let reader = Self {
+            id,
+            path: path.clone(),
+            found: Arc::clone(&found),
+            done: Arc::clone(&done),
+            thread: None,
+        };
+        let thread = std::thread::spawn(move || {
+            while !done.load(Ordering::Relaxed) {
+                lock(&found).read(&path);
+                std::thread::sleep(EVERY);
+            }
+        });
+        Self { thread: Some(thread), ..reader }
+    }
+
+    /// Reads a last time and judges; the writer must have ended.
+    pub(super) fn end(mut self, excuses: &[Excuse]) -> Rows {
+        self.done.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        let mut found = lock(&self.found);
+        found.read(&self.path);
+        let excuses: Vec<Excuse> = excuses
+            .iter()
+            .filter(|excuse| excuse.id.is_none_or(|id| id == self.id))
+            .copied()
+            .collect();
+        let mut rows = judge(self.id, &found.seen, &excuses);
+        rows.wrong.append(&mut found.wrong);
+        rows
+    }
+}
+
+fn lock(found: &Mutex<Found>) -> MutexGuard<'_, Found> {
+    found.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Found {
+    fn read(&mut self, path: &Path) {
+        // It may not be there yet.
+        let Ok(text) = fs::read(path) else { return };
+        let now = Instant::now();
+        match csv::read_rows(&text) {
+            Ok(rows) => {
+                let times: Vec<Duration> = rows.iter().map(|row| row.sample.timestamp).collect();
+                self.take(&times, now);
+            }
+            Err(error) => self.complain(format!("a row is not whole: {error}")),
+        }
+    }
+
+    /// Takes in the rows behind the last one that is known.
+    fn take(&mut self, times: &[Duration], now: Instant) {
+        let new = match self.seen.last() {
+            None => times,
+            Some((last, _)) => match times.iter().rposition(|time| time == last) {
+                Some(at) => &times[at + 1..],
+                // Killed between its header and its first row, or read in between.
+                None if times.is_empty() => return,
+                None => {
+                    self.complain(format!("the row of {last:?} is gone"));
+                    times
+                }
+            },
+        };
+        self.seen.extend(new.iter().map(|&time| (time, now)));
+    }
+
+    fn complain(&mut self, what: String) {
+        // The same thing is found again and again.
+        if self.wrong.last() != Some(&what) {
+            self.wrong.push(what);
+        }
+    }
+}
+
+fn judge(id: Id, seen: &[Seen], excuses: &[Excuse]) -> Rows {
+    let mut rows = Rows { id, rows: seen.len(), longest: 0.0, late: 0, wrong: Vec::new() };
+    if seen.is_empty() {
+        rows.wrong.push("there is no row".to_owned());
+    }
+    let mut twice = BTreeMap::new();
+    for pair in seen.windows(2) {
+        let [(before, seen_before), (time, seen)] = [pair[0], pair[1]];
+        let apart = time.as_secs_f64() - before.as_secs_f64();
+        let is_excused = excuses
+            .iter()
+            .any(|excuse| excuse.from <= seen + EVERY && seen_before <= excuse.to + EVERY);
+        if is_excused {
+            continue;
+        }
+        rows.longest = rows.longest.max(apart);
+        if apart < 0.0 {
+            rows.wrong.push(format!("a row is {:.1} s before the one before it", -apart));
+        } else if apart > LATE {
+            rows.wrong.push(format!("{apart:.2} s without a row"));
+        } else if apart > 1.5 * super::parts::INTERVAL {
+            rows.late += 1;
+        }
+        *twice.entry(time).or_insert(0) += 1;
+    }
+    for (time, times) in twice.into_iter().filter(|&(_, times)| times > 1) {
+        rows.wrong.push(format!("the row of {time:?} is there {times} times"));
+    }
+    rows
+}
+
+/// A step of the clock, as the time in which timestamps say nothing.
+pub(super) fn step_at(at: Instant) -> Excuse {
+    Excuse { id: None, from: at, to: at + STEP }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows by tenths of a second, read when they are written.
+    fn seen(zero: Instant, tenths: &[u64]) -> Vec<Seen> {
+        let tenth = |tenths: u64| Duration::from_millis(100 * tenths);
+        tenths.iter().map(|&at| (Duration::from_secs(1000) + tenth(at), zero + tenth(at))).collect()
+    }
+
+    #[test]
+    fn a_pause_that_nothing_excuses_is_a_lost_row() {
+        let zero = Instant::now();
+        let check = |tenths: &[u64], excuse: Option<(u64, u64)>, wrong: usize, late: usize| {
+            let at = |second| zero + Duration::from_secs(second);
+            let excuses = excuse.map(|(from, to)| Excuse { id: None, from: at(from), to: at(to) });
+            let rows = judge(Id::Up, &seen(zero, tenths), excuses.as_slice());
+            assert_eq!(
+                (rows.wrong.len(), rows.late),
+                (wrong, late),
+                "{tenths:?}: {:?}",
+                rows.wrong
+            );
+        };
+        check(&[0, 2, 4, 6], None, 0, 0);
+        check(&[0, 2, 6, 8], None, 0, 1);
+        check(&[0, 2, 50, 52], None, 1, 0);
+        check(&[0, 2, 50, 52], Some((1, 4)), 0, 0);
+        check(&[0, 2, 50, 52], Some((7, 9)), 1, 0);
+        check(&[0, 2, 2, 4], None, 1, 0);
+        check(&[10, 2, 4], None, 1, 0);
+        check(&[], None, 1, 0);
+    }
+
+    #[test]
+    fn rows_that_were_read_may_be_rotated_away_and_not_be_lost() {
+        let zero = Instant::now();
+        let times = |seconds: std::ops::Range<u64>| -> Vec<Duration> {
+            seconds.map(Duration::from_secs).collect()
+        };
+        let mut found = Found::default();
+        found.take(&times(0..5), zero);
+        found.take(&times(3..9), zero);
+        found.take(&times(8..10), zero);
+        assert_eq!((found.seen.len(), found.wrong.len()), (10, 0));
+        // The newest of those that were read is missing.
+        found.take(&times(0..9), zero);
+        assert_eq!(found.wrong.len(), 1);
+    }
+
+    #[test]
+    fn half_a_row_in_the_middle_is_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x.csv");
+        fs::write(&path, csv::header() + "1,2\n").expect("written");
+        let mut found = Found::default();
+        found.read(&path);
+        found.read(&path);
+        assert_eq!(found.wrong.len(), 1, "{:?}", found.wrong);
+    }
+}

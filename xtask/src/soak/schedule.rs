@@ -1,0 +1,177 @@
+//! What happens when: a function of how long there is and of the seed, so that a soak that failed can be had again.
+//!
+//! A cycle begins with the death of each part, so that all of them have a life of the cycle's length; the other faults follow, round by
+//! round, each once in every round and in another order. Memory is looked at from the round on in which nothing is new to a process any
+//! more. Invariant: each fault comes at least once in every cycle.
+
+use std::time::Duration;
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+use super::parts::Id;
+
+/// From one fault to the next: the longest fault takes seven seconds, what it broke has three to come back, and a second is calm.
+pub(super) const SLOT: Duration = Duration::from_secs(11);
+
+/// Until everything runs, and until it has ended.
+const AROUND: Duration = Duration::from_secs(15);
+
+/// The least time in which each fault comes once.
+pub(super) const LEAST_MINUTES: u32 = 3;
+
+/// Long enough for a process to fill what it fills within its first ten minutes, and to be watched for as long again.
+const CYCLE_MINUTES: u32 = 15;
+
+/// Rounds until nothing is new to a process: five minutes, after which models have been trained.
+const WARM_UP_ROUNDS: usize = 4;
+
+/// What is done to the system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fault {
+    /// The broker dies and comes back.
+    NatsKilled,
+    /// The engine behind the gateway dies and comes back.
+    EngineKilled,
+    /// An interface goes down and up again.
+    InterfaceDown,
+    /// The wall clock jumps forwards and back.
+    ClockStepped,
+    /// There is no room for rows.
+    DiskFull,
+    /// Ten thousand connections open and close.
+    Flows,
+    /// Clients that do everything wrong.
+    BrokenClients,
+    /// A part of ours dies without a word and is started again.
+    Killed(Id),
+    /// The part of the fleet that leads dies.
+    LeaderKilled,
+    /// The one that does not.
+    FollowerKilled,
+}
+
+/// Those that end no part of ours.
+const DISTURBANCES: [Fault; 7] = [
+    Fault::NatsKilled,
+    Fault::EngineKilled,
+    Fault::InterfaceDown,
+    Fault::ClockStepped,
+    Fault::DiskFull,
+    Fault::Flows,
+    Fault::BrokenClients,
+];
+
+/// Those that do.
+const DEATHS: [Fault; 7] = [
+    Fault::Killed(Id::Up),
+    Fault::Killed(Id::Agent),
+    Fault::Killed(Id::Serve),
+    Fault::Killed(Id::Gateway),
+    Fault::Killed(Id::Dashboard),
+    Fault::LeaderKilled,
+    Fault::FollowerKilled,
+];
+
+/// A fault's place in the schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slot {
+    pub(super) cycle: usize,
+    pub(super) fault: Fault,
+    /// Processes are warm, and what their memory grows by counts.
+    pub(super) is_warm: bool,
+}
+
+/// All faults of so many minutes.
+pub(super) fn schedule(minutes: u32, seed: u64) -> Vec<Slot> {
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
+    let time = Duration::from_secs(60 * u64::from(minutes)).saturating_sub(AROUND);
+    let slots = (time.as_secs() / SLOT.as_secs()) as usize;
+    let cycles = (minutes / CYCLE_MINUTES).max(1) as usize;
+    let mut schedule = Vec::with_capacity(slots);
+    for cycle in 0..cycles {
+        let end = slots * (cycle + 1) / cycles;
+        let mut deaths = DEATHS;
+        deaths.shuffle(&mut random);
+        schedule.extend(deaths.map(|fault| Slot { cycle, fault, is_warm: false }));
+        for round in 0.. {
+            let room = end.saturating_sub(schedule.len());
+            // A short run has one round all the same.
+            if room == 0 && round > 0 {
+                break;
+            }
+            let mut faults = DISTURBANCES;
+            faults.shuffle(&mut random);
+            let is_warm = round >= WARM_UP_ROUNDS;
+            let taken = if round == 0 { faults.len() } else { room.min(faults.len()) };
+            schedule.extend(faults[..taken].iter().map(|&fault| Slot { cycle, fault, is_warm }));
+        }
+    }
+    schedule
+}
+
+impl Fault {
+    /// As it stands in the table.
+    pub(super) fn name(self) -> String {
+        match self {
+            Self::NatsKilled => "NATS killed, restored".to_owned(),
+            Self::EngineKilled => "engine killed, restarted".to_owned(),
+            Self::InterfaceDown => "interface down, up".to_owned(),
+            Self::ClockStepped => "clock stepped by hours, back".to_owned(),
+            Self::DiskFull => "disk full, room again".to_owned(),
+            Self::Flows => "10,000 flows open and close".to_owned(),
+            Self::BrokenClients => "broken clients".to_owned(),
+            Self::Killed(id) => format!("{} killed, restarted", id.name()),
+            Self::LeaderKilled => "fleet's leader killed, restarted".to_owned(),
+            Self::FollowerKilled => "fleet's follower killed, restarted".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_comes_in_every_cycle() {
+        for minutes in [LEAST_MINUTES, 5, 10, 15, 30, 47, 120] {
+            let schedule = schedule(minutes, 1);
+            let cycles = schedule.last().expect("a slot").cycle + 1;
+            for cycle in 0..cycles {
+                for fault in DEATHS.iter().chain(&DISTURBANCES) {
+                    let times = schedule
+                        .iter()
+                        .filter(|slot| slot.cycle == cycle && slot.fault == *fault)
+                        .count();
+                    assert!(times >= 1, "{minutes} minutes, cycle {cycle}: {fault:?}");
+                }
+            }
+            let takes = SLOT * schedule.len() as u32 + AROUND;
+            assert!(takes <= Duration::from_secs(60 * u64::from(minutes)), "{minutes}: {takes:?}");
+        }
+    }
+
+    #[test]
+    fn ten_minutes_leave_three_in_which_memory_counts() {
+        let check = |minutes: u32, least: u64| {
+            let schedule = schedule(minutes, 1);
+            let warm = |cycle: usize| {
+                schedule.iter().filter(|slot| slot.is_warm && slot.cycle == cycle).count() as u32
+            };
+            let cycles = schedule.last().expect("a slot").cycle + 1;
+            for cycle in 0..cycles {
+                let warm = (SLOT * warm(cycle)).as_secs();
+                assert!(warm >= least, "{minutes} minutes, cycle {cycle}: {warm} s");
+            }
+        };
+        check(10, 180);
+        check(30, 400);
+    }
+
+    #[test]
+    fn the_seed_decides_and_nothing_else() {
+        assert_eq!(schedule(10, 7), schedule(10, 7));
+        assert_ne!(schedule(10, 7), schedule(10, 8));
+    }
+}

@@ -1,0 +1,302 @@
+//! What came of a soak, as tables for people and a verdict for programs.
+//!
+//! Invariant: whatever was asked and did not hold is in [`Findings::wrong`], and an empty list is the only clean soak.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::load::Tally;
+use super::memory::{Life, MOST_GROWTH};
+use super::parts::{ALL, Id};
+use super::rows::Rows;
+use super::schedule::Fault;
+use super::signs::Recovery;
+
+/// From the end of a fault until every sign of life is there again.
+pub(super) const BOUND: Duration = Duration::from_secs(3);
+
+/// One fault, and how the system came back.
+pub(super) struct Outcome {
+    pub(super) fault: Fault,
+    /// When it began, since the soak did.
+    pub(super) at: Duration,
+    pub(super) lasted: Duration,
+    /// The sign that came back last.
+    pub(super) slowest: &'static str,
+    pub(super) recovery: Recovery,
+}
+
+impl Outcome {
+    pub(super) fn is_ok(&self) -> bool {
+        matches!(self.recovery, Recovery::After(time) if time <= BOUND)
+    }
+
+    /// As a line for whoever watches.
+    pub(super) fn line(&self) -> String {
+        let verdict = if self.is_ok() { "ok" } else { "MISSED" };
+        let name = self.fault.name();
+        match self.recovery {
+            Recovery::After(Duration::ZERO) => {
+                format!(
+                    "{:5.0} s  {name}: nothing was missed afterwards  {verdict}",
+                    self.at.as_secs_f64()
+                )
+            }
+            Recovery::After(time) => format!(
+                "{:5.0} s  {name}: {} after {:.1} s  {verdict}",
+                self.at.as_secs_f64(),
+                self.slowest,
+                time.as_secs_f64()
+            ),
+            Recovery::Never => {
+                format!("{:5.0} s  {name}: no {}  {verdict}", self.at.as_secs_f64(), self.slowest)
+            }
+        }
+    }
+}
+
+/// All that a soak has found.
+pub(super) struct Findings<'a> {
+    pub(super) minutes: f64,
+    pub(super) outcomes: Vec<Outcome>,
+    pub(super) lives: Vec<Life>,
+    pub(super) starts: BTreeMap<Id, u32>,
+    pub(super) rows: Vec<Rows>,
+    pub(super) tally: &'a Tally,
+    pub(super) incidents: Vec<String>,
+    pub(super) leftovers: Vec<String>,
+}
+
+impl Findings<'_> {
+    /// Everything that is not as it should be.
+    pub(super) fn wrong(&self) -> Vec<String> {
+        let mut wrong: Vec<String> =
+            self.outcomes.iter().filter(|outcome| !outcome.is_ok()).map(Outcome::line).collect();
+        for life in self.lives.iter().filter(|life| life.id.is_ours()) {
+            if let Some(growth) = life.growth().filter(|growth| !growth.is_bounded()) {
+                wrong.push(format!(
+                    "{} grew by {:.2} % and {} descriptors in {:.0} s",
+                    life.id.name(),
+                    growth.share * 100.0,
+                    growth.descriptors,
+                    growth.seconds
+                ));
+            }
+        }
+        for rows in &self.rows {
+            wrong.extend(
+                rows.wrong.iter().map(|what| format!("the file of {}: {what}", rows.id.name())),
+            );
+        }
+        let stuck = self.tally.stuck.lock().unwrap_or_else(PoisonError::into_inner);
+        wrong.extend(stuck.iter().map(|what| format!("stuck: {what}")));
+        wrong.extend(self.incidents.iter().cloned());
+        wrong.extend(self.leftovers.iter().map(|what| format!("left behind: {what}")));
+        wrong
+    }
+
+    pub(super) fn text(&self) -> String {
+        let mut text = format!("{:.1} minutes\n\n", self.minutes);
+        text += &aligned(&self.faults());
+        text.push('\n');
+        text += &aligned(&self.memory());
+        text.push('\n');
+        for rows in &self.rows {
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                text,
+                "rows of {}: {}, {} of them late; at most {:.2} s between two where nothing excuses more",
+                rows.id.name(),
+                rows.rows,
+                rows.late,
+                rows.longest
+            );
+        }
+        let count = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
+        let _ = writeln!(
+            text,
+            "streams: {} whole, {} told why not, {} ended with their connection, {} refused, {} stuck",
+            count(&self.tally.done),
+            count(&self.tally.told),
+            count(&self.tally.broken),
+            count(&self.tally.refused),
+            self.tally.stuck.lock().unwrap_or_else(PoisonError::into_inner).len()
+        );
+        let _ = writeln!(text, "left behind: {}\n", self.leftovers.len());
+        let wrong = self.wrong();
+        for what in &wrong {
+            let _ = writeln!(text, "MISSED {what}");
+        }
+        text += if wrong.is_empty() { "clean\n" } else { "not clean\n" };
+        text
+    }
+
+    /// A line for each kind of fault: how often, and how the worst one went.
+    fn faults(&self) -> Vec<Vec<String>> {
+        let mut kinds: BTreeMap<Fault, Vec<&Outcome>> = BTreeMap::new();
+        for outcome in &self.outcomes {
+            kinds.entry(outcome.fault).or_default().push(outcome);
+        }
+        let head = [
+            "fault",
+            "times",
+            "first at s",
+            "lasted s",
+            "back after s: median",
+            "most",
+            "bound",
+            "last back",
+            "",
+        ];
+        let mut lines = vec![head.map(str::to_owned).to_vec()];
+        for (fault, outcomes) in kinds {
+            let seconds = |outcome: &Outcome| match outcome.recovery {
+                Recovery::After(time) => time.as_secs_f64(),
+                Recovery::Never => f64::INFINITY,
+            };
+            let mut times: Vec<f64> = outcomes.iter().map(|outcome| seconds(outcome)).collect();
+            times.sort_unstable_by(f64::total_cmp);
+            let most = times.last().copied().unwrap_or(f64::NAN);
+            let worst = outcomes.iter().find(|outcome| seconds(outcome) == most);
+            let lasted = outcomes.iter().map(|outcome| outcome.lasted).max().unwrap_or_default();
+            lines.push(vec![
+                fault.name(),
+                outcomes.len().to_string(),
+                format!("{:.0}", outcomes.first().map_or(f64::NAN, |first| first.at.as_secs_f64())),
+                format!("{:.1}", lasted.as_secs_f64()),
+                format!("{:.1}", times[times.len() / 2]),
+                format!("{most:.1}"),
+                format!("{:.0}", BOUND.as_secs_f64()),
+                worst.filter(|_| most > 0.0).map_or("-", |worst| worst.slowest).to_owned(),
+                if outcomes.iter().all(|outcome| outcome.is_ok()) { "ok" } else { "MISSED" }
+                    .to_owned(),
+            ]);
+        }
+        lines
+    }
+
+    /// A line for each part: its longest warm time.
+    fn memory(&self) -> Vec<Vec<String>> {
+        let head = [
+            "process",
+            "starts",
+            "warm s",
+            "RSS when warm",
+            "at the end, KB",
+            "growth",
+            "bound",
+            "descriptors",
+            "",
+        ];
+        let mut lines = vec![head.map(str::to_owned).to_vec()];
+        for id in ALL {
+            let lives = || self.lives.iter().filter(|life| life.id == id);
+            let starts = self.starts.get(&id).copied().unwrap_or_default().to_string();
+            let worst = lives().filter_map(Life::growth).max_by(|a, b| a.share.total_cmp(&b.share));
+            let bound =
+                if id.is_ours() { format!("{:.0} %", MOST_GROWTH * 100.0) } else { "-".to_owned() };
+            let mut line = vec![id.name().to_owned(), starts];
+            match worst {
+                Some(growth) => line.extend([
+                    format!("{:.0}", growth.seconds),
+                    format!("{:.0}", growth.warm_kb),
+                    format!("{:.0}", growth.end_kb),
+                    format!("{:+.2} %", growth.share * 100.0),
+                    bound,
+                    format!("{:+}", growth.descriptors),
+                    match (id.is_ours(), growth.is_bounded()) {
+                        (false, _) => "",
+                        (true, true) => "ok",
+                        (true, false) => "MISSED",
+                    }
+                    .to_owned(),
+                ]),
+                None => {
+                    let end = lives().filter_map(Life::newest).next_back().unwrap_or(f64::NAN);
+                    let too_short = "too short to judge";
+                    line.extend(["-", "-"].map(str::to_owned));
+                    line.extend([
+                        format!("{end:.0}"),
+                        too_short.to_owned(),
+                        bound,
+                        "-".to_owned(),
+                        String::new(),
+                    ]);
+                }
+            }
+            lines.push(line);
+        }
+        lines
+    }
+}
+
+/// Columns under each other; figures to the right, words to the left.
+fn aligned(lines: &[Vec<String>]) -> String {
+    let columns = lines.iter().map(Vec::len).max().unwrap_or_default();
+    let width = |column: usize| {
+        lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or_default()).collect();
+    let mut text = String::new();
+    for line in lines {
+        let cells = line.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
+            let is_word = column == 0 || column + 2 >= columns;
+            if is_word { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
+        let line = cells.collect::<Vec<_>>().join("  ");
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn findings(tally: &Tally) -> Findings<'_> {
+        let outcome = |recovery| Outcome {
+            fault: Fault::NatsKilled,
+            at: Duration::from_secs(20),
+            lasted: Duration::from_secs(4),
+            slowest: "fleet",
+            recovery,
+        };
+        let after = |ms| outcome(Recovery::After(Duration::from_millis(ms)));
+        Findings {
+            minutes: 3.0,
+            outcomes: vec![after(0), after(2900)],
+            lives: vec![Life::new(Id::Up)],
+            starts: BTreeMap::from([(Id::Up, 2)]),
+            rows: Vec::new(),
+            tally,
+            incidents: Vec::new(),
+            leftovers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn only_what_holds_in_everything_is_clean() {
+        let tally = Tally::default();
+        let clean = findings(&tally);
+        assert_eq!(clean.wrong(), Vec::<String>::new());
+        assert!(clean.text().ends_with("clean\n") && !clean.text().contains("MISSED"));
+        let spoil: [fn(&mut Findings<'_>); 4] = [
+            |findings| findings.outcomes[1].recovery = Recovery::After(Duration::from_millis(3100)),
+            |findings| findings.outcomes[0].recovery = Recovery::Never,
+            |findings| findings.incidents.push("up ended by itself".to_owned()),
+            |findings| findings.leftovers.push("process 7".to_owned()),
+        ];
+        for spoil in spoil {
+            let mut findings = findings(&tally);
+            spoil(&mut findings);
+            assert_eq!(findings.wrong().len(), 1, "{:?}", findings.wrong());
+            assert!(findings.text().ends_with("not clean\n"));
+        }
+        tally.stuck.lock().expect("a list").push("a stream".to_owned());
+        assert_eq!(findings(&tally).wrong(), ["stuck: a stream"]);
+    }
+}
