@@ -22,7 +22,7 @@ const ABI_OF_RIGHTS: ABI = ABI::V5;
 
 /// What finding out an address reads: configuration, which programs replace by renaming, and the C library's modules; and the
 /// authorities that servers are told by.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
     "/etc",
     "/run/systemd/resolve",
     "/run/resolvconf",
@@ -31,6 +31,7 @@ const NAMES: [&str; 8] = [
     "/lib64",
     "/usr/lib",
     "/usr/share/ca-certificates",
+    "/usr/local/share/ca-certificates",
 ];
 
 /// Rules that are made and not in force yet.
