@@ -33,8 +33,10 @@ impl Unused {
     }
 }
 
-/// Whose time it was since a flow was first seen, and what says so. Beside [`Carry`](super::Carry) and not in it: who only paces, as the simulator does with a
-/// thousand flows, need not fetch it from memory for each of them.
+/// Whose time it was since a flow was first seen, and what says so.
+///
+/// Beside [`Carry`](super::Carry) and not in it: who only paces, as the simulator does with a thousand flows, need not fetch it from
+/// memory for each of them.
 #[derive(Clone, Debug)]
 pub struct Attribution {
     causes: Times,

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::dashboard::dashboard;
 use crate::fleet::broker::Broker;
-use crate::gateway::{engine, gateway};
+use crate::gateway::{engine, gateway, gateway_with_admin};
 use crate::support::{DEADLINE, Running, csv_path, get, hint, netdiag, until};
 
 /// The clients. Loopback has room for addresses that nobody else has.
@@ -228,11 +228,7 @@ fn what_others_list_is_shown_under_pseudonyms() {
         Running::start(netdiag(["up", "--loopback", "--listen", "127.0.0.1:0", "--port", &port]));
     let hints = up.address();
     let (_engine, address) = engine();
-    let mut running = gateway(address, &["--admin-listen", "127.0.0.1:0"]);
-    let line = running.line_with("operation on http://");
-    let (_, admin) = line.split_once("operation on http://").expect("an address");
-    let (_, clients) = line.split_once("gateway on http://").expect("an address");
-    let clients = clients.split(';').next().and_then(|clients| clients.parse().ok()).expect("one");
+    let (_running, clients, admin) = gateway_with_admin(address, &[]);
     let _streaming = ask_from(CLIENTS[0], clients);
     let flags = ["--hints", &format!("http://{hints}"), "--gateway", &format!("http://{admin}")];
     let (viewer, page) = dashboard(&[&flags[..], &["--anonymise"]].concat());
@@ -265,13 +261,8 @@ fn ask_from(client: &str, gateway: SocketAddr) -> TcpStream {
 #[test]
 fn a_gateway_tells_nobody_who_its_clients_are() {
     let (_engine, address) = engine();
-    let flags = ["--admin-listen", "127.0.0.1:0", "--anonymise", "--log-level", "trace"];
-    let mut running = gateway(address, &flags);
-    let line = running.line_with("operation on http://");
-    let (_, rest) = line.split_once("operation on http://").expect("an address");
-    let admin: SocketAddr = rest.trim().parse().expect("an address");
-    let (_, rest) = line.split_once("gateway on http://").expect("an address");
-    let clients = rest.split(';').next().and_then(|found| found.parse().ok()).expect("an address");
+    let (mut running, clients, admin) =
+        gateway_with_admin(address, &["--anonymise", "--log-level", "trace"]);
     let streaming = ask_from(CLIENTS[0], clients);
     let list = get(admin, "/v1/netdiag/streams").1;
     check("/v1/netdiag/streams", &list);

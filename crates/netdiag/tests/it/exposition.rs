@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::dashboard::dashboard;
-use crate::gateway::{ask, engine, gateway};
+use crate::gateway::{ask, engine, gateway_with_admin};
 use crate::support::{Running, get, netdiag, skipped, until};
 
 /// Families by the name of a sample, each with the labels that some sample of it has.
@@ -150,15 +150,8 @@ fn dashboards_and_rules_ask_for_what_is_exposed() {
     lint(&scrape(hints, &mut exposed));
 
     let (_, address) = engine();
-    let wanted = ["--admin-listen", "127.0.0.1:0", "--engine", "netdiag", "--resume-window", "1"];
-    let mut running = gateway(address, &wanted);
-    let line = running.line_with("operation on http://");
-    let place = |words: &str| -> SocketAddr {
-        let (_, rest) = line.split_once(words).expect("an address");
-        let end = rest.find([';', ' ']).unwrap_or(rest.len());
-        rest[..end].parse().expect("an address")
-    };
-    let (clients, admin) = (place("gateway on http://"), place("operation on http://"));
+    let wanted = ["--engine", "netdiag", "--resume-window", "1"];
+    let (_running, clients, admin) = gateway_with_admin(address, &wanted);
     let mut text = String::new();
     ask(clients, 20).read_to_string(&mut text).expect("reads");
     assert!(text.contains("data: [DONE]"), "{text}");

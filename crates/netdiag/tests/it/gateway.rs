@@ -34,6 +34,22 @@ pub(crate) fn gateway(engine: SocketAddr, args: &[&str]) -> Running {
     Running::start(command)
 }
 
+/// The same, and where it listens for clients and for those who run it.
+pub(crate) fn gateway_with_admin(
+    engine: SocketAddr,
+    args: &[&str],
+) -> (Running, SocketAddr, SocketAddr) {
+    let mut running = gateway(engine, &[&["--admin-listen", "127.0.0.1:0"], args].concat());
+    let line = running.line_with("gateway on http://");
+    let found = |words: &str| -> SocketAddr {
+        let (_, rest) = line.split_once(words).unwrap_or_else(|| panic!("{words} in {line}"));
+        let end = rest.find([';', ' ']).unwrap_or(rest.len());
+        rest[..end].parse().expect("an address")
+    };
+    let (clients, admin) = (found("gateway on http://"), found("operation on http://"));
+    (running, clients, admin)
+}
+
 /// Asks for a stream of so many tokens.
 pub(crate) fn ask(gateway: SocketAddr, tokens: u32) -> TcpStream {
     let body = format!(
@@ -59,14 +75,7 @@ fn rest(mut stream: TcpStream) -> String {
 #[test]
 fn streams_pass_and_are_told_of() {
     let (engine, address) = engine();
-    let mut running = gateway(address, &["--admin-listen", "127.0.0.1:0", "--log-level", "debug"]);
-    let line = running.line_with("gateway on http://");
-    let found = |words: &str| -> SocketAddr {
-        let (_, rest) = line.split_once(words).unwrap_or_else(|| panic!("{words} in {line}"));
-        let end = rest.find([';', ' ']).unwrap_or(rest.len());
-        rest[..end].parse().expect("an address")
-    };
-    let (clients, admin) = (found("gateway on http://"), found("operation on http://"));
+    let (running, clients, admin) = gateway_with_admin(address, &["--log-level", "debug"]);
     let text = rest(ask(clients, 20));
     assert!(text.contains("data: [DONE]") && text.contains(": netdiag {"), "{text}");
 

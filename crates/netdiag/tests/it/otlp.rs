@@ -19,7 +19,7 @@ use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, NumberData
 use prost::Message as _;
 use rustix::process::Signal;
 
-use crate::gateway::{ask, engine, gateway};
+use crate::gateway::{ask, engine, gateway_with_admin};
 use crate::support::{DEADLINE, Running, get, netdiag, until};
 
 /// What nobody may find in a log.
@@ -275,16 +275,7 @@ fn a_collector_gets_what_metrics_say() {
 
     // The gateway, whose histograms have something in them.
     let (_, address) = engine();
-    let admin = ["--admin-listen", "127.0.0.1:0"];
-    let arguments: Vec<&str> = admin.iter().chain(&otlp).copied().collect();
-    let mut running = gateway(address, &arguments);
-    let line = running.line_with("operation on http://");
-    let place = |words: &str| -> SocketAddr {
-        let (_, rest) = line.split_once(words).expect("an address");
-        let end = rest.find([';', ' ']).unwrap_or(rest.len());
-        rest[..end].parse().expect("an address")
-    };
-    let (clients, admin) = (place("gateway on http://"), place("operation on http://"));
+    let (running, clients, admin) = gateway_with_admin(address, &otlp);
     let mut text = String::new();
     ask(clients, 20).read_to_string(&mut text).expect("reads");
     let counted = "gen_ai_server_request_duration_seconds_count";
