@@ -33,6 +33,8 @@ pub(crate) struct Documents {
     pub(crate) streams: Option<Document>,
     /// What a gateway passes on.
     pub(crate) gateway: Option<Document>,
+    /// Who shares engines.
+    pub(crate) fleet: Option<Document>,
     /// What this machine supports.
     pub(crate) machine: Option<Document>,
 }
@@ -70,8 +72,9 @@ impl Dashboard {
     ) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
         let exposure = self.0.exposure().clone();
         let given_up = GivenUp::default();
-        let Documents { streams, gateway, machine } = documents;
-        let options = Options { exposure, streams, gateway, machine, given_up: given_up.clone() };
+        let Documents { streams, gateway, fleet, machine } = documents;
+        let given = given_up.clone();
+        let options = Options { exposure, streams, gateway, fleet, machine, given_up: given };
         self.0.spawn(router(feed, options), "dashboard", THREADS, given_up, stop)
     }
 }

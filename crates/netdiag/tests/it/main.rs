@@ -6,6 +6,7 @@ mod agent;
 mod attribution;
 mod bad_input;
 mod browser;
+mod bus_tls;
 mod chaos;
 mod closed_loop;
 mod dashboard;
