@@ -40,6 +40,8 @@ const PATIENCE: Duration = Duration::from_millis(600);
 pub(crate) struct Leadership {
     /// Who it is; `None` while nobody is.
     pub(crate) leader: Option<NodeName>,
+    /// When its lease ends without another write, as far as is known here.
+    pub(crate) until: Option<Instant>,
     /// While it is oneself.
     pub(crate) own: Option<Term>,
 }
@@ -128,7 +130,12 @@ impl Candidate<'_> {
         let now = Instant::now();
         self.held = self.held.filter(|held| now < held.until);
         let own = self.held.map(|held| Term { number: held.term, until: held.until });
-        Leadership { leader: own.map(|_| self.node.clone()).or(leader), own }
+        let leader = own.map(|_| self.node.clone()).or(leader);
+        let until = match own {
+            Some(term) => Some(term.until),
+            None => self.seen.map(|(_, since)| since + LEASE).filter(|_| leader.is_some()),
+        };
+        Leadership { leader, until, own }
     }
 
     /// Writes or looks; who leads, if it is somebody else.

@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use super::bucket::{self, Bucket};
 use super::connection::Bus;
+use super::subject;
 
 /// The bucket: what nobody has said anew for two minutes is of a node or a stream that is no more; some fifty thousand hints fit.
 const BUCKET: Bucket = Bucket {
@@ -51,7 +52,7 @@ pub(crate) struct LastValues(Mutex<Waiting>);
 #[derive(Debug, Default)]
 struct Waiting {
     values: HashMap<String, Bytes>,
-    /// Their keys, those that have waited longest first.
+    /// Their keys: the host's, then those that have waited longest.
     order: VecDeque<String>,
 }
 
@@ -59,9 +60,14 @@ impl Waiting {
     fn set(&mut self, key: String, value: Bytes) {
         if let Some(waiting) = self.values.get_mut(&key) {
             *waiting = value;
-        } else if self.values.len() < MOST_WAITING {
-            // Scopes come and go; what waits must not outgrow those that are.
-            self.order.push_back(key.clone());
+        } else if self.values.len() < MOST_WAITING || subject::is_host(&key) {
+            // Scopes come and go; what waits must not outgrow those that are. The host's is what most who join late want, and must not
+            // wait for ten thousand peers'.
+            if subject::is_host(&key) {
+                self.order.push_front(key.clone());
+            } else {
+                self.order.push_back(key.clone());
+            }
             self.values.insert(key, value);
         }
     }
@@ -155,7 +161,7 @@ pub(crate) async fn read(bus: &Bus, filter: &str) -> Vec<(String, Bytes)> {
         while let Some(entry) = entries.next().await {
             let entry = entry?;
             let is_last = entry.delta == 0;
-            values.push((super::subject::subject(&entry.key), entry.value));
+            values.push((subject::subject(&entry.key), entry.value));
             if is_last {
                 break;
             }
@@ -183,13 +189,15 @@ mod tests {
             for key in 0..2000 {
                 waiting.set(format!("n.{key}"), round.to_string().into());
             }
+            waiting.set("n.host".to_owned(), round.to_string().into());
             let batch = waiting.take();
-            assert_eq!(batch.len(), AT_ONCE);
+            assert_eq!((batch.len(), batch[0].0.as_str()), (AT_ONCE, "n.host"));
             for (key, value) in batch {
                 assert_eq!(value, round.to_string());
                 *written.entry(key).or_default() += 1;
             }
         }
+        assert_eq!(written.remove("n.host"), Some(40));
         assert!(written.len() == 2000 && written.values().all(|times| *times >= 5));
     }
 }

@@ -75,6 +75,11 @@ pub(crate) fn key(node: &NodeName, scope: &Scope) -> String {
     }
 }
 
+/// Whether it is the key of a host.
+pub(crate) fn is_host(key: &str) -> bool {
+    key.split_once('.').is_some_and(|(_node, scope)| scope == "host")
+}
+
 /// The subject of what has that key.
 pub(crate) fn subject(key: &str) -> String {
     format!("{PREFIX}.{key}")
@@ -130,6 +135,7 @@ mod tests {
             assert_eq!(parse(&subject(&key)), Some((expected, "n1")));
         };
         check(Scope::Host, "n1.host");
+        assert!(is_host("n1.host") && !is_host("host.peer.192-0-2-1") && !is_host("n1.peer.host"));
         check(peer("192.0.2.1"), "n1.peer.192-0-2-1");
         check(peer("2001:db8::1"), "n1.peer.2001-db8--1");
         check(peer("::1"), "n1.peer.--1");

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::dashboard::dashboard;
-use crate::fleet::broker::Broker;
+use netdiag_lab::Broker;
 use crate::gateway::{engine, gateway};
 use crate::support::{DEADLINE, Running, csv_path, get, hint, netdiag, until};
 
