@@ -7,11 +7,11 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use netdiag_lab::Broker;
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::dashboard::dashboard;
-use netdiag_lab::Broker;
 use crate::gateway::{engine, gateway};
 use crate::support::{DEADLINE, Running, csv_path, get, hint, netdiag, until};
 
@@ -129,7 +129,7 @@ fn peers(list: &str) -> Vec<String> {
 #[test]
 fn up_knows_clients_and_shows_none() {
     let streams = Streams::start();
-    let broker = Broker::start();
+    let broker = Broker::start().expect("a NATS server");
     let bus = listen(&broker);
     let (folder, csv) = csv_path();
     let secret = folder.path().join("secret");
