@@ -85,7 +85,7 @@ impl Streams {
 
 /// Everything that is said on the bus, from now on.
 fn listen(broker: &Broker) -> Arc<Mutex<String>> {
-    let mut stream = TcpStream::connect(("127.0.0.1", broker.port)).expect("connects");
+    let mut stream = TcpStream::connect(("127.0.0.1", broker.port())).expect("connects");
     let hello = "CONNECT {\"verbose\":false}\r\nSUB > 1\r\nPING\r\n";
     stream.write_all(hello.as_bytes()).expect("subscribes");
     let heard = Arc::new(Mutex::new(String::new()));
