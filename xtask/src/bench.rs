@@ -7,6 +7,7 @@ mod attribution;
 mod bus;
 mod client;
 mod dashboard;
+mod fleet;
 mod gateway;
 mod health;
 mod hints;
@@ -15,7 +16,9 @@ mod lab;
 mod pacer;
 mod prediction;
 mod probe;
+mod process;
 mod reaction;
+mod scale;
 mod server;
 mod up;
 
@@ -48,6 +51,10 @@ pub(crate) enum Name {
     Bus,
     /// The hint server under 64 connections, beside nginx with a file of the same bytes, and Flask
     Hints,
+    /// Two nodes that share an engine over emulated links, while the leader dies and the NATS server is gone for half a minute
+    Fleet,
+    /// What a thousand nodes of ten thousand streams cost on the bus and in the process that shares an engine among them
+    Scale,
     /// What pacing costs at 10,000 flows, and how much faster than real time the simulator is
     Pacer,
     /// What the simulator says of an experiment beside what the experiment measures
@@ -138,6 +145,8 @@ pub(crate) fn run(name: Name, options: &Options) -> anyhow::Result<()> {
         Name::Lab => lab::run(options)?,
         Name::Bus => bus::run(options.long)?,
         Name::Hints => hints::run(options)?,
+        Name::Fleet => fleet::run(options)?,
+        Name::Scale => scale::run(options)?,
         Name::Pacer => pacer::run(options.long)?,
         Name::Prediction => prediction::run(options)?,
         Name::Probe => probe::run(options.long)?,
@@ -157,6 +166,15 @@ pub(crate) fn run(name: Name, options: &Options) -> anyhow::Result<()> {
 }
 
 impl Report {
+    /// A row of a bench whose columns are what is measured, its figure and its unit.
+    fn figure(&mut self, what: &str, value: f64, unit: &str) {
+        self.rows.push(vec![what.to_owned(), figure(value), unit.to_owned()]);
+    }
+
+    fn bar(&mut self, name: &str, value: f64, bound: Bound, unit: &'static str) {
+        self.bars.push(Bar { name: name.to_owned(), value, bound, unit });
+    }
+
     fn text(&self) -> String {
         let lines: Vec<Vec<String>> =
             std::iter::once(self.columns.iter().map(ToString::to_string).collect())

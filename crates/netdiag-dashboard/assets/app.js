@@ -8,6 +8,7 @@ import { netData } from "./csv.js";
 import { byId, save, setText } from "./dom.js";
 import { makeExperiment } from "./experiment.js";
 import { openFeed } from "./feed.js";
+import { makeFleet } from "./fleet.js";
 import { clock, fileTime } from "./format.js";
 import { LANGUAGES, language, preferred, speak, t, translate } from "./i18n.js";
 import { makeMachine } from "./machine.js";
@@ -30,9 +31,10 @@ const panel = makePanel(rows, {
   onScaleChange: (log) => remember("scale", log ? "log" : "linear"),
 });
 const streams = makeStreams();
+const fleet = makeFleet();
 const experiment = makeExperiment();
 const machine = makeMachine();
-const views = { overview: panel, streams, experiment, machine };
+const views = { overview: panel, streams, fleet, experiment, machine };
 
 function route() {
   const wanted = location.hash.replace(/^#\//, "");
@@ -54,7 +56,7 @@ function setLanguage(wanted) {
   setText(byId("lang"), t("language.other"));
   byId("lang").lang = wanted === "zh" ? "en" : "zh";
   setText(byId("theme"), t(`theme.${byId("theme").dataset.theme}`));
-  for (const view of [overview, panel, streams, experiment, machine]) view.translate();
+  for (const view of [overview, panel, streams, fleet, experiment, machine]) view.translate();
 }
 
 function setTheme(wanted) {
@@ -151,6 +153,7 @@ function connect() {
       experiment.forget();
       overview.setHello(hello);
       streams.setHello(hello);
+      fleet.setHello(hello);
       machine.setHello(hello);
       if (hello.mode === "experiment" && location.hash === "") location.replace("#/experiment");
     },

@@ -69,7 +69,7 @@ export function makeGateway() {
     if (answer) {
       const held = answer.streams.filter((stream) => stream.held).length;
       const values = { total: count(answer.total), held: count(held), most: count(MOST_STREAMS) };
-      setText(byId("gateway-count"), t(answer.total > streams.length ? "gateway.cut" : "gateway.count", values));
+      setText(byId("gateway-count"), t(answer.total > streams.length ? "gateway.cut" : answer.total === 1 ? "gateway.one" : "gateway.count", values));
     }
     while (rows.length < streams.length) rows.push(makeRow());
     rows.forEach((row, at) => {

@@ -116,7 +116,7 @@ export function makeStreams() {
     if (answer) {
       const cut = answer.total > all.length;
       const values = { shown: count(flows.length), total: count(answer.total), sent: count(all.length) };
-      setText(byId("streams-count"), t(cut ? "streams.cut" : "streams.count", values));
+      setText(byId("streams-count"), t(cut ? "streams.cut" : answer.total === 1 ? "streams.one" : "streams.count", values));
     }
     tell(all);
     request();

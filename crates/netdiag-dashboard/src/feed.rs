@@ -43,6 +43,8 @@ pub struct Label {
     pub has_streams: bool,
     /// Whether a gateway's streams can be listed.
     pub has_gateway: bool,
+    /// Whether there is a fleet to show.
+    pub has_fleet: bool,
     /// Whether the machine that is looked at can be examined.
     pub has_machine: bool,
 }

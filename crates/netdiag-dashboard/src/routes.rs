@@ -43,6 +43,8 @@ pub struct Options {
     pub streams: Option<Document>,
     /// The streams that a gateway passes on, as its `/v1/netdiag/streams` says it.
     pub gateway: Option<Document>,
+    /// The fleet that shares engines, as `netdiag fleet` says it at `/v1/fleet`.
+    pub fleet: Option<Document>,
     /// What this machine supports, as `netdiag doctor --json` says it.
     pub machine: Option<Document>,
     /// Connections that the server gives up because nobody reads them.
@@ -90,6 +92,7 @@ pub fn router_and_metrics(feed: Feed, options: Options) -> (Router, Scrape) {
         .route("/api/events", get(push))
         .route("/api/streams", get(streams))
         .route("/api/gateway", get(gateway))
+        .route("/api/fleet", get(fleet))
         .route("/api/machine", get(machine))
         .route("/api/session", get(async || StatusCode::NO_CONTENT))
         .route("/api/experiment/report", get(report))
@@ -149,6 +152,11 @@ async fn streams(State(shared): State<Shared>) -> Response {
 async fn gateway(State(shared): State<Shared>) -> Response {
     let without = "no gateway was named; `netdiag dashboard --gateway URL` shows its streams";
     document(shared.options.gateway.as_ref(), without).await
+}
+
+async fn fleet(State(shared): State<Shared>) -> Response {
+    let without = "no fleet was named; `netdiag dashboard --fleet URL` shows one";
+    document(shared.options.fleet.as_ref(), without).await
 }
 
 async fn machine(State(shared): State<Shared>) -> Response {

@@ -113,7 +113,7 @@ impl Board {
     }
 
     /// A hint of it with its age as it is now, or what is said of one that is too old.
-    pub(crate) fn present(&self, hint: Hint, stale_after: Duration, when_stale: WhenStale) -> Hint {
+    pub fn present(&self, hint: Hint, stale_after: Duration, when_stale: WhenStale) -> Hint {
         hint.aged(self.age(), stale_after, when_stale)
     }
 

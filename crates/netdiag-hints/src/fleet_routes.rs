@@ -175,7 +175,7 @@ mod tests {
     use tower::ServiceExt as _;
 
     use super::*;
-    use crate::bus::{MemberView, NodeName};
+    use crate::bus::{EngineHistory, MemberView, NodeName};
 
     async fn get_path(view: FleetView, path: &str) -> (StatusCode, String) {
         let (_sender, view) = watch::channel(view);
@@ -196,6 +196,9 @@ mod tests {
             streams: 2,
             demand_tps: 80.0,
             given_tps: 40.0,
+            health: Some(0.5),
+            state: None,
+            age_seconds: 3.0,
             is_silent: true,
         };
         let engine = EngineView {
@@ -206,11 +209,14 @@ mod tests {
             demand_tps: 80.0,
             given_tps: 40.0,
             nodes: vec![member],
+            history: EngineHistory::default(),
         };
         FleetView {
             leader: Some(name("f1")),
             is_leader: true,
             term: Some(3),
+            leader_seconds: Some(60.0),
+            lease_seconds: Some(1.25),
             is_connected: true,
             engines: vec![engine],
         }

@@ -6,6 +6,8 @@
 //! has a namespace of its own by default, so that its TCP counters are nobody else's; [`ServerSide::Host`] puts it on the
 //! host.
 //!
+//! For fleets there is a NATS server, too ([`Broker`]).
+//!
 //! Invariants: an impossible link ([`LinkSpec`]) cannot be built. Nothing a [`Lab`] makes has a name or a file that could
 //! outlive its process, so that nothing is left to remove after a panic, a signal or SIGKILL. Labs of any number of
 //! processes run beside each other.
@@ -13,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod bottleneck;
+mod broker;
 mod cellular;
 pub mod client;
 mod device;
@@ -36,6 +39,7 @@ mod trace;
 pub mod units;
 mod user_namespace;
 
+pub use broker::{Broker, BrokerError};
 pub use lab::{Lab, LabError, ServerSide};
 pub use link::{Direction, Link};
 pub use playback::Playback;

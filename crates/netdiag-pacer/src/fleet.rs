@@ -6,9 +6,11 @@
 //!
 //! A host that hears no level any more goes on with the [`Share`] that it had: what others had, they still have.
 //!
-//! Invariants: up to [`MOST_TURNS`] streams of a host are told exactly; of more, what is told differs only at levels among those that are
-//! told as one, by a quarter of their distance at most; a host without a level never has more than it had with one, or an even part if it
-//! had nothing.
+//! Invariants: up to [`MOST_TURNS`] streams of a host are told exactly; of more, in [`FEW_TURNS`] parts at most, what is told differs
+//! only at levels among those that are told as one, by a quarter of their distance at most; a host without a level has what it had
+//! last with one, but for a token per second and stream, or an even part if it had nothing.
+
+use std::borrow::Borrow;
 
 use netdiag_telemetry::Tps;
 
@@ -17,6 +19,11 @@ use crate::plan::{Load, Need, claim, plan, read};
 
 /// Most turns of each kind in a demand: with some twenty characters each they fit into a message.
 const MOST_TURNS: usize = 128;
+
+/// Most turns of each kind that more streams than that are told by. So the rate of no stream with a token per second or more is off by two
+/// percent, and all together by a thousandth; with half as many it would be four times that, with twice as many a quarter, at twice the
+/// bytes from every node (`cargo xtask bench scale`).
+const FEW_TURNS: usize = 64;
 
 /// Highest level and greatest weight that are believed: far beyond what streams can use.
 const HIGHEST: f64 = 1e9;
@@ -157,18 +164,19 @@ pub struct Level {
 }
 
 /// The level at which an engine of this capacity meets the demands of all hosts.
-pub fn fleet_level(capacity: Tps, demands: &[Demand]) -> Level {
+pub fn fleet_level<D: Borrow<Demand>>(capacity: Tps, demands: &[D]) -> Level {
     let capacity = capacity.get();
-    let caps: f64 = demands.iter().map(Demand::cap).sum();
+    let all = || demands.iter().map(Borrow::borrow);
+    let caps: f64 = all().map(Demand::cap).sum();
     let level = if caps <= capacity {
         f64::INFINITY
     } else {
-        let turns = demands.iter().flat_map(Demand::turns);
+        let turns = all().flat_map(Demand::turns);
         let mut turns: Vec<(f64, f64)> = turns.map(|turn| (turn.level, turn.weight)).collect();
         turns.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
         rise(capacity, &turns)
     };
-    let reading: f64 = demands.iter().map(Demand::reading).sum();
+    let reading: f64 = all().map(Demand::reading).sum();
     let hosts = demands.len().max(1) as f64;
     Level {
         level,
@@ -189,7 +197,18 @@ struct Told {
     number: u64,
     /// What the host's streams may have together, tokens/s, until the next word.
     part: f64,
+    /// What they had together on average of the last plans, for when there is no next word. Begun anew when that is something else.
+    kept: f64,
 }
+
+/// How much each plan counts in that average: of ten a second those of the last two seconds do. What streams have at one moment is swayed
+/// by a single token under way, and tokens may go in step with words; kept as it is, it would be too much or too little for as long as
+/// nothing is heard. What all hosts have on average adds up to no more than the engine generates.
+const NEWEST: f64 = 0.0625;
+
+/// How far what streams have may be from that average, tokens/s for each of them, before it is an average of times that are over. One
+/// token under way is that much: it is a lead of a token more, which [`Need`] takes off the rate at one per second.
+const SWAY: f64 = 1.0;
 
 impl Share {
     /// The load, and each stream's rate in tokens/s, from the needs of those that ask; those that do not may have what they like when
@@ -204,7 +223,18 @@ impl Share {
         if let Some(level) = level
             && self.0.is_none_or(|told| told.number != level.number)
         {
-            self.0 = Some(Told { number: level.number, part: part(level, alone, needs) });
+            let part = part(level, alone, needs);
+            let kept = self.0.map_or(part, |told| told.kept);
+            self.0 = Some(Told { number: level.number, part, kept });
+        }
+        if let (Some(level), Some(told)) = (level, &mut self.0) {
+            // Without a limit streams that came since the word share what it was about.
+            let is_limited = level.level.is_finite();
+            let had = if is_limited { part(level, alone, needs) } else { told.part };
+            let sway = SWAY * needs.iter().flatten().count() as f64;
+            // Others have come or gone, or the capacity is another: what was had before would be what others have now.
+            let is_over = (had - told.kept).abs() > sway;
+            told.kept = if is_over { had } else { told.kept + NEWEST * (had - told.kept) };
         }
         let within = |part: f64| {
             // Streams that came since the leader's word share with the others what the word was about.
@@ -217,7 +247,7 @@ impl Share {
                 (level.load, needs.iter().map(rate).collect())
             }
             (Some(level), Some(told)) => (level.load, within(told.part).1),
-            (None, Some(told)) => within(told.part),
+            (None, Some(told)) => within(told.kept),
             (_, None) => within(alone.get()),
         }
     }
@@ -239,13 +269,18 @@ fn part(level: Level, alone: Tps, needs: &[Option<Need>]) -> f64 {
 /// At most [`MOST_TURNS`], those next to each other as one at the mean of their levels: at levels beyond them that is the same.
 fn merged(mut turns: Vec<Turn>) -> Vec<Turn> {
     turns.sort_unstable_by(|a, b| a.level.total_cmp(&b.level));
-    let together = turns.len().div_ceil(MOST_TURNS).max(1);
+    let together = together(turns.len());
     let one = |turns: &[Turn]| {
         let weight: f64 = turns.iter().map(|turn| turn.weight).sum();
         let level = turns.iter().map(|turn| turn.level * turn.weight).sum::<f64>() / weight;
         Turn { level, weight }
     };
     turns.chunks(together).map(one).collect()
+}
+
+/// How many of so many turns are told as one.
+fn together(turns: usize) -> usize {
+    if turns <= MOST_TURNS { 1 } else { turns.div_ceil(FEW_TURNS) }
 }
 
 #[cfg(test)]
@@ -311,6 +346,46 @@ mod tests {
         // With one stream less the others have its part.
         let (_, rates) = share.plan(None, tps(90.0), &needs[1..]);
         assert!((rates[0] - 15.0).abs() < 1e-9, "{rates:?}");
+    }
+
+    #[test]
+    fn what_is_kept_is_what_was_had_on_average() {
+        // Each host's lead is a token more or less, as it comes; the leader's word is about what each said before.
+        let leads = [[0.0, 0.05, 0.1], [0.1, 0.0, 0.05]];
+        let needs = |host: usize, at: usize| vec![Some(need(80.0, 20.0, leads[host][at % 3])); 2];
+        let mut shares = [Share::default(); 2];
+        for tick in 0..200 {
+            // Every third, so that words always find the same.
+            let word = tick / 3 * 3;
+            let demands = [Demand::of(&needs(0, word)), Demand::of(&needs(1, word))];
+            let level = Level { number: word as u64, ..fleet_level(tps(60.0), &demands) };
+            for (host, share) in shares.iter_mut().enumerate() {
+                share.plan(Some(level), tps(60.0), &needs(host, tick));
+            }
+        }
+        let kept: Vec<f64> = (0..2)
+            .map(|host| shares[host].plan(None, tps(60.0), &needs(host, 0)).1.iter().sum())
+            .collect();
+        assert!(kept.iter().all(|kept| (kept / 30.0 - 1.0).abs() < 0.02), "{kept:?}");
+        assert!(kept.iter().sum::<f64>() <= 60.0 * 1.01, "{kept:?}");
+    }
+
+    #[test]
+    fn what_was_had_before_others_came_is_not_kept() {
+        let streams = |count| vec![Some(need(80.0, 20.0, 0.0)); count];
+        let (capacity, mut first, mut second) = (tps(60.0), Share::default(), Share::default());
+        let alone = fleet_level(capacity, &[Demand::of(&streams(1))]);
+        (0..100).for_each(|_| drop(first.plan(Some(alone), capacity, &streams(1))));
+        // Another comes, and the bus goes at once.
+        let demands = [Demand::of(&streams(1)), Demand::of(&streams(3))];
+        let level = Level { number: 1, ..fleet_level(capacity, &demands) };
+        first.plan(Some(level), capacity, &streams(1));
+        second.plan(Some(level), capacity, &streams(3));
+        let kept = [(&mut first, 1, 15.0), (&mut second, 3, 45.0)];
+        for (share, count, part) in kept {
+            let sum: f64 = share.plan(None, capacity, &streams(count)).1.iter().sum();
+            assert!((sum - part).abs() < 1e-9, "{sum} of {part}");
+        }
     }
 
     #[test]
@@ -394,7 +469,7 @@ mod tests {
                 let turns = claims.iter().filter(|claim| claim.cap() > 0.0);
                 let mut turns: Vec<(f64, f64)> = turns.map(|claim| claim.turns()[kind]).collect();
                 turns.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
-                let together = turns.len().div_ceil(MOST_TURNS).max(1);
+                let together = together(turns.len());
                 let apart = |turns: &[(f64, f64)]| {
                     let (least, most) = (turns[0].0, turns[turns.len() - 1].0);
                     let weight: f64 = turns.iter().map(|(_, weight)| weight.abs()).sum();

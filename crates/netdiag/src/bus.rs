@@ -48,10 +48,15 @@ impl Publishing {
                         () = &mut finding => return,
                         () = stop.asked() => return,
                     };
+                    let newest = boards.clone();
                     let publishing = publish(&bus, &settings, boards, &counted, stop.asked());
+                    let host = || {
+                        let board = newest.borrow();
+                        board.present(board.host.clone(), settings.stale_after, settings.when_stale)
+                    };
                     let sharing = async {
                         if let Some((member, settings)) = member {
-                            member.take_part(&bus, &settings, stop.asked()).await;
+                            member.take_part(&bus, &settings, host, stop.asked()).await;
                         }
                     };
                     tokio::select! {

@@ -37,6 +37,8 @@ pub(crate) struct Documents {
     pub(crate) streams: Option<Document>,
     /// What a gateway passes on.
     pub(crate) gateway: Option<Document>,
+    /// Who shares engines.
+    pub(crate) fleet: Option<Document>,
     /// What this machine supports.
     pub(crate) machine: Option<Document>,
 }
@@ -80,9 +82,10 @@ impl Dashboard {
     ) -> anyhow::Result<(JoinHandle<anyhow::Result<()>>, Scrape)> {
         let exposure = self.0.exposure().clone();
         let given_up = GivenUp::default();
-        let Documents { streams, gateway, machine } = documents;
+        let Documents { streams, gateway, fleet, machine } = documents;
         let told = given_up.clone();
-        let options = Options { exposure, streams, gateway, machine, given_up: told, exports };
+        let options =
+            Options { exposure, streams, gateway, fleet, machine, given_up: told, exports };
         let (router, scrape) = router_and_metrics(feed, options);
         Ok((self.0.spawn(router, "dashboard", THREADS, given_up, stop)?, scrape))
     }

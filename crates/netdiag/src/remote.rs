@@ -3,6 +3,8 @@
 //! Invariant: what goes wrong is told with what to do about it.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -18,7 +20,7 @@ use crate::args::values::ServerUrl;
 /// Time to connect and to be answered.
 pub(crate) const ANSWER: Duration = Duration::from_secs(5);
 
-/// Largest list of streams, bytes: as many as a gateway passes on at once have some four megabytes.
+/// Largest answer, bytes: as many streams as a gateway passes on at once have some four megabytes, as many nodes as a fleet may have as many.
 const LARGEST_LIST: usize = 16 << 20;
 
 /// Who is asked, for complaints.
@@ -42,13 +44,58 @@ impl RemoteGateway {
             token_flag: "--gateway-token-file",
             name: "the --admin-listen address of a `netdiag gateway`",
         };
-        let path = "/v1/netdiag/streams";
-        let (_connection, response) = ask(&self.url, self.token.as_ref(), who, path).await?;
-        let body = Limited::new(response.into_body(), LARGEST_LIST).collect();
-        let body = timeout(ANSWER, body).await.context("did not answer in time")?;
-        let body = body.map_err(|error| anyhow::anyhow!("its list of streams: {error}"))?;
-        Ok(body.to_bytes().into())
+        text(&self.url, self.token.as_ref(), who, "/v1/netdiag/streams").await
     }
+}
+
+/// The processes that share a fleet's engines, all of which know the same.
+#[derive(Clone, Debug)]
+pub(crate) struct RemoteFleet {
+    urls: Vec<ServerUrl>,
+    token: Option<Token>,
+    /// Which of them answered last.
+    last: Arc<AtomicUsize>,
+}
+
+impl RemoteFleet {
+    pub(crate) fn new(urls: Vec<ServerUrl>, token: Option<Token>) -> Self {
+        Self { urls, token, last: Arc::default() }
+    }
+
+    /// The fleet as JSON, from whoever answered last, or else from the first that does now: any of them may be down.
+    pub(crate) async fn view(&self) -> anyhow::Result<Vec<u8>> {
+        let who = Who {
+            token_flag: "--fleet-token-file",
+            name: "the --listen address of a `netdiag fleet`",
+        };
+        let mut first = None;
+        for turn in 0..self.urls.len() {
+            let at = (self.last.load(Ordering::Relaxed) + turn) % self.urls.len();
+            let url = &self.urls[at];
+            match text(url, self.token.as_ref(), who, "/v1/fleet").await {
+                Ok(view) => {
+                    self.last.store(at, Ordering::Relaxed);
+                    return Ok(view);
+                }
+                Err(error) => first = first.or(Some(error.context(url.to_string()))),
+            }
+        }
+        Err(first.unwrap_or_else(|| anyhow::anyhow!("there is nobody to ask")))
+    }
+}
+
+/// The whole answer to a GET.
+async fn text(
+    url: &ServerUrl,
+    token: Option<&Token>,
+    who: Who,
+    path: &str,
+) -> anyhow::Result<Vec<u8>> {
+    let (_connection, response) = ask(url, token, who, path).await?;
+    let body = Limited::new(response.into_body(), LARGEST_LIST).collect();
+    let body = timeout(ANSWER, body).await.context("did not answer in time")?;
+    let body = body.map_err(|error| anyhow::anyhow!("its answer to {path}: {error}"))?;
+    Ok(body.to_bytes().into())
 }
 
 /// The answer to a GET, on a connection of its own.

@@ -3,12 +3,9 @@
 //! Publisher, server and subscriber share the machine's cores, as the bar has it. Each figure is taken in a process of its own, several
 //! times; the best counts, because other work can only slow it down, and the median stands beside it.
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use anyhow::{Context, ensure};
+use netdiag_lab::Broker;
 
 use super::pacer::numbers;
 use super::{Bar, Bound, Report};
@@ -25,15 +22,11 @@ const TURNS: usize = 5;
 const LONG: usize = 4;
 const SECONDS: u32 = 5;
 
-/// How long the server may take to listen.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 pub(super) fn run(long: bool) -> anyhow::Result<Report> {
     command::ensure_debian(&[("nats-server", "nats-server")])?;
     let load =
         crate::release_binary("netdiag-hints", &["--example", "bus_load"], "examples/bus_load")?;
-    let store = tempfile::tempdir()?;
-    let broker = Broker::start(store.path())?;
+    let broker = Broker::start()?;
     let (mut published, mut heard) = (Vec::new(), Vec::new());
     let (mut p50, mut p99, mut hints) = (Vec::new(), Vec::new(), Vec::new());
     for turn in 0..if long { TURNS * LONG } else { TURNS } {
@@ -75,41 +68,4 @@ pub(super) fn run(long: bool) -> anyhow::Result<Report> {
         report.bars.push(Bar { name: name.to_owned(), value, bound, unit });
     }
     Ok(report)
-}
-
-/// Debian's server on a free port, ended with the bench.
-struct Broker {
-    child: Child,
-    port: u16,
-}
-
-impl Broker {
-    fn start(store: &Path) -> anyhow::Result<Self> {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        let child = Command::new("nats-server")
-            .args(["-a", "127.0.0.1", "-p", &port.to_string(), "-js", "-sd"])
-            .arg(store)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("cannot run nats-server")?;
-        let broker = Self { child, port };
-        let start = Instant::now();
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            ensure!(start.elapsed() < PATIENCE, "nats-server does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(broker)
-    }
-
-    fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

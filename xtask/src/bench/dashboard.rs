@@ -14,7 +14,7 @@ use anyhow::{Context, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::up::Up;
-use super::{Bar, Bound, Report};
+use super::{Bound, Report};
 use crate::command;
 use crate::test::fetch_page_tools;
 
@@ -43,16 +43,6 @@ pub(super) fn run(long: bool) -> anyhow::Result<Report> {
     processor(&mut report, &netdiag, watch)?;
     stuck(&mut report, &netdiag)?;
     Ok(report)
-}
-
-impl Report {
-    fn figure(&mut self, what: &str, value: f64, unit: &'static str) {
-        self.rows.push(vec![what.to_owned(), format!("{value:.2}"), unit.to_owned()]);
-    }
-
-    fn bar(&mut self, name: &str, value: f64, bound: Bound, unit: &'static str) {
-        self.bars.push(Bar { name: name.to_owned(), value, bound, unit });
-    }
 }
 
 /// `netdiag up` with a dashboard; ended when dropped.

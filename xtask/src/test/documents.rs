@@ -17,12 +17,13 @@ use crate::command;
 const DOCUMENTS: [&str; 3] = ["docs/operate.md", "docs/secure.md", "docs/troubleshoot.md"];
 
 /// What the commands need besides us.
-const TOOLS: [(&str, &str); 5] = [
+const TOOLS: [(&str, &str); 6] = [
     ("unshare", "util-linux"),
     ("setpriv", "util-linux"),
     ("ip", "iproute2"),
     ("curl", "curl"),
     ("openssl", "openssl"),
+    ("nats-server", "nats-server"),
 ];
 
 /// Each takes some twenty seconds, most of them waiting for things to become stale.

@@ -19,6 +19,7 @@ pub(crate) fn feed() -> Feed {
         telemetry: "here".into(),
         has_streams: true,
         has_gateway: false,
+        has_fleet: false,
         has_machine: true,
     };
     let staleness = Staleness { after: Duration::from_secs(2), policy: WhenStale::Max };

@@ -24,6 +24,7 @@ fn options(token: bool) -> Options {
         exposure: Exposure::try_new(listen, token, false).expect("closed"),
         streams: Some(Document::new(Duration::ZERO, || Ok(b"{}".to_vec()))),
         gateway: None,
+        fleet: None,
         machine: None,
         given_up: GivenUp::default(),
         exports: None,
@@ -88,6 +89,7 @@ async fn what_cannot_be_answered_says_why() {
     check("/nowhere", StatusCode::NOT_FOUND, "the dashboard is at /").await;
     check("/assets/none.js", StatusCode::NOT_FOUND, "reload").await;
     check("/api/machine", StatusCode::NOT_FOUND, "netdiag doctor").await;
+    check("/api/fleet", StatusCode::NOT_FOUND, "--fleet URL").await;
     check("/api/experiment/report", StatusCode::NOT_FOUND, "no report").await;
     check("/login", StatusCode::SEE_OTHER, "").await;
     check("/api/streams", StatusCode::OK, "{}").await;

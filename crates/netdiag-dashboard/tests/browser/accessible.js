@@ -9,8 +9,10 @@ await run(async (open) => {
   let looked = 0;
   for (const [width, colorScheme, locale] of [[1280, "light", "en-GB"], [1280, "dark", "zh-CN"], [390, "dark", "en-GB"], [390, "light", "zh-CN"]]) {
     const page = await open({ width, colorScheme, locale });
-    for (const view of ["overview", "streams", "experiment", "machine"]) {
+    for (const view of ["overview", "streams", "fleet", "experiment", "machine"]) {
+      // A view of what is not there has no link.
       if (await page.isVisible(`nav a[data-view=${view}]`)) await page.click(`nav a[data-view=${view}]`);
+      else await page.evaluate((name) => (location.hash = `#/${name}`), view);
       await page.waitForSelector(`#view-${view}:not([hidden])`);
       await page.waitForTimeout(300); // colours fade
       for (const each of await violations(page)) found.push(`${view} ${width} ${colorScheme} ${locale}: ${each}`);

@@ -147,7 +147,7 @@ test("each key in the markup has a message, and English is what stands there", (
 });
 
 test("each message that a module names exists", () => {
-  for (const name of ["app", "overview", "panel", "chart", "streams", "experiment", "machine"]) {
+  for (const name of ["app", "overview", "panel", "chart", "streams", "gateway", "fleet", "experiment", "machine"]) {
     for (const [, key] of asset(`${name}.js`).matchAll(/\bt\("([^"]+)"/g)) assert.ok(MESSAGES[key], `${name}.js: ${key}`);
   }
 });

@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use super::connection::{Bus, BusSettings};
 use super::election::{Leadership, stand};
 use super::fleet::{DEMANDS, Demands, EngineName, EngineView, HOLDS, LEVELS, LevelMessage, OFTEN};
+use super::history::Histories;
 use super::publisher::ROOM;
 use super::subject::NodeName;
 
@@ -37,6 +38,10 @@ pub struct FleetView {
     pub is_leader: bool,
     /// Its term.
     pub term: Option<u64>,
+    /// For how long it has led, as far as this process has seen.
+    pub leader_seconds: Option<f64>,
+    /// What is left of the leader's lease, which it renews again and again.
+    pub lease_seconds: Option<f64>,
     /// Whether there is a connection to the bus.
     pub is_connected: bool,
     /// All engines that nodes share.
@@ -99,7 +104,8 @@ async fn say(
     let (mut sequence, mut last, mut connections) = (0, None, 0);
     // Who has not heard everybody yet would give the first to speak what is the others'.
     let mut listening_until = Instant::now() + HOLDS;
-    let mut unbounded = BTreeSet::new();
+    let (mut unbounded, mut histories) = (BTreeSet::new(), Histories::default());
+    let mut led_since: Option<(NodeName, Instant)> = None;
     loop {
         often.tick().await;
         let now = Instant::now();
@@ -107,8 +113,12 @@ async fn say(
             connections = bus.connections();
             listening_until = now + HOLDS;
         }
-        let engines = demands.lock().unwrap_or_else(PoisonError::into_inner).engines(now);
+        let mut engines = demands.lock().unwrap_or_else(PoisonError::into_inner).engines(now);
+        histories.note(engines.iter_mut().map(|(engine, _)| engine), now);
         let leader = leadership.borrow().clone();
+        if led_since.as_ref().map(|(led_by, _)| led_by) != leader.leader.as_ref() {
+            led_since = leader.leader.clone().map(|led_by| (led_by, now));
+        }
         let term = leader.leads(now);
         if term != last {
             match term {
@@ -117,6 +127,7 @@ async fn say(
             }
             last = term;
         }
+        unbounded.retain(|name| engines.iter().any(|(engine, _)| engine.engine == *name));
         if let Some(term) = term.filter(|_| bus.is_connected() && now >= listening_until) {
             for (engine, level) in &engines {
                 let Some(level) = level else {
@@ -144,10 +155,17 @@ async fn say(
             is_leader: term.is_some(),
             leader: leader.leader,
             term,
+            leader_seconds: led_since.as_ref().map(|(_, since)| seconds(now, *since)),
+            lease_seconds: leader.until.map(|until| seconds(until, now)),
             is_connected: bus.is_connected(),
             engines: engines.into_iter().map(|(view, _)| view).collect(),
         });
     }
+}
+
+/// From one time to a later one.
+fn seconds(later: Instant, earlier: Instant) -> f64 {
+    later.saturating_duration_since(earlier).as_secs_f64()
 }
 
 fn message(

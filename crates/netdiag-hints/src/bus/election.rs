@@ -1,7 +1,7 @@
 //! Which of several processes is the leader: whoever holds a lease in a key-value bucket.
 //!
-//! The key holds who leads; each write is conditional on the revision before it (compare-and-set), so of two who write only one
-//! succeeds. The leader writes again and again. Who sees the same revision for a whole lease, by its own clock, writes itself in; a leader
+//! The key holds who leads, as `NODE SESSION`; each write is conditional on the revision before it (compare-and-set), so of two who write
+//! only one succeeds. The leader writes again and again. Who sees the same revision for a whole lease, by its own clock, writes itself in; a leader
 //! whose writes have not succeeded for a lease, by its own clock, leads no more. So clocks need not agree, only run at one speed, and
 //! the broker need not expire anything. (Gray & Cheriton, *Leases*, SOSP 1989; Kubernetes' leader election does the same.)
 //!
@@ -9,12 +9,16 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::kv::{Operation, Store};
+use async_nats::jetstream::kv::{
+    CreateError, CreateErrorKind, Entry, Operation, Store, UpdateError, UpdateErrorKind,
+};
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::bucket::{self, Bucket};
 use super::connection::Bus;
+use super::publisher::session;
 use super::subject::NodeName;
 
 /// The bucket, and the key in it.
@@ -35,11 +39,16 @@ const TRY: Duration = Duration::from_millis(300);
 /// How long the broker may take for one of it.
 const PATIENCE: Duration = Duration::from_millis(600);
 
+/// With so many failures in a row it is told, once.
+const TOLD: u32 = 2;
+
 /// What one knows of the leader.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Leadership {
     /// Who it is; `None` while nobody is.
     pub(crate) leader: Option<NodeName>,
+    /// When its lease ends without another write, as far as is known here.
+    pub(crate) until: Option<Instant>,
     /// While it is oneself.
     pub(crate) own: Option<Term>,
 }
@@ -67,7 +76,14 @@ pub(crate) async fn stand(
     known: &watch::Sender<Leadership>,
     stop: impl Future<Output = ()>,
 ) {
-    let mut candidate = Candidate { node, bucket: None, seen: None, held: None, told: false };
+    let mut candidate = Candidate {
+        node,
+        own: format!("{node} {}", session()).into(),
+        bucket: None,
+        seen: None,
+        held: None,
+        failures: 0,
+    };
     let mut stop = std::pin::pin!(stop);
     loop {
         let leadership = candidate.look(bus).await;
@@ -89,11 +105,14 @@ pub(crate) async fn stand(
 
 struct Candidate<'a> {
     node: &'a NodeName,
+    /// What it writes. Two processes that go by one name differ in when they began.
+    own: Bytes,
     bucket: Option<Store>,
     /// The revision that another leader wrote last, and since when it is known.
     seen: Option<(u64, Instant)>,
     held: Option<Held>,
-    told: bool,
+    /// Looks in a row that have failed while there was a connection.
+    failures: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -107,7 +126,7 @@ impl Candidate<'_> {
     async fn look(&mut self, bus: &Bus) -> Leadership {
         let leader = match timeout(PATIENCE, self.try_look(bus)).await {
             Ok(Ok(leader)) => {
-                self.told = false;
+                self.failures = 0;
                 leader
             }
             failed => {
@@ -115,9 +134,11 @@ impl Candidate<'_> {
                     Ok(Err(error)) => error.to_string(),
                     _ => "no answer in time".to_owned(),
                 };
-                // A bucket that was lost with its server is made anew at the next look.
-                let is_lost = self.bucket.take().is_some();
-                if !is_lost && bus.is_connected() && !std::mem::replace(&mut self.told, true) {
+                // A bucket that was lost with its server is made anew at the next look, so one failure is nothing.
+                self.bucket = None;
+                self.failures =
+                    if bus.is_connected() { self.failures.saturating_add(1) } else { 0 };
+                if self.failures == TOLD {
                     tracing::warn!(
                         "fleet: no leader can be chosen ({why}); does the server run with JetStream (`nats-server -js`), and may we use it?"
                     );
@@ -128,48 +149,56 @@ impl Candidate<'_> {
         let now = Instant::now();
         self.held = self.held.filter(|held| now < held.until);
         let own = self.held.map(|held| Term { number: held.term, until: held.until });
-        Leadership { leader: own.map(|_| self.node.clone()).or(leader), own }
+        let leader = own.map(|_| self.node.clone()).or(leader);
+        let until = match own {
+            Some(term) => Some(term.until),
+            None => self.seen.map(|(_, since)| since + LEASE).filter(|_| leader.is_some()),
+        };
+        Leadership { leader, until, own }
     }
 
     /// Writes or looks; who leads, if it is somebody else.
     async fn try_look(&mut self, bus: &Bus) -> Result<Option<NodeName>, async_nats::Error> {
         let bucket = match &self.bucket {
             Some(bucket) => bucket.clone(),
-            None => self.bucket.insert(bucket::open(bus, BUCKET).await?).clone(),
+            None => {
+                // In another bucket revisions are counted anew.
+                self.seen = None;
+                self.bucket.insert(bucket::open(bus, BUCKET).await?).clone()
+            }
         };
-        let before = Instant::now();
-        if let Some(held) = &mut self.held {
-            match bucket.update(KEY, self.node.to_string().into(), held.revision).await {
-                Ok(revision) => {
-                    (held.revision, held.until) = (revision, before + LEASE);
-                    return Ok(None);
-                }
-                // Somebody else has written, or the bucket is another.
-                Err(error)
-                    if error.kind()
-                        == async_nats::jetstream::kv::UpdateErrorKind::WrongLastRevision =>
-                {
-                    self.held = None;
-                }
-                Err(error) => return Err(error.into()),
+        let mut before = Instant::now();
+        if self.renew(&bucket, before).await? {
+            return Ok(None);
+        }
+        let mut entry = present(&bucket).await?;
+        if let (Some(held), Some(entry)) = (&mut self.held, &entry)
+            && entry.value == self.own
+        {
+            // Our own write, whose answer was too late.
+            held.revision = entry.revision;
+            before = Instant::now();
+            if self.renew(&bucket, before).await? {
+                return Ok(None);
             }
         }
-        let entry = bucket.entry(KEY).await?;
-        let entry = entry.filter(|entry| entry.operation == Operation::Put);
+        if self.held.take().is_some() {
+            entry = present(&bucket).await?;
+        }
         let taken = match entry {
-            None => bucket.create(KEY, self.node.to_string().into()).await.ok(),
+            None => created(bucket.create(KEY, self.own.clone()).await)?,
             Some(entry) => {
-                let is_new = self.seen.is_none_or(|(revision, _)| revision != entry.revision);
-                if is_new {
-                    self.seen = Some((entry.revision, before));
+                let now = Instant::now();
+                if self.seen.is_none_or(|(revision, _)| revision != entry.revision) {
+                    self.seen = Some((entry.revision, now));
                 }
-                let since = self.seen.map_or(before, |(_, since)| since);
-                if before.saturating_duration_since(since) < LEASE {
-                    let leader = String::from_utf8_lossy(&entry.value);
-                    return Ok(NodeName::try_new(&leader).ok());
+                let since = self.seen.map_or(now, |(_, since)| since);
+                if now.saturating_duration_since(since) < LEASE {
+                    return Ok(leader_in(&entry.value));
                 }
                 // It has not written for a whole lease.
-                bucket.update(KEY, self.node.to_string().into(), entry.revision).await.ok()
+                before = Instant::now();
+                updated(bucket.update(KEY, self.own.clone(), entry.revision).await)?
             }
         };
         // Whoever was quicker is seen the next time.
@@ -178,5 +207,47 @@ impl Candidate<'_> {
             self.held = Some(Held { term: revision, revision, until: before + LEASE });
         }
         Ok(None)
+    }
+
+    /// Writes once more what is held already; whether it still is.
+    async fn renew(&mut self, bucket: &Store, now: Instant) -> Result<bool, async_nats::Error> {
+        let Some(held) = &mut self.held else { return Ok(false) };
+        match updated(bucket.update(KEY, self.own.clone(), held.revision).await)? {
+            Some(revision) => {
+                (held.revision, held.until) = (revision, now + LEASE);
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+}
+
+/// What is in the bucket of a leader who has not given up.
+async fn present(bucket: &Store) -> Result<Option<Entry>, async_nats::Error> {
+    let entry = bucket.entry(KEY).await?;
+    Ok(entry.filter(|entry| entry.operation == Operation::Put))
+}
+
+/// The leader that has written this.
+fn leader_in(value: &[u8]) -> Option<NodeName> {
+    let text = std::str::from_utf8(value).ok()?;
+    NodeName::try_new(text.split(' ').next()?).ok()
+}
+
+/// The new revision; `None` if somebody else has written meanwhile.
+fn updated(result: Result<u64, UpdateError>) -> Result<Option<u64>, async_nats::Error> {
+    match result {
+        Ok(revision) => Ok(Some(revision)),
+        Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The same of a key that was not there.
+fn created(result: Result<u64, CreateError>) -> Result<Option<u64>, async_nats::Error> {
+    match result {
+        Ok(revision) => Ok(Some(revision)),
+        Err(error) if error.kind() == CreateErrorKind::AlreadyExists => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }

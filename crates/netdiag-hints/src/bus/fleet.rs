@@ -11,11 +11,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use netdiag_pacer::{Demand, InvalidDemand, Level, Load, Turn, fleet_level};
+use netdiag_pacer::{Demand, InvalidDemand, Level, Load, State, Turn, fleet_level};
 use netdiag_telemetry::Tps;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use tokio::time::Instant;
 
+use super::history::EngineHistory;
 use super::subject::NodeName;
 
 /// An engine's name, of the same form as a node's.
@@ -58,8 +59,19 @@ pub(crate) struct DemandMessage {
     pub(crate) capacity_tps: Option<f64>,
     pub(crate) streams: u32,
     pub(crate) reading_tps: f64,
-    /// Levels and weights.
-    pub(crate) turns: Vec<(f64, f64)>,
+    /// How the node is, for people: its host's hint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) health: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "state_if_known")]
+    pub(crate) state: Option<State>,
+    /// Levels and weights. Seven digits of them say all that matters, in half the bytes of seventeen.
+    pub(crate) turns: Vec<(f32, f32)>,
+}
+
+/// A later version may know more states, and its streams share all the same.
+fn state_if_known<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<State>, D::Error> {
+    let state = serde_json::Value::deserialize(deserializer)?;
+    Ok(State::deserialize(state).ok())
 }
 
 /// The level, as the leader says it.
@@ -150,6 +162,8 @@ pub struct EngineView {
     pub given_tps: f64,
     /// Who has streams there.
     pub nodes: Vec<MemberView>,
+    /// What it was asked for and gave in the last minutes, as far as this process knows.
+    pub history: EngineHistory,
 }
 
 /// One node's part of an engine.
@@ -163,6 +177,12 @@ pub struct MemberView {
     pub demand_tps: f64,
     /// What they have, tokens/s.
     pub given_tps: f64,
+    /// How its links are: its host's hint's; `None` where it does not say.
+    pub health: Option<f64>,
+    /// What limits them.
+    pub state: Option<State>,
+    /// How long ago it was heard of.
+    pub age_seconds: f64,
     /// Nothing was heard of it for too long.
     pub is_silent: bool,
 }
@@ -181,6 +201,9 @@ struct Heard {
     order: (u64, u64),
     demand: Demand,
     capacity: Option<Tps>,
+    health: Option<f64>,
+    state: Option<State>,
+    at: Instant,
     until: Instant,
     /// It was told that another process has the same name.
     is_twice: bool,
@@ -203,7 +226,8 @@ impl Demands {
         if subject != format!("{DEMANDS}.{engine}.{node}") {
             return Err(InvalidFleetMessage::Subject);
         }
-        let turns = message.turns.into_iter().map(|(level, weight)| Turn { level, weight });
+        let turn = |(level, weight)| Turn { level: f64::from(level), weight: f64::from(weight) };
+        let turns = message.turns.into_iter().map(turn);
         let demand = Demand::try_new(turns.collect(), message.reading_tps, message.streams)?;
         let capacity = message
             .capacity_tps
@@ -229,7 +253,10 @@ impl Demands {
             self.count -= usize::from(nodes.remove(&node).is_some());
         } else if known.is_some() || self.count < MOST {
             self.count += usize::from(known.is_none());
-            nodes.insert(node, Heard { order, demand, capacity, until: now + HOLDS, is_twice });
+            let health = message.health.filter(|health| (0.0..=1.0).contains(health));
+            let (state, until) = (message.state, now + HOLDS);
+            let heard = Heard { order, demand, capacity, health, state, at: now, until, is_twice };
+            nodes.insert(node, heard);
         } else {
             return Err(InvalidFleetMessage::Many);
         }
@@ -252,7 +279,7 @@ impl Demands {
             let said = nodes.values().filter_map(|heard| heard.capacity);
             let capacity =
                 capacities.get(engine).copied().or(said.min_by(|a, b| a.get().total_cmp(&b.get())));
-            let demands: Vec<Demand> = nodes.values().map(|heard| heard.demand.clone()).collect();
+            let demands: Vec<&Demand> = nodes.values().map(|heard| &heard.demand).collect();
             let level = capacity.map(|capacity| fleet_level(capacity, &demands));
             let at = level.map_or(f64::INFINITY, |level| level.level);
             let member = |(node, heard): (&NodeName, &Heard)| MemberView {
@@ -260,6 +287,9 @@ impl Demands {
                 streams: heard.demand.streams(),
                 demand_tps: heard.demand.cap(),
                 given_tps: heard.demand.at(at),
+                health: heard.health,
+                state: heard.state,
+                age_seconds: now.saturating_duration_since(heard.at).as_secs_f64(),
                 is_silent: heard.until <= now,
             };
             let members: Vec<MemberView> = nodes.iter().map(member).collect();
@@ -271,6 +301,7 @@ impl Demands {
                 demand_tps: members.iter().map(|member| member.demand_tps).sum(),
                 given_tps: members.iter().map(|member| member.given_tps).sum(),
                 nodes: members,
+                history: EngineHistory::default(),
             };
             (view, level)
         };
@@ -299,7 +330,9 @@ mod tests {
             capacity_tps,
             streams: 1,
             reading_tps: 10.0,
-            turns: vec![(0.0, 10.0), (cap / 10.0, -10.0)],
+            health: Some(0.75),
+            state: Some(State::Constrained),
+            turns: vec![(0.0, 10.0), (cap as f32 / 10.0, -10.0)],
         }
     }
 
@@ -334,6 +367,8 @@ mod tests {
         let view = &demands.engines(later)[0].0;
         let silent: Vec<bool> = view.nodes.iter().map(|member| member.is_silent).collect();
         assert_eq!((silent, view.given_tps), (vec![true, false, true], 50.0));
+        let ages: Vec<f64> = view.nodes.iter().map(|member| member.age_seconds).collect();
+        assert_eq!(ages, [2.0, 0.0, 2.0]);
         let gone = now + HOLDS + KEPT;
         assert_eq!(given(&mut demands, gone), [60.0]);
         // Who takes its leave is gone at once.
@@ -349,6 +384,22 @@ mod tests {
         let now = Instant::now();
         hear(&mut demands, &message("n1", 1, 80.0, Some(60.0)), now).expect("heard");
         assert_eq!(given(&mut demands, now), [30.0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn how_a_node_is_is_told_and_what_a_later_version_says_of_it_costs_nothing() {
+        let mut demands = Demands::default();
+        let now = Instant::now();
+        let mut heard = |sequence, health: &str, state: &str| {
+            let json = serde_json::to_string(&message("n1", sequence, 80.0, None)).expect("JSON");
+            let json = json.replace("0.75", health).replace("constrained", state);
+            demands.hear("netdiag.v1.demand.e1.n1", json.as_bytes(), now).expect("heard");
+            let member = demands.engines(now)[0].0.nodes[0].clone();
+            (member.health, member.state, member.given_tps)
+        };
+        assert_eq!(heard(1, "0.75", "constrained"), (Some(0.75), Some(State::Constrained), 80.0));
+        assert_eq!(heard(2, "7.5", "congealed"), (None, None, 80.0));
+        assert_eq!(heard(3, "null", "clear"), (None, Some(State::Clear), 80.0));
     }
 
     #[tokio::test(start_paused = true)]

@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use super::bucket::{self, Bucket};
 use super::connection::Bus;
+use super::subject;
 
 /// The bucket: what nobody has said anew for two minutes is of a node or a stream that is no more; some fifty thousand hints fit.
 const BUCKET: Bucket = Bucket {
@@ -51,17 +52,22 @@ pub(crate) struct LastValues(Mutex<Waiting>);
 #[derive(Debug, Default)]
 struct Waiting {
     values: HashMap<String, Bytes>,
-    /// Their keys, those that have waited longest first.
+    /// Their keys: the host's, then those that have waited longest.
     order: VecDeque<String>,
 }
 
 impl Waiting {
-    fn set(&mut self, key: String, value: Bytes) {
+    fn set(&mut self, key: String, value: Bytes, is_host: bool) {
         if let Some(waiting) = self.values.get_mut(&key) {
             *waiting = value;
-        } else if self.values.len() < MOST_WAITING {
-            // Scopes come and go; what waits must not outgrow those that are.
-            self.order.push_back(key.clone());
+        } else if self.values.len() < MOST_WAITING || is_host {
+            // Scopes come and go; what waits must not outgrow those that are. The host's is what most who join late want, and must not
+            // wait for ten thousand peers'.
+            if is_host {
+                self.order.push_front(key.clone());
+            } else {
+                self.order.push_back(key.clone());
+            }
             self.values.insert(key, value);
         }
     }
@@ -74,32 +80,39 @@ impl Waiting {
 }
 
 impl LastValues {
-    /// What is written next, unless something newer of the same key comes first.
-    pub(crate) fn set(&self, key: String, value: Bytes) {
-        self.waiting().set(key, value);
+    /// What is written next, unless something newer of the same key comes first; a host's before all others.
+    pub(crate) fn set(&self, key: String, value: Bytes, is_host: bool) {
+        self.waiting().set(key, value, is_host);
     }
 
     /// Writes what waits, for ever, and counts it in `kept`.
     pub(crate) async fn keep(&self, bus: &Bus, kept: &AtomicU64) {
-        let (mut bucket, mut told) = (None, false);
+        let (mut bucket, mut failures, mut told) = (None, 0, false);
         loop {
             sleep(OFTEN).await;
-            match timeout(PATIENCE, self.write(bus, &mut bucket)).await {
+            let why = match timeout(PATIENCE, self.write(bus, &mut bucket)).await {
+                // That nothing was to be written says nothing.
+                Ok(Ok(0)) => continue,
                 Ok(Ok(written)) => {
+                    failures = 0;
                     kept.fetch_add(written as u64, Ordering::Relaxed);
                     if std::mem::take(&mut told) {
                         tracing::info!("bus: last values are kept again");
                     }
                     continue;
                 }
-                // It was away; there is nothing to tell that has not been told.
-                _ if !bus.is_connected() => bucket = None,
-                // One that was there was lost with its server, and is made anew the next time.
-                _ if bucket.take().is_some() => {}
-                Ok(Err(error)) => complain(&mut told, &error.to_string()),
-                Err(_) => complain(&mut told, "no answer in time"),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer in time".to_owned(),
+            };
+            // One that was lost with its server is made anew the next time.
+            let had_one = bucket.take().is_some();
+            if !bus.is_connected() {
+                // There is nothing to tell that has not been told.
+                continue;
             }
-            if told {
+            failures += 1;
+            if failures > 1 || !had_one {
+                complain(&mut told, &why);
                 // One that cannot is not pestered.
                 sleep(PAUSE).await;
                 *self.waiting() = Waiting::default();
@@ -137,7 +150,8 @@ fn complain(told: &mut bool, why: &str) {
     if !std::mem::replace(told, true) {
         tracing::warn!(
             "bus: last values cannot be kept ({why}), so who joins late waits for the next hint; does the server run \
-             with JetStream (`nats-server -js`), and may we use it?"
+             with JetStream (`nats-server -js`), may we use it, and is there room in the bucket `{}`?",
+            BUCKET.name
         );
     }
 }
@@ -149,13 +163,14 @@ pub(crate) async fn read(bus: &Bus, filter: &str) -> Vec<(String, Bytes)> {
         let bucket = jetstream::new(bus.client.clone()).get_key_value(BUCKET.name).await?;
         let mut entries = bucket.watch_with_history(filter).await?;
         // Without values there is no first entry that would say how many follow.
-        if bucket.status().await?.values() == 0 {
+        let subjects = format!("{}{filter}", bucket.prefix);
+        if bucket.stream.info_with_subjects(subjects).await?.try_next().await?.is_none() {
             return Ok(());
         }
         while let Some(entry) = entries.next().await {
             let entry = entry?;
             let is_last = entry.delta == 0;
-            values.push((super::subject::subject(&entry.key), entry.value));
+            values.push((subject::subject(&entry.key), entry.value));
             if is_last {
                 break;
             }
@@ -181,15 +196,17 @@ mod tests {
         for round in 0..40 {
             // Everything changes all the time.
             for key in 0..2000 {
-                waiting.set(format!("n.{key}"), round.to_string().into());
+                waiting.set(format!("n.{key}"), round.to_string().into(), false);
             }
+            waiting.set("n.host".to_owned(), round.to_string().into(), true);
             let batch = waiting.take();
-            assert_eq!(batch.len(), AT_ONCE);
+            assert_eq!((batch.len(), batch[0].0.as_str()), (AT_ONCE, "n.host"));
             for (key, value) in batch {
                 assert_eq!(value, round.to_string());
                 *written.entry(key).or_default() += 1;
             }
         }
+        assert_eq!(written.remove("n.host"), Some(40));
         assert!(written.len() == 2000 && written.values().all(|times| *times >= 5));
     }
 }

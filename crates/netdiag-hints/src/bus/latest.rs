@@ -18,6 +18,9 @@ const MOST: usize = 200_000;
 /// So few keys are not worth looking through.
 const FEW: usize = 1000;
 
+/// Least time from one look for those that have lapsed to the next.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// How long what has lapsed is remembered, so that it is shown as gone before it is no more.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
@@ -27,6 +30,8 @@ pub(crate) struct Latest {
     untaken: VecDeque<String>,
     /// With so many keys it is time to look for those that have lapsed.
     sweep_at: usize,
+    /// When that was done last.
+    swept: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -51,7 +56,9 @@ impl Latest {
                 }
             }
             None => {
-                if self.hints.len() >= self.sweep_at {
+                // Where nothing has lapsed, looking again for each that comes would be all that is done.
+                let is_due = |swept| now.saturating_duration_since(swept) >= PAUSE;
+                if self.hints.len() >= self.sweep_at && self.swept.is_none_or(is_due) {
                     self.sweep(now);
                 }
                 if self.hints.len() >= MOST {
@@ -86,6 +93,7 @@ impl Latest {
         let hints = &mut self.hints;
         hints.retain(|_, heard| heard.until + REMEMBERED > now);
         self.untaken.retain(|key| hints.contains_key(key));
+        self.swept = Some(now);
         self.sweep_at = (2 * hints.len()).clamp(FEW, MOST);
     }
 }

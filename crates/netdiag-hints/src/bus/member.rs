@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use netdiag_pacer::{Demand, Level, Turn};
+use netdiag_pacer::{Demand, Hint, Level, Turn};
 use netdiag_telemetry::Tps;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -63,11 +63,12 @@ pub fn seat() -> (Seat, Member) {
 }
 
 impl Member {
-    /// Takes part until `stop`.
+    /// Takes part until `stop`. `host` is the host's hint now, from which people see how the node is.
     pub async fn take_part(
         self,
         bus: &Bus,
         settings: &MemberSettings,
+        host: impl Fn() -> Hint,
         stop: impl Future<Output = ()>,
     ) {
         let mut message = DemandMessage {
@@ -79,10 +80,12 @@ impl Member {
             capacity_tps: settings.capacity.map(Tps::get),
             streams: 0,
             reading_tps: 0.0,
+            health: None,
+            state: None,
             turns: Vec::new(),
         };
         tokio::select! {
-            () = ask(bus, self.demand, &mut message) => {}
+            () = ask(bus, self.demand, host, &mut message) => {}
             () = hear(bus, &settings.engine, &self.level) => {}
             () = stop => {}
         }
@@ -93,7 +96,12 @@ impl Member {
     }
 }
 
-async fn ask(bus: &Bus, demand: watch::Receiver<Demand>, message: &mut DemandMessage) {
+async fn ask(
+    bus: &Bus,
+    demand: watch::Receiver<Demand>,
+    host: impl Fn() -> Hint,
+    message: &mut DemandMessage,
+) {
     let mut often = interval(OFTEN);
     often.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -101,7 +109,9 @@ async fn ask(bus: &Bus, demand: watch::Receiver<Demand>, message: &mut DemandMes
         let demand = demand.borrow().clone();
         message.streams = demand.streams();
         message.reading_tps = demand.reading();
-        let pair = |turn: &Turn| (turn.level, turn.weight);
+        let host = host();
+        (message.health, message.state) = (Some(host.health), Some(host.state));
+        let pair = |turn: &Turn| (turn.level as f32, turn.weight as f32);
         message.turns = demand.turns().iter().map(pair).collect();
         if bus.is_connected() {
             send(bus, message).await;

@@ -168,7 +168,7 @@ impl Publisher<'_> {
                 // It is clogged; the next board will be newer.
                 Err(_) => break,
             }
-            self.last_values.set(key, payload);
+            self.last_values.set(key, payload, scope == Scope::Host);
             self.status.published.fetch_add(1, Ordering::Relaxed);
             left -= 1;
         }

@@ -19,8 +19,8 @@ use crate::experiment::{Policy, Via};
 
 pub(crate) use addresses::{
     ADMIN_PORT, DASHBOARD_PORT, FLEET_PORT, GATEWAY_PORT, HINT_PORT, ListenAddr, NetnsPath,
-    ServerUrl, admin_listen, bus, dashboard_listen, fleet_listen, gateway_listen, gateway_url,
-    hint_url, listen, netns, network, otlp, upstream,
+    ServerUrl, admin_listen, bus, dashboard_listen, fleet_listen, fleet_url, gateway_listen,
+    gateway_url, hint_url, listen, netns, network, otlp, upstream,
 };
 
 /// The shortest interval or window. A round trip to the kernel for ten thousand flows takes longer.

@@ -24,7 +24,7 @@ use crate::otlp::{Export, Exporting};
 use crate::paced_link::PacedLink;
 use crate::place::Places;
 use crate::pseudonymous;
-use crate::remote::RemoteGateway;
+use crate::remote::{RemoteFleet, RemoteGateway};
 use crate::remote_hints::{RemoteHints, SILENCE};
 use crate::stop::{AskOnDrop, Stop};
 use crate::terminal::say;
@@ -85,6 +85,19 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", env = "NETDIAG_GATEWAY_TOKEN_FILE", help_heading = "Input")]
     gateway_token_file: Option<PathBuf>,
 
+    /// Show the fleet of this process in the view "Fleet" (repeatable).
+    ///
+    /// http://HOST or http://HOST:PORT, the --listen address of a running `netdiag fleet`. Of several any that answers will do, since all
+    /// know the same: name those that may lead. Separate with commas, or repeat the flag. Beside a file or a hint server. Default: no fleet.
+    #[arg(long, value_name = "URL", env = "NETDIAG_FLEET", value_delimiter = ',', help_heading = "Input", value_parser = values::fleet_url)]
+    fleet: Vec<ServerUrl>,
+
+    /// Show the fleet's process the token in this file.
+    ///
+    /// The one of its --auth-token-file. Only with --fleet. Default: no token is shown.
+    #[arg(long, value_name = "FILE", env = "NETDIAG_FLEET_TOKEN_FILE", help_heading = "Input")]
+    fleet_token_file: Option<PathBuf>,
+
     #[command(flatten)]
     access: AccessArgs,
     #[command(flatten)]
@@ -121,10 +134,19 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         )
         .into());
     }
+    if args.fleet.is_empty() && places.is_flag("fleet_token_file") {
+        return Err(UsageError::new(
+            "--fleet-token-file is for a fleet's process: give --fleet URL, too",
+        )
+        .into());
+    }
     let range = args.rates.validate(places)?;
     let pseudonyms = args.anonymise.validate(places)?;
-    let gateway = args.gateway_document(pseudonyms.clone())?;
-    let has_gateway = gateway.is_some();
+    let others = Documents {
+        gateway: args.gateway_document(pseudonyms.clone())?,
+        fleet: args.fleet_document()?,
+        ..Documents::default()
+    };
     let stop = Stop::on_signals()?;
     let address = args.dashboard_listen.socket(DASHBOARD_PORT);
     let dashboard = Dashboard::bind(address, &args.access, "--dashboard-listen ADDR:PORT")?;
@@ -150,26 +172,23 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
             let token = token.map_err(|error| UsageError::because("--hints-token-file", error))?;
             let remote = RemoteHints { url: url.clone(), token };
             confinement.enter_and_tell(None);
-            let label = label(Mode::Hints, url.to_string(), true, has_gateway);
+            let label = label(Mode::Hints, url.to_string(), true, &others);
             // What is stale there is the server's to say, as long as it is heard.
             let staleness = Staleness { after: SILENCE, ..staleness };
             let feed = Feed::new(label, staleness, nothing_yet(range));
-            let documents = Documents {
-                streams: Some(flows(remote.clone(), pseudonyms)),
-                gateway,
-                machine: None,
-            };
+            let streams = Some(flows(remote.clone(), pseudonyms));
+            let documents = Documents { streams, ..others };
             let server = dashboard.start(feed.clone(), documents, exports, &stop)?;
             (follow_server(remote, feed, &stop)?, url.to_string(), server)
         }
         None => {
             let models = Models::new(args.model.load(places)?);
-            let label = label(Mode::Csv, args.csv.display().to_string(), false, has_gateway);
+            let label = label(Mode::Csv, args.csv.display().to_string(), false, &others);
             let feed = Feed::new(label, staleness, nothing_yet(range));
             let (pacer, present) = CsvPacer::start(&args.csv, range, models, shown(&feed))?;
             feed.set_hint(pacer.hint(), pacer.sampled_at().map(Into::into));
             confinement.enter_and_tell(None);
-            let documents = Documents { streams: None, gateway, machine };
+            let documents = Documents { machine, ..others };
             let server = dashboard.start(feed.clone(), documents, exports, &stop)?;
             let waiting = if present { "" } else { " (not there yet)" };
             let told = format!("{}{waiting}", args.csv.display());
@@ -186,10 +205,11 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
 }
 
 impl Args {
-    /// It follows a file, or asks a server; and a gateway, if there is one. Metrics may go to a collector.
+    /// It follows a file, or asks a server; and a gateway and a fleet, if there are such. Metrics may go to a collector.
     fn confinement(&self, asks_hints: bool, exports: bool) -> Confinement {
         let reads = if asks_hints { Vec::new() } else { vec![self.csv.clone()] };
-        let connects = asks_hints || exports || self.gateway.is_some();
+        let asks_others = self.gateway.is_some() || !self.fleet.is_empty();
+        let connects = asks_hints || asks_others || exports;
         Confinement::new(self.sandbox, Needs { reads, connects, ..Needs::default() })
     }
 
@@ -212,10 +232,32 @@ impl Args {
             listed.map_err(|error| format!("{}: {}", remote.url, failure::chain(&error)))
         })))
     }
+
+    /// What the processes of a fleet know, if any is named.
+    fn fleet_document(&self) -> Result<Option<Document>, UsageError> {
+        if self.fleet.is_empty() {
+            return Ok(None);
+        }
+        let token = self.fleet_token_file.as_deref().map(Token::read).transpose();
+        let token = token.map_err(|error| UsageError::because("--fleet-token-file", error))?;
+        let remote = RemoteFleet::new(self.fleet.clone(), token);
+        Ok(Some(Document::new(FLOWS_KEEP, move || {
+            let asked = one_thread().context("cannot ask");
+            let view = asked.and_then(|runtime| runtime.block_on(remote.view()));
+            view.map_err(|error| failure::chain(&error))
+        })))
+    }
 }
 
-fn label(mode: Mode, telemetry: String, has_streams: bool, has_gateway: bool) -> Label {
-    Label { mode, telemetry, has_streams, has_gateway, has_machine: mode != Mode::Hints }
+fn label(mode: Mode, telemetry: String, has_streams: bool, others: &Documents) -> Label {
+    Label {
+        mode,
+        telemetry,
+        has_streams,
+        has_gateway: others.gateway.is_some(),
+        has_fleet: others.fleet.is_some(),
+        has_machine: mode != Mode::Hints,
+    }
 }
 
 fn nothing_yet(range: TpsRange) -> Hint {

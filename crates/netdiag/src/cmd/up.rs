@@ -279,6 +279,7 @@ fn feed(staleness: Staleness, hint: Hint) -> Feed {
         telemetry: host,
         has_streams: true,
         has_gateway: false,
+        has_fleet: false,
         has_machine: true,
     };
     Feed::new(label, staleness, hint)

@@ -54,6 +54,7 @@ pub(crate) fn feed(range: TpsRange) -> Feed {
         telemetry: "netdiag experiment".to_owned(),
         has_streams: false,
         has_gateway: false,
+        has_fleet: false,
         has_machine: true,
     };
     let staleness = Staleness { after: STALE_AFTER, policy: WhenStale::Max };

@@ -7,11 +7,11 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use netdiag_lab::Broker;
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::dashboard::dashboard;
-use crate::fleet::broker::Broker;
 use crate::gateway::{engine, gateway, gateway_with_admin};
 use crate::support::{DEADLINE, Running, csv_path, get, hint, netdiag, until};
 
@@ -85,7 +85,7 @@ impl Streams {
 
 /// Everything that is said on the bus, from now on.
 fn listen(broker: &Broker) -> Arc<Mutex<String>> {
-    let mut stream = TcpStream::connect(("127.0.0.1", broker.port)).expect("connects");
+    let mut stream = TcpStream::connect(("127.0.0.1", broker.port())).expect("connects");
     let hello = "CONNECT {\"verbose\":false}\r\nSUB > 1\r\nPING\r\n";
     stream.write_all(hello.as_bytes()).expect("subscribes");
     let heard = Arc::new(Mutex::new(String::new()));
@@ -129,7 +129,7 @@ fn peers(list: &str) -> Vec<String> {
 #[test]
 fn up_knows_clients_and_shows_none() {
     let streams = Streams::start();
-    let broker = Broker::start();
+    let broker = Broker::start().expect("a NATS server");
     let bus = listen(&broker);
     let (folder, csv) = csv_path();
     let secret = folder.path().join("secret");

@@ -7,6 +7,7 @@ mod anonymise;
 mod attribution;
 mod bad_input;
 mod browser;
+mod bus_tls;
 mod chaos;
 mod closed_loop;
 mod confined;

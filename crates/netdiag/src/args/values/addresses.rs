@@ -192,6 +192,11 @@ pub(crate) fn gateway_url(text: &str) -> Result<ServerUrl, String> {
     server_url(text, ADMIN_PORT)
 }
 
+/// `--fleet`.
+pub(crate) fn fleet_url(text: &str) -> Result<ServerUrl, String> {
+    server_url(text, FLEET_PORT)
+}
+
 /// A server of ours, by its usual port if none is given.
 fn server_url(text: &str, usual: u16) -> Result<ServerUrl, String> {
     let wanted =
