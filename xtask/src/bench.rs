@@ -16,7 +16,6 @@ mod lab;
 mod pacer;
 mod prediction;
 mod probe;
-mod process;
 mod reaction;
 mod scale;
 mod server;

@@ -13,6 +13,7 @@ mod command;
 mod fuzz;
 mod metrics;
 mod package;
+mod process;
 mod screenshots;
 mod soak;
 mod test;

@@ -11,8 +11,10 @@ import { MOST_ENGINES, MOST_NODES, firstNodes, healthOf, highest, partOf, path, 
 const ASK_SECONDS = 1;
 // Of a picture of an engine's past, in units of its own; it is stretched to where it stands.
 const BOX = { width: 300, height: 60 };
-// Points of a past that is whole, as the fleet's process keeps them.
-const SLOTS = 150;
+// Of it, as its label says.
+const PAST_SECONDS = 300;
+// An answer that is older is not shown as how it is.
+const OLD_MS = 3000;
 
 const percent = (part) => (part === null ? NONE : `${fixed(100 * part, 1)} %`);
 
@@ -34,16 +36,23 @@ export function makeFleet() {
   let available = null;
   let shown = false;
   let view = null;
+  let answered = 0;
   let error = null;
   let timer = null;
   let asking = false;
 
   async function look() {
     clearTimeout(timer);
+    if (view !== null && performance.now() - answered > OLD_MS) {
+      // Nobody looked meanwhile, or it has not answered.
+      view = null;
+      render();
+    }
     if (!shown || !available || asking || document.hidden) return;
     asking = true;
     try {
       view = await ask("api/fleet");
+      answered = performance.now();
       error = null;
     } catch (caught) {
       error = caught;
@@ -226,9 +235,11 @@ function makePast() {
 }
 
 function draw({ paths }, { history, capacity_tps }) {
-  const box = { ...BOX, top: highest(history, capacity_tps), slots: SLOTS };
-  setAttribute(paths.area, "d", path(history.given_tps, { ...box, filled: true }));
-  setAttribute(paths.given, "d", path(history.given_tps, box));
-  setAttribute(paths.demand, "d", path(history.demand_tps, box));
-  setAttribute(paths.limit, "d", capacity_tps === null ? "" : path(Array(SLOTS).fill(capacity_tps), box));
+  const slots = Math.round(PAST_SECONDS / history.every_seconds);
+  const box = { ...BOX, top: highest(history, capacity_tps), slots };
+  const [given, demand] = [history.given_tps.slice(-slots), history.demand_tps.slice(-slots)];
+  setAttribute(paths.area, "d", path(given, { ...box, filled: true }));
+  setAttribute(paths.given, "d", path(given, box));
+  setAttribute(paths.demand, "d", path(demand, box));
+  setAttribute(paths.limit, "d", capacity_tps === null ? "" : path(Array(slots).fill(capacity_tps), box));
 }

@@ -24,6 +24,8 @@ use netdiag_hints::bus::{
 use netdiag_hints::{Board, StreamEntry};
 use netdiag_pacer::{Demand, Hint, Level, Need, Share, State, TpsRange, WhenStale, fleet_level};
 use netdiag_telemetry::{FlowKey, LinkSample, Scope, Tps};
+use rand::{RngExt as _, SeedableRng as _};
+use rand_xoshiro::Xoshiro256PlusPlus;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
@@ -60,26 +62,14 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
 }
 
-/// Numbers from 0 to 1 (Steele et al., *Fast splittable pseudorandom number generators*, OOPSLA 2014).
-struct Chance(u64);
-
-impl Chance {
-    fn draw(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) as f64 / u64::MAX as f64
-    }
-}
-
 /// A node's streams: readers of several speeds, up to some seconds ahead of them, on links of which some carry less than is read.
 fn needs(node: usize, streams: usize) -> Result<Vec<Option<Need>>, Failure> {
-    let mut chance = Chance(node as u64);
+    let mut chance = Xoshiro256PlusPlus::seed_from_u64(node as u64);
     let mut need = || -> Result<_, Failure> {
-        let reading = Tps::try_new(4.0 + 12.0 * chance.draw())?;
-        let cap = if chance.draw() < 0.2 { 1.0 + 9.0 * chance.draw() } else { 80.0 };
-        Ok(Some(Need { cap, reading, lead: 8.0 * chance.draw(), ahead: 5.0 }))
+        let reading = Tps::try_new(4.0 + 12.0 * chance.random::<f64>())?;
+        let cap =
+            if chance.random::<f64>() < 0.2 { 1.0 + 9.0 * chance.random::<f64>() } else { 80.0 };
+        Ok(Some(Need { cap, reading, lead: 8.0 * chance.random::<f64>(), ahead: 5.0 }))
     };
     (0..streams).map(|_| need()).collect()
 }
@@ -190,7 +180,7 @@ async fn say(bus: &BusSettings, streams: u32, scopes: &str) -> Result<(), Failur
         stale_after: Duration::from_secs(2),
         when_stale: WhenStale::Max,
     };
-    let mut chance = Chance(1);
+    let mut chance = Xoshiro256PlusPlus::seed_from_u64(1);
     let (boards, newest) = watch::channel(Arc::new(board(streams, &mut chance)?));
     let bus = Bus::connect(bus).await;
     let status = Arc::new(BusStatus::default());
@@ -211,14 +201,14 @@ async fn say(bus: &BusSettings, streams: u32, scopes: &str) -> Result<(), Failur
 }
 
 /// One of a peer for each stream, whose rates all move.
-fn board(streams: u32, chance: &mut Chance) -> Result<Board, Failure> {
+fn board(streams: u32, chance: &mut Xoshiro256PlusPlus) -> Result<Board, Failure> {
     let local: SocketAddr = "192.0.2.1:8000".parse()?;
     let mut peers = BTreeMap::new();
     let mut entries = Vec::new();
     for number in 0..streams {
         let ip = IpAddr::from(Ipv4Addr::from_bits(0x0a00_0001 + number));
         let key = FlowKey::new(1, local, SocketAddr::new(ip, 50_000));
-        let current_tps = Tps::try_new(1.0 + 79.0 * chance.draw())?;
+        let current_tps = Tps::try_new(1.0 + 79.0 * chance.random::<f64>())?;
         peers.insert(ip, Hint { current_tps, ..hint(Scope::Peer(ip))? });
         entries.push(StreamEntry {
             key,

@@ -135,7 +135,11 @@ impl Broker {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        Ok(())
+        // Whoever listens there may be another's, if the port was taken meanwhile.
+        match self.child.try_wait()? {
+            Some(_) => Err(BrokerError::Silent(self.said())),
+            None => Ok(()),
+        }
     }
 }
 

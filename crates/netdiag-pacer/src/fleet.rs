@@ -8,7 +8,7 @@
 //!
 //! Invariants: up to [`MOST_TURNS`] streams of a host are told exactly; of more, in [`FEW_TURNS`] parts at most, what is told differs
 //! only at levels among those that are told as one, by a quarter of their distance at most; a host without a level has what it had
-//! last with one, but for a token per second and stream, or an even part if it had nothing.
+//! last with one, but for two tokens per second and stream for two seconds after a change, or an even part if it had nothing.
 
 use std::borrow::Borrow;
 
@@ -206,9 +206,9 @@ struct Told {
 /// nothing is heard. What all hosts have on average adds up to no more than the engine generates.
 const NEWEST: f64 = 0.0625;
 
-/// How far what streams have may be from that average, tokens/s for each of them, before it is an average of times that are over. One
-/// token under way is that much: it is a lead of a token more, which [`Need`] takes off the rate at one per second.
-const SWAY: f64 = 1.0;
+/// How far what streams have may be from that average, tokens/s for each of them, before it is an average of times that are over. A
+/// token under way takes one per second off a stream's rate, and the word may be about a moment at which there was one less.
+const SWAY: f64 = 2.0;
 
 impl Share {
     /// The load, and each stream's rate in tokens/s, from the needs of those that ask; those that do not may have what they like when

@@ -20,7 +20,8 @@ use crate::args::values::ServerUrl;
 /// Time to connect and to be answered.
 pub(crate) const ANSWER: Duration = Duration::from_secs(5);
 
-/// Largest answer, bytes: as many streams as a gateway passes on at once have some four megabytes, as many nodes as a fleet may have as many.
+/// Largest answer, bytes: as many streams as a gateway passes on at once have some four megabytes, as many nodes as a fleet may have
+/// as many.
 const LARGEST_LIST: usize = 16 << 20;
 
 /// Who is asked, for complaints.
@@ -48,7 +49,7 @@ impl RemoteGateway {
     }
 }
 
-/// The processes that share a fleet's engines, all of which know the same.
+/// The processes that share a fleet's engines. Those that are connected to the bus know the same.
 #[derive(Clone, Debug)]
 pub(crate) struct RemoteFleet {
     urls: Vec<ServerUrl>,
@@ -62,17 +63,19 @@ impl RemoteFleet {
         Self { urls, token, last: Arc::default() }
     }
 
-    /// The fleet as JSON, from whoever answered last, or else from the first that does now: any of them may be down.
+    /// The fleet as JSON, from whoever answered last, or else from the first that does now: any of them may be down, or away from
+    /// the bus. What one says that is away is told only if nobody knows better.
     pub(crate) async fn view(&self) -> anyhow::Result<Vec<u8>> {
         let who = Who {
             token_flag: "--fleet-token-file",
             name: "the --listen address of a `netdiag fleet`",
         };
-        let mut first = None;
+        let (mut first, mut apart) = (None, None);
         for turn in 0..self.urls.len() {
             let at = (self.last.load(Ordering::Relaxed) + turn) % self.urls.len();
             let url = &self.urls[at];
             match text(url, self.token.as_ref(), who, "/v1/fleet").await {
+                Ok(view) if is_apart(&view) => apart = apart.or(Some(view)),
                 Ok(view) => {
                     self.last.store(at, Ordering::Relaxed);
                     return Ok(view);
@@ -80,8 +83,20 @@ impl RemoteFleet {
                 Err(error) => first = first.or(Some(error.context(url.to_string()))),
             }
         }
-        Err(first.unwrap_or_else(|| anyhow::anyhow!("there is nobody to ask")))
+        match apart {
+            Some(view) => Ok(view),
+            None => Err(first.unwrap_or_else(|| anyhow::anyhow!("there is nobody to ask"))),
+        }
     }
+}
+
+/// Whether a process of the fleet says that it hears nothing of the others.
+fn is_apart(view: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Said {
+        is_connected: bool,
+    }
+    serde_json::from_slice(view).is_ok_and(|said: Said| !said.is_connected)
 }
 
 /// The whole answer to a GET.

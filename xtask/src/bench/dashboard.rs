@@ -16,6 +16,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::up::Up;
 use super::{Bound, Report};
 use crate::command;
+use crate::process::resident;
 use crate::test::fetch_page_tools;
 
 /// How long the processor's time is measured in each state.
@@ -91,10 +92,7 @@ impl Watched {
 
     /// Resident memory, MiB.
     fn memory(&self) -> anyhow::Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.up.pid()))?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
-        let kilobytes: f64 = line.split_whitespace().nth(1).context("no VmRSS")?.parse()?;
-        Ok(kilobytes / 1024.0)
+        Ok(resident(self.up.pid())? as f64 / f64::from(1 << 20))
     }
 }
 

@@ -7,7 +7,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -17,10 +17,10 @@ use netdiag_lab::{Broker, Lab, LinkSpec, ServerSide};
 use serde_json::Value;
 
 use super::client::Client;
-use super::process::{Usage, usage};
 use super::up::{Asking, Up};
 use super::{Bound, Options, Report};
 use crate::command;
+use crate::process::{Ended, Usage, usage};
 
 /// What the engine generates for all nodes together, tokens/s.
 const CAPACITY: f64 = 60.0;
@@ -91,7 +91,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Report> {
     let watched: Vec<(String, u32)> = nodes
         .iter()
         .map(|node| (format!("up {}", node.name), node.up.pid()))
-        .chain([("fleet".to_owned(), second.child.id())])
+        .chain([("fleet".to_owned(), second.child.0.id())])
         .collect();
     let memory = || watched.iter().map(|(_, pid)| usage(*pid)).collect::<anyhow::Result<Vec<_>>>();
     let before = memory()?;
@@ -175,18 +175,19 @@ impl Report {
 
 /// `netdiag fleet`; killed when dropped, without a word.
 struct Coordinator {
-    child: Child,
+    child: Ended,
     address: SocketAddr,
 }
 
 impl Coordinator {
     fn start(netdiag: &Path, broker: &Broker, name: &str) -> anyhow::Result<Self> {
-        let mut child = Command::new(netdiag)
+        let child = Command::new(netdiag)
             .args(["fleet", "--bus", &broker.url(), "--node", name, "--listen", "127.0.0.1:0"])
             .stderr(Stdio::piped())
             .spawn()
             .context("cannot run netdiag fleet")?;
-        let mut lines = BufReader::new(child.stderr.take().context("no stderr")?).lines();
+        let mut child = Ended(child);
+        let mut lines = BufReader::new(child.0.stderr.take().context("no stderr")?).lines();
         let line = lines.by_ref().map_while(Result::ok).find(|line| line.contains("fleet on http"));
         let line = line.context("netdiag fleet says no address")?;
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
@@ -209,13 +210,6 @@ impl Coordinator {
             ensure!(start.elapsed() < PATIENCE, "never so that it {what}: {view}");
             std::thread::sleep(LOOK);
         }
-    }
-}
-
-impl Drop for Coordinator {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

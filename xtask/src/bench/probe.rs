@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{Bar, Bound, Report};
 use crate::command;
+use crate::process::usage;
 
 /// Streams in the first part: a busy inference server.
 const STREAMS: usize = 64;
@@ -175,14 +176,14 @@ fn watch(
     csv: &Path,
     watched: Duration,
 ) -> anyhow::Result<(f64, f64)> {
-    let process = PathBuf::from(format!("/proc/{}", agent.0.id()));
+    let pid = agent.0.id();
     // The agent is up when its first rows are there.
     let ready = Instant::now() + Duration::from_secs(20);
     while fs::read_to_string(csv).is_ok_and(|text| text.lines().count() < 3) || !csv.exists() {
         ensure!(Instant::now() < ready, "the agent wrote no rows");
         std::thread::sleep(Duration::from_millis(100));
     }
-    let (start, ticks) = (Instant::now(), cpu_ticks(&process)?);
+    let (start, before) = (Instant::now(), usage(pid)?.cpu);
     let mut message = [0; MESSAGE];
     let gap = Duration::from_secs(1) / CONNECTIONS as u32;
     for round in 0..watched.as_secs() as usize {
@@ -193,9 +194,9 @@ fn watch(
             std::thread::sleep(due.saturating_sub(start.elapsed()));
         }
     }
-    // USER_HZ is 100 on every Linux architecture that runs Rust.
-    let cpu = (cpu_ticks(&process)? - ticks) as f64 / 100.0 / start.elapsed().as_secs_f64() * 100.0;
-    let status = fs::read_to_string(process.join("status"))?;
+    let used = usage(pid)?.cpu.saturating_sub(before);
+    let cpu = 100.0 * used.as_secs_f64() / start.elapsed().as_secs_f64();
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
     let kib: f64 = peak.trim().trim_end_matches(" kB").parse()?;
     Ok((cpu, kib / 1024.0))
@@ -210,15 +211,6 @@ fn allow_files(wanted: u64) -> anyhow::Result<()> {
             .with_context(|| format!("cannot raise the limit on open files to {wanted}"))?;
     }
     Ok(())
-}
-
-fn cpu_ticks(process: &Path) -> anyhow::Result<u64> {
-    let stat = fs::read_to_string(process.join("stat")).context("the agent ended early")?;
-    let (_, fields) = stat.rsplit_once(')').context("no command in stat")?;
-    let field = |n: usize| -> anyhow::Result<u64> {
-        Ok(fields.split_ascii_whitespace().nth(n).context("stat is short")?.parse()?)
-    };
-    Ok(field(11)? + field(12)?) // utime + stime
 }
 
 /// Small messages over many connections, written by one thread with a gap in between and read by another, as a server and

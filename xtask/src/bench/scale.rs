@@ -7,7 +7,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -15,9 +15,9 @@ use netdiag_lab::Broker;
 use serde_json::Value;
 
 use super::pacer::numbers;
-use super::process::usage;
 use super::{Bound, Options, Report};
 use crate::command;
+use crate::process::{Ended, usage};
 
 /// Nodes that are really there, and the streams of each.
 const NODES: [u32; 4] = [1, 10, 100, 1000];
@@ -206,16 +206,6 @@ impl Server {
         connection.read_to_string(&mut answer)?;
         let (_, body) = answer.split_once("\r\n\r\n").context("no answer of HTTP")?;
         Ok(serde_json::from_str(body)?)
-    }
-}
-
-/// Killed when dropped.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

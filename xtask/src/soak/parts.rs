@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::process::resident;
+
 /// The soak's own mark in the environment of every process that it starts: who has it afterwards was left behind.
 pub(super) const MARK: &str = "SOAK_MARK";
 
@@ -247,10 +249,7 @@ impl Part {
     /// Resident memory in KB and open descriptors, by the kernel's account.
     pub(super) fn weigh(&self) -> Option<(f64, usize)> {
         let pid = self.child.as_ref()?.id();
-        // Counted now, unlike the kernel's quick account in `status`.
-        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-        let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:"))?;
-        let rss = line.split_whitespace().next()?.parse().ok()?;
+        let rss = resident(pid).ok()? as f64 / 1024.0;
         let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count();
         Some((rss, descriptors))
     }

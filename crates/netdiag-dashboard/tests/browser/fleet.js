@@ -29,5 +29,5 @@ await run(async (open, _address, folder) => {
   for (const page of pages) await page.locator(".engine tr.silent", { hasText: "gpu1" }).waitFor();
   tell("silent");
   await told();
-  for (const page of pages) await page.locator("#fleet-notice").waitFor();
+  for (const page of pages) await page.locator("#fleet-facts .told[data-on=true] #fleet-bus").waitFor();
 });

@@ -163,8 +163,8 @@ async fn without_jetstream_hints_are_heard_all_the_same() {
 async fn a_broker_that_was_gone_is_found_again_and_nothing_old_is_heard() {
     let mut broker = Broker::start().expect("nats-server");
     let bus = bus(&broker);
-    // Nothing is stale before the server is back, which would be told as the highest rate.
-    let node = node(&bus, "n1", PATIENCE);
+    // Nothing is stale before the server must be back, which would be told as the highest rate.
+    let node = node(&bus, "n1", RECOVERY);
     let mut subscriber = HintSubscriber::start(&bus, "*.host").await;
     next(&mut subscriber).await;
     broker.kill();

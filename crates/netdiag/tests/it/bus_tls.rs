@@ -65,6 +65,7 @@ fn leads(address: SocketAddr) -> bool {
 fn a_server_is_believed_by_its_authority_alone() {
     let (own, other) = (Authority::new(), Authority::new());
     let [cert, key] = own.sign("server", "127.0.0.1");
+    let [other_cert, other_key] = own.sign("other", "bus.example");
     let broker = Broker::with(&["-js", "--tls", "--tlscert", text(&cert), "--tlskey", text(&key)]);
     let broker = broker.expect("nats-server");
     let (own, other) = (own.path("ca.pem"), other.path("ca.pem"));
@@ -80,7 +81,16 @@ fn a_server_is_believed_by_its_authority_alone() {
         }
     }
     // It is the server of another name.
-    let bus = format!("tls://localhost:{}", broker.port());
+    let broker = Broker::with(&[
+        "-js",
+        "--tls",
+        "--tlscert",
+        text(&other_cert),
+        "--tlskey",
+        text(&other_key),
+    ]);
+    let broker = broker.expect("nats-server");
+    let bus = format!("tls://127.0.0.1:{}", broker.port());
     refused(&broker, &bus, &["--bus-ca", text(&own)], "certificate");
 }
 

@@ -268,8 +268,9 @@ fn two_nodes_share_an_engine_whatever_becomes_of_leaders_and_broker() {
 
 /// Memory of a process, kB.
 fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+    // Counted now, unlike the kernel's quick account in `status`.
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("it runs");
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:")).expect("a line");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
@@ -281,9 +282,16 @@ fn the_dashboard_shows_the_fleet() {
     let mut node = Node::start(&broker, "gpu1", link);
     (0..4).for_each(|_| node.stream());
     wait_for_parts(&[&node]);
-    // Of two processes one is down; the other knows the same.
-    let (down, up) = ("http://127.0.0.1:1", format!("http://{at}"));
-    let (_dashboard, page) = dashboard(&["--fleet", down, "--fleet", &up]);
+    // Of three processes one is down, and one has another server, which is gone: the third knows all.
+    let gone = Broker::start().expect("nats-server");
+    let (_apart, apart) = fleet(&gone, "f2");
+    until("a leader", || (view(apart)["is_leader"] == true).then_some(()));
+    drop(gone);
+    until("a loss", || (view(apart)["is_connected"] == false).then_some(()));
+    let urls = ["127.0.0.1:1".to_owned(), apart.to_string(), at.to_string()];
+    let urls = urls.map(|url| format!("http://{url}"));
+    let named: Vec<&str> = urls.iter().flat_map(|url| ["--fleet", url]).collect();
+    let (_dashboard, page) = dashboard(&named);
     let told: Value = until("a state", || {
         let told: Value = serde_json::from_str(&get(page, "/api/fleet").1).expect("JSON");
         (told["engines"][0]["nodes"][0]["state"] == "clear").then_some(told)

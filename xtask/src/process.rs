@@ -1,21 +1,33 @@
-//! What another process uses, as the kernel accounts for it (proc(5)).
+//! Another process: what it uses, as the kernel accounts for it (proc(5)), and its end.
 
 use std::fs;
+use std::process::Child;
 use std::time::Duration;
 
 use anyhow::Context;
 
+/// A process that is killed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Ended(pub(crate) Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// What a process has used up to now.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Usage {
+pub(crate) struct Usage {
     /// Processor time of all its threads.
-    pub(super) cpu: Duration,
+    pub(crate) cpu: Duration,
     /// Memory, bytes.
-    pub(super) resident: u64,
+    pub(crate) resident: u64,
 }
 
 /// Of the process of this ID.
-pub(super) fn usage(pid: u32) -> anyhow::Result<Usage> {
+pub(crate) fn usage(pid: u32) -> anyhow::Result<Usage> {
     let read = |file: &str| {
         let path = format!("/proc/{pid}/{file}");
         fs::read_to_string(&path).with_context(|| path)
@@ -27,14 +39,17 @@ pub(super) fn usage(pid: u32) -> anyhow::Result<Usage> {
         |number: usize| rest.split(' ').nth(number - 3).and_then(|field| field.parse::<u64>().ok());
     // utime and stime, in the hundredths of a second in which Linux has always told them (USER_HZ).
     let ticks = field(14).zip(field(15)).context("no such /proc/PID/stat")?;
-    let status = read("status")?;
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let resident =
+    Ok(Usage { cpu: Duration::from_millis(10 * (ticks.0 + ticks.1)), resident: resident(pid)? })
+}
+
+/// Memory of the process of this ID, bytes; counted now, unlike the kernel's quick account in `status`.
+pub(crate) fn resident(pid: u32) -> anyhow::Result<u64> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let rollup = fs::read_to_string(&path).with_context(|| path.clone())?;
+    let resident = rollup.lines().find_map(|line| line.strip_prefix("Rss:"));
+    let kilobytes =
         resident.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    Ok(Usage {
-        cpu: Duration::from_millis(10 * (ticks.0 + ticks.1)),
-        resident: 1024 * resident.context("no VmRSS in /proc/PID/status")?,
-    })
+    Ok(1024 * kilobytes.with_context(|| format!("no Rss in {path}"))?)
 }
 
 #[cfg(test)]
