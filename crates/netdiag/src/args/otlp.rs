@@ -28,7 +28,7 @@ pub(crate) struct OtlpArgs {
     /// Those of /metrics, by OTLP over HTTP as Protobuf, to /v1/metrics below; collectors listen on port 4318. One that is away costs
     /// nothing but its metrics: they are tried until there are newer ones. The variables OTEL_EXPORTER_OTLP_ENDPOINT and
     /// OTEL_EXPORTER_OTLP_METRICS_ENDPOINT say the same. Default: metrics are not pushed.
-    #[arg(long, value_name = "URL", env = "NETDIAG_OTLP", value_parser = values::otlp)]
+    #[arg(long, value_name = "URL", env = "NETDIAG_OTLP", hide_env_values = true, value_parser = values::otlp)]
     otlp: Option<Endpoint>,
 
     /// Push metrics this often, in seconds.

@@ -60,7 +60,7 @@ pub(crate) struct Args {
     /// before every path. Of
     /// several the one with the fewest requests is chosen; one that cannot be reached is left out until its --health-path
     /// answers again. Several values: repeat the flag, or separate with commas. Default: none; one is needed.
-    #[arg(long = "upstream", value_name = "URL", env = "NETDIAG_UPSTREAM", required = true, value_delimiter = ',',
+    #[arg(long = "upstream", value_name = "URL", env = "NETDIAG_UPSTREAM", hide_env_values = true, required = true, value_delimiter = ',',
           help_heading = "Engines", value_parser = values::upstream)]
     upstream: Vec<UpstreamUrl>,
 
