@@ -313,6 +313,15 @@ fn a_gateway_tells_nobody_who_its_clients_are() {
 }
 
 #[test]
+fn a_key_without_pseudonyms_is_told() {
+    let upstream = ["--upstream", "http://127.0.0.1:1", "--listen", "127.0.0.1:0"];
+    let mut gateway = with(netdiag(["gateway"]), &upstream);
+    gateway.env("NETDIAG_ANONYMISE_KEY_FILE", "/no/such");
+    let told = Running::start(gateway).line_with("has no effect without --anonymise");
+    assert!(told.contains("/no/such (NETDIAG_ANONYMISE_KEY_FILE)"), "{told}");
+}
+
+#[test]
 fn engines_are_told_pseudonyms() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
