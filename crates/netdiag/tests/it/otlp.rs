@@ -297,6 +297,22 @@ fn a_collector_gets_what_metrics_say() {
 }
 
 #[test]
+fn variables_that_are_meant_for_others_are_told_and_no_error() {
+    for (name, value) in [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", SECRET),
+    ] {
+        let mut serve = netdiag(["serve", "--listen", "127.0.0.1:0"]);
+        serve.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9").env(name, value);
+        let mut serve = Running::start(serve);
+        let told = serve.line_with("metrics are not pushed");
+        assert!(told.contains(name) && !told.contains(SECRET), "{told}");
+        assert_eq!(get(serve.address(), "/livez").0, 200);
+    }
+}
+
+#[test]
 fn a_collector_that_is_no_good_hurts_nobody() {
     // A port that nobody has.
     let address = {
