@@ -85,6 +85,8 @@ pub(crate) struct Shared {
     metrics: Metrics,
     /// Who asks, and how often.
     visitors: Visitors,
+    /// Whom the listener for operation turned away.
+    admin: GivenUp,
     lanes: Option<Lanes>,
     phase: watch::Sender<Phase>,
 }
@@ -123,7 +125,8 @@ impl Gateway {
         let lanes = settings.pace.map(Lanes::try_new).transpose()?;
         let given_up = GivenUp::default();
         let visitors = Visitors::new(settings.limits.rate, given_up.clone());
-        let metrics = Metrics::new(&given_up, settings.exports.as_ref());
+        let admin = GivenUp::default();
+        let metrics = Metrics::new(&given_up, &admin, settings.exports.as_ref());
         Ok(Self(Arc::new(Shared {
             settings,
             upstreams,
@@ -132,6 +135,7 @@ impl Gateway {
             live: Registry::default(),
             metrics,
             visitors,
+            admin,
             lanes,
             phase,
         })))
@@ -148,6 +152,11 @@ impl Gateway {
     pub fn metrics(&self) -> Scrape {
         let shared = Arc::clone(&self.0);
         Scrape::new(move || shared.scrape())
+    }
+
+    /// Where a server of [`Gateway::admin`] counts whom it turns away, for [`Gateway::metrics`] to tell.
+    pub fn turned_away_by_admin(&self) -> GivenUp {
+        self.0.admin.clone()
     }
 
     /// The event streams that are being passed on or wait for their clients, the oldest first.

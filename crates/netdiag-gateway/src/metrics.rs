@@ -65,11 +65,13 @@ pub(crate) struct Metrics {
 
 /// The families of a gateway, those of an export among them.
 pub fn gateway_metrics() -> Vec<FamilyDescription> {
-    Metrics::new(&GivenUp::default(), Some(&ExportStatus::default())).described.families().to_vec()
+    let (clients, admin, exports) = Default::default();
+    Metrics::new(&clients, &admin, Some(&exports)).described.families().to_vec()
 }
 
 impl Metrics {
-    pub(crate) fn new(given_up: &GivenUp, exports: Option<&ExportStatus>) -> Self {
+    /// Those of a gateway whose two listeners count whom they turn away in `clients` and `admin`.
+    pub(crate) fn new(clients: &GivenUp, admin: &GivenUp, exports: Option<&ExportStatus>) -> Self {
         let metrics = Self {
             described: Described::new(),
             first_token: Family::new_with_constructor(|| Histogram::new(FIRST_TOKEN)),
@@ -92,10 +94,12 @@ impl Metrics {
         let mut described = Described::new();
         metrics.register_times(&mut described);
         metrics.register(&mut described);
-        let mut ours = described.within("netdiag_gateway");
-        for (name, help, figure) in GivenUp::FIGURES {
-            let given_up = given_up.clone();
-            ours.count(name, help, move || figure(&given_up));
+        for (prefix, given_up) in [("netdiag_gateway", clients), ("netdiag_gateway_admin", admin)] {
+            let mut ours = described.within(prefix);
+            for (name, help, figure) in GivenUp::FIGURES {
+                let given_up = given_up.clone();
+                ours.count(name, help, move || figure(&given_up));
+            }
         }
         if let Some(exports) = exports {
             exports.register(&mut described);

@@ -90,20 +90,18 @@ impl Board {
         Self { host_only: true, ..Self::new(host, BTreeMap::new(), Vec::new(), sampled_at) }
     }
 
-    /// The same with pseudonyms for clients' addresses, in everything that is shown of them.
+    /// The same with pseudonyms for the addresses of both ends, in everything that is shown of them.
     pub fn anonymised(self, pseudonyms: &Pseudonyms) -> Self {
         let peers = self.peers.into_iter().map(|(peer, hint)| {
             let peer = pseudonyms.address(peer);
             (peer, Hint { scope: Scope::Peer(peer).to_string(), ..hint })
         });
-        let peers: BTreeMap<IpAddr, Hint> = peers.collect();
+        let peers = peers.collect();
         let streams = self.streams.into_iter().map(|stream| {
-            let FlowKey { local, peer, .. } = stream.key;
-            // Of a connection that stays on this host, our end may be another one's client.
-            let of_client = pseudonyms.address(local.ip());
-            let local =
-                if peers.contains_key(&of_client) { pseudonyms.socket(local) } else { local };
-            let key = FlowKey { local, peer: pseudonyms.socket(peer), ..stream.key };
+            let FlowKey { netns, local, peer } = stream.key;
+            // Of a connection that stays on this host, our end is another one's client; which those are is not always known yet.
+            let (local, peer) = (pseudonyms.socket(local), pseudonyms.socket(peer));
+            let key = FlowKey { netns, local, peer };
             let hint = Hint { scope: Scope::Stream(key).to_string(), ..stream.hint };
             StreamEntry { key, hint, ..stream }
         });

@@ -11,7 +11,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use netdiag_http::{Exposure, Gate, Problem};
+use netdiag_http::{Exposure, Gate, GivenUp, Problem};
 use netdiag_metrics::{
     Bound, Described, ExportStatus, FamilyDescription, Label, Labels, Scrape, respond,
 };
@@ -40,13 +40,15 @@ struct Shared {
 
 /// The routes over the newest `view`.
 pub fn fleet_router(view: watch::Receiver<FleetView>, exposure: Exposure) -> Router {
-    fleet_router_and_metrics(view, exposure, None).0
+    fleet_router_and_metrics(view, exposure, GivenUp::default(), None).0
 }
 
-/// The same, and what `/metrics` tells, for who wants it otherwise; `exports` is what becomes of it there.
+/// The same, and what `/metrics` tells, for who wants it otherwise; `given_up` is whom the server turns away, `exports` what becomes of
+/// metrics elsewhere.
 pub fn fleet_router_and_metrics(
     view: watch::Receiver<FleetView>,
     exposure: Exposure,
+    given_up: GivenUp,
     exports: Option<ExportStatus>,
 ) -> (Router, Scrape) {
     let gate = Gate {
@@ -57,7 +59,8 @@ pub fn fleet_router_and_metrics(
         sessions: false,
     };
     let seen = view.clone();
-    let scrape = Scrape::new(move || described(&seen.borrow(), exports.as_ref()).encode());
+    let scrape =
+        Scrape::new(move || described(&seen.borrow(), &given_up, exports.as_ref()).encode());
     let shared = Shared { view, gate: Arc::new(gate), scrape: scrape.clone() };
     let router = Router::new()
         .route("/", get(fleet))
@@ -115,11 +118,12 @@ impl Labels for EngineLabel {
 
 /// The families of a fleet's coordinator, those of an export among them.
 pub fn fleet_metrics() -> Vec<FamilyDescription> {
-    described(&FleetView::default(), Some(&ExportStatus::default())).families().to_vec()
+    let (view, given_up, exports) = Default::default();
+    described(&view, &given_up, Some(&exports)).families().to_vec()
 }
 
 /// What is known at present. Made anew for every scrape, so that engines that are no more are in none.
-fn described(view: &FleetView, exports: Option<&ExportStatus>) -> Described {
+fn described(view: &FleetView, given_up: &GivenUp, exports: Option<&ExportStatus>) -> Described {
     let mut described = Described::new();
     let mut ours = described.within("netdiag_fleet");
     ours.version(env!("CARGO_PKG_VERSION"));
@@ -160,6 +164,10 @@ fn described(view: &FleetView, exports: Option<&ExportStatus>) -> Described {
     );
     let streams = each(|engine| engine.nodes.iter().map(|node| f64::from(node.streams)).sum());
     ours.add("engine_streams", "Streams there", streams);
+    for (name, help, figure) in GivenUp::FIGURES {
+        let given_up = given_up.clone();
+        ours.count(name, help, move || figure(&given_up));
+    }
     if let Some(exports) = exports {
         exports.register(&mut described);
     }

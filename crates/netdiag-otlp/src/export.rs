@@ -129,7 +129,8 @@ impl<F: Fn(&[SocketAddr])> Exporter<'_, F> {
                 Attempt::Taken | Attempt::Dropped => return,
                 Attempt::Failed(wished) => wished.unwrap_or(pause).max(pause),
             };
-            if Instant::now() + wait >= deadline {
+            // Compared and not added: a collector may ask for more time than clocks can tell.
+            if wait >= deadline.saturating_duration_since(Instant::now()) {
                 self.status.dropped();
                 return;
             }

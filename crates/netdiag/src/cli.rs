@@ -19,8 +19,8 @@ use crate::config_file::{self, ConfigFile, alike};
 use crate::failure;
 use crate::place::{PlaceById, Places};
 use crate::terminal::{self, LogLevel};
-pub(crate) use refusal::value_reason;
 use refusal::{Refused, is_text, refused};
+pub(crate) use refusal::{value_reason, without_login};
 
 /// What the names of our variables begin with.
 const PREFIX: &str = "NETDIAG_";

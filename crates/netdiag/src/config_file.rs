@@ -5,7 +5,7 @@
 //! there is one set of value parsers and one place where a setting is described.
 //!
 //! Invariant: whatever is wrong with the file is told with file, line, key, value and remedy, for every command in it
-//! and not only for the one that runs; a key that nobody reads is refused.
+//! and not only for the one that runs; a key that nobody reads is refused. Of addresses it is told without names, passwords and queries.
 
 mod settings;
 
@@ -17,6 +17,7 @@ use clap::builder::OsStr;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::cli::without_login;
 use crate::failure::UsageError;
 use crate::place::PlaceById;
 pub(crate) use settings::alike;
@@ -203,7 +204,8 @@ impl Reader<'_> {
                 self.wrong(item.span().start, format!("`{}` takes {wanted}, not {kind}", flag.long))
             })?;
             flag.check(&text).map_err(|reason| {
-                self.wrong(item.span().start, format!("{} = {text}: {reason}", flag.long))
+                let told = without_login(&text);
+                self.wrong(item.span().start, format!("{} = {told}: {reason}", flag.long))
             })?;
             values.push(text);
         }

@@ -62,7 +62,7 @@ pub(crate) struct Confinement(Option<Arc<Needs>>);
 pub(crate) struct Confined {
     capabilities: capabilities::Left,
     files: Option<files::InForce>,
-    calls: Option<usize>,
+    calls: Option<calls::Refused>,
 }
 
 impl Confinement {
@@ -84,7 +84,7 @@ impl Confinement {
     /// Confines this thread, and those that it starts from now on; what is in force then.
     pub(crate) fn enter(&self, exceptions: Exceptions) -> Option<Confined> {
         let needs = self.0.as_deref()?;
-        let Exceptions { capabilities, namespaces, bpf, writes } = exceptions;
+        let Exceptions { capabilities, namespaces, writes, .. } = exceptions;
         // Folders are found with the capabilities that there are now.
         let files = if namespaces { None } else { Some(files::prepare(needs)) };
         let mut keep = capabilities | files::to_read(needs);
@@ -93,14 +93,20 @@ impl Confinement {
         }
         let capabilities = capabilities::drop_all_but(keep);
         let files = files.and_then(files::Prepared::enforce);
-        let calls = calls::refuse(namespaces, bpf);
+        let calls = calls::refuse(exceptions, needs.connects);
         Some(Confined { capabilities, files, calls })
     }
 
     /// Confines the main thread, and tells what is in force. `beside` is the thread that has the probe, which may keep more.
     pub(crate) fn enter_and_tell(&self, beside: Option<&Confined>) {
+        // The thread that writes has what this one has, until this one gives it up.
+        let writing = self.0.as_deref().map_or(CapabilitySet::empty(), files::to_write);
+        let writing = writing & capabilities::held();
         let Some(here) = self.enter(Exceptions::NONE) else { return };
         let mut told = here.to_string();
+        if !writing.is_empty() {
+            told += &format!("; the thread that writes keeps {}", capabilities::names(writing));
+        }
         if let Some(probe) = beside.filter(|probe| !probe.capabilities.is_none()) {
             told = format!("{told}; the probe's thread keeps {}", probe.capabilities);
             if probe.files.is_none() {
@@ -125,7 +131,7 @@ impl fmt::Display for Confined {
             None => f.write_str("; files as its user may (this kernel has no Landlock)")?,
         }
         match self.calls {
-            Some(number) => write!(f, "; {number} system calls refused"),
+            Some(refused) => write!(f, "; {refused}"),
             None => f.write_str("; no system call refused (no seccomp filter here)"),
         }
     }

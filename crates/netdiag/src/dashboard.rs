@@ -101,8 +101,14 @@ pub(crate) fn machine(confinement: &Confinement) -> anyhow::Result<Document> {
     // Nobody waits for it, and it ends with what it knows.
     std::thread::Builder::new()
         .name("examiner".to_owned())
-        .spawn(move || examined.send(examine()))
+        .spawn(move || {
+            let sent = examined.send(examine());
+            tracing::info!("the machine is examined; the thread that did it ends");
+            sent
+        })
         .context("cannot start the thread that examines the machine")?;
+    // What others say of themselves does not hold for it.
+    tracing::info!("a thread examines the machine, which is not confined until it ends");
     let found = LazyLock::new(move || {
         let found = found.recv();
         found.unwrap_or_else(|_| Err("the examination of the machine panicked".to_owned()))

@@ -12,10 +12,8 @@ use serde_json::Value;
 pub(crate) fn flows(mut flows: Vec<FlowRow>, pseudonyms: &Pseudonyms) -> Vec<FlowRow> {
     for flow in &mut flows {
         flow.peer = pseudonyms.socket(flow.peer);
-        // Of a connection that stays on a host, its end may be another one's client.
-        if flow.local.ip().is_loopback() {
-            flow.local = pseudonyms.socket(flow.local);
-        }
+        // Of a connection that stays on a host, its end is another one's client, and nothing here says whether it does.
+        flow.local = pseudonyms.socket(flow.local);
     }
     flows
 }
@@ -35,7 +33,33 @@ pub(crate) fn streams(json: &[u8], pseudonyms: &Pseudonyms) -> anyhow::Result<Ve
 
 #[cfg(test)]
 mod tests {
+    use netdiag_pacer::State;
+
     use super::*;
+
+    #[test]
+    fn of_a_flow_neither_end_is_shown_as_it_is() {
+        let pseudonyms = Pseudonyms::random([1; 32]);
+        let [peer, local] = ["192.0.2.1:443", "192.0.2.2:9000"].map(|end| end.parse().expect(end));
+        let flow = FlowRow {
+            peer,
+            local,
+            p95_rtt_us: None,
+            srtt_us: None,
+            retrans_count: 0,
+            unacked_segs: None,
+            notsent_bytes: None,
+            waiting_us: 0,
+            throughput_bps: None,
+            state: State::Clear,
+            cause: None,
+            current_tps: 1.0,
+            hold: false,
+        };
+        let shown = flows(vec![flow], &pseudonyms);
+        assert_eq!(shown[0].peer, pseudonyms.socket(peer));
+        assert_eq!(shown[0].local, pseudonyms.socket(local));
+    }
 
     #[test]
     fn a_gateways_list_has_pseudonyms_and_is_the_same_otherwise() {

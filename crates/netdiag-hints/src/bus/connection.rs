@@ -33,6 +33,9 @@ const WAITING: usize = 256;
 /// Complaints that are told of one connection.
 const MOST_TOLD: usize = 16;
 
+/// Levels of subjects behind which there is a client's address.
+const CLIENTS: [&str; 2] = [".peer.", ".stream."];
+
 /// Address of a broker: `nats://HOST[:PORT]`, or `tls://…`, which insists on TLS.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BusUrl {
@@ -259,11 +262,34 @@ impl Bus {
 }
 
 impl Life {
+    fn complain(&self, place: &str, error: &str) {
+        let error = without_clients(error);
+        if self.is_news(&error) {
+            tracing::warn!("bus {place}: {error}");
+        }
+    }
+
     fn is_news(&self, error: &str) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         // A server that finds ever new words is not repeated for ever.
         told.len() < MOST_TOLD && told.insert(error.to_owned())
     }
+}
+
+/// A text in which subjects and keys end where a client's address begins: no client is told of at `warn`, and what is wrong with one is
+/// wrong with all of them.
+fn without_clients(text: &str) -> String {
+    let mut told = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(end) =
+        CLIENTS.iter().filter_map(|level| Some(rest.find(level)? + level.len())).min()
+    {
+        told += &rest[..end];
+        told.push('…');
+        let subject = rest[end..].find(|c: char| c.is_whitespace() || matches!(c, '"' | '\''));
+        rest = subject.map_or("", |length| &rest[end + length..]);
+    }
+    told + rest
 }
 
 /// The time before the `attempts`-th try.
@@ -295,16 +321,12 @@ fn told(
             Event::SlowConsumer(_) => {
                 life.overruns.fetch_add(1, Ordering::Relaxed);
             }
-            Event::ServerError(error) if life.is_news(&error.to_string()) => {
-                tracing::warn!("bus {place}: {error}");
-            }
+            Event::ServerError(error) => life.complain(&place, &error.to_string()),
             Event::LameDuckMode => {
                 tracing::info!("bus {place}: the server is about to be shut down");
             }
-            Event::ClientError(error) if life.is_news(&error.to_string()) => {
-                tracing::warn!("bus {place}: {error}");
-            }
-            Event::ServerError(_) | Event::ClientError(_) | Event::Draining | Event::Closed => {}
+            Event::ClientError(error) => life.complain(&place, &error.to_string()),
+            Event::Draining | Event::Closed => {}
         }
         std::future::ready(())
     }
@@ -338,6 +360,31 @@ mod tests {
         };
         let shown = format!("{settings:?} {}", settings.place());
         assert!(!shown.contains("secret") && !shown.contains("hush"), "{shown}");
+    }
+
+    #[test]
+    fn complaints_name_subjects_and_no_clients() {
+        let check = |text: &str, told: &str| assert_eq!(without_clients(text), told);
+        let refused = "Permissions Violation for Publish to ";
+        for client in ["peer.192-0-2-1", "peer.2001-db8--1"] {
+            check(
+                &format!("{refused}\"netdiag.v1.hint.n1.{client}\""),
+                &format!("{refused}\"netdiag.v1.hint.n1.peer.…\""),
+            );
+        }
+        check(
+            "\"$KV.netdiag_v1_hints.n1.stream.192-0-2-1_443\" and 'a.peer.192-0-2-2' are refused",
+            "\"$KV.netdiag_v1_hints.n1.stream.…\" and 'a.peer.…' are refused",
+        );
+        check("to a.stream.192-0-2-1_443", "to a.stream.…");
+        let host = format!("{refused}\"netdiag.v1.hint.n1.host\"");
+        check(&host, &host);
+        // What is told is what is remembered: the next client is no news.
+        let life = Life::default();
+        for client in 0..3 {
+            life.complain("here", &format!("to \"netdiag.v1.hint.n1.peer.192-0-2-{client}\""));
+        }
+        assert_eq!(life.told.lock().expect("no panic").len(), 1);
     }
 
     #[test]

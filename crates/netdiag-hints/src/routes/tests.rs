@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::body::Body;
 use http_body_util::BodyExt;
-use netdiag_http::Token;
+use netdiag_http::{Pseudonyms, Token};
 use netdiag_pacer::{Classic, Judgement, Observation};
 use netdiag_telemetry::csv::{self, RowDecoder};
 use netdiag_telemetry::{FlowKey, LinkSample, Rolling, Row, Source, Tps};
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tower::ServiceExt;
 
 use super::*;
-use crate::StreamEntry;
+use crate::{Board, StreamEntry};
 
 fn range() -> TpsRange {
     let tps = |n| Tps::try_new(n).expect("valid");
@@ -60,6 +60,21 @@ fn board(sampled_at: Option<Instant>) -> Arc<Board> {
     let peers = BTreeMap::from([(peer, observed(Scope::Peer(peer), 0.1))]);
     let streams = vec![stream(4002), stream(4001)];
     Arc::new(Board::new(observed(Scope::Host, 1.0), peers, streams, sampled_at))
+}
+
+#[test]
+fn no_end_of_a_connection_is_shown_as_it_is() {
+    let pseudonyms = Pseudonyms::random([1; 32]);
+    // One that is so new that its client is none of the peers yet.
+    let Board { host, .. } = (*board(None)).clone();
+    let streams = board(None).streams().to_vec();
+    let shown = Board::new(host, BTreeMap::new(), streams, None).anonymised(&pseudonyms);
+    assert_eq!(shown.streams().len(), 2);
+    for stream in shown.streams() {
+        let local = "192.0.2.1:8000".parse().expect("address");
+        assert_eq!(stream.key.local, pseudonyms.socket(local));
+        assert!(!format!("{stream:?}").contains("192.0.2."), "{stream:?}");
+    }
 }
 
 fn options(listen: &str, token: Option<Token>) -> Options {

@@ -17,7 +17,8 @@ pub(crate) struct AnonymiseArgs {
     /// Show pseudonyms instead of clients' addresses.
     ///
     /// In everything that this process shows, logs, writes or sends, each address is replaced by one of fd6e:6574:6469::/48, which is
-    /// always the same for the same client. Ports stay. Who knows a client's address can still ask for its hint by that. The key is
+    /// always the same for the same client. Ports stay, and so do headers that proxies in front have put into requests (X-Forwarded-For,
+    /// Forwarded): the gateway passes them to engines unchanged. Who knows a client's address can still ask for its hint by that. The key is
     /// made anew at every start, unless there is --anonymise-key-file. Default: addresses are shown.
     #[arg(long, value_name = "BOOL", env = "NETDIAG_ANONYMISE", num_args = 0..=1, require_equals = true,
           default_value = "false", default_missing_value = "true", value_parser = values::truth(),
@@ -44,7 +45,15 @@ impl AnonymiseArgs {
                     named(path)
                 )))
             }
-            _ if !self.anonymise => Ok(None),
+            Some(path) if !self.anonymise => {
+                // In a file of settings for many commands it may stand for others.
+                tracing::warn!(
+                    "{} has no effect without --anonymise: clients' addresses are shown",
+                    named(path)
+                );
+                Ok(None)
+            }
+            None if !self.anonymise => Ok(None),
             None => Ok(Some(Pseudonyms::random(rand::random()))),
             Some(path) => {
                 let text = secret(path, "anonymise_key_file", places)?;

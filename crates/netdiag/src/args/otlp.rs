@@ -1,7 +1,8 @@
 //! Flags of the export of metrics, and OpenTelemetry's own variables beneath them.
 //!
-//! A flag (or what stands for it) wins over `OTEL_…`, which orchestrators give to all processes alike. Invariant: what is in
-//! headers is in no complaint.
+//! A flag (or what stands for it) wins over `OTEL_…`, which orchestrators give to all processes alike: what they say may be meant for
+//! others, so one that we can do nothing with is told, and no error unless `--otlp` asks for metrics to be pushed. Invariant: what is
+//! in headers is in no complaint.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,8 +28,9 @@ pub(crate) struct OtlpArgs {
     ///
     /// Those of /metrics, by OTLP over HTTP as Protobuf, to /v1/metrics below; collectors listen on port 4318. One that is away costs
     /// nothing but its metrics: they are tried until there are newer ones. The variables OTEL_EXPORTER_OTLP_ENDPOINT and
-    /// OTEL_EXPORTER_OTLP_METRICS_ENDPOINT say the same. Default: metrics are not pushed.
-    #[arg(long, value_name = "URL", env = "NETDIAG_OTLP", value_parser = values::otlp)]
+    /// OTEL_EXPORTER_OTLP_METRICS_ENDPOINT say the same, unless OTEL_EXPORTER_OTLP_PROTOCOL asks for another than http/protobuf or
+    /// OTEL_METRICS_EXPORTER for others than otlp. Default: metrics are not pushed.
+    #[arg(long, value_name = "URL", env = "NETDIAG_OTLP", hide_env_values = true, value_parser = values::otlp)]
     otlp: Option<Endpoint>,
 
     /// Push metrics this often, in seconds.
@@ -70,6 +72,23 @@ impl OtlpArgs {
         places: &Places,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<Settings>, UsageError> {
+        match self.settings(service, instance, places, variable) {
+            Ok(settings) => Ok(settings),
+            Err(Wrong::Variable(error)) if self.otlp.is_none() => {
+                tracing::warn!("{error}; metrics are not pushed");
+                Ok(None)
+            }
+            Err(Wrong::Variable(error) | Wrong::Ours(error)) => Err(error),
+        }
+    }
+
+    fn settings(
+        &self,
+        service: &str,
+        instance: String,
+        places: &Places,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Option<Settings>, Wrong> {
         // "Empty is as if unset", says the specification.
         let variable = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
         let Some(endpoint) = self.endpoint(&variable)? else {
@@ -79,10 +98,10 @@ impl OtlpArgs {
             let mut given =
                 given.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?)));
             return match given.find(|(name, _)| places.is_flag(name)) {
-                Some((name, path)) => Err(UsageError::new(format!(
+                Some((name, path)) => Err(Wrong::Ours(UsageError::new(format!(
                     "{} needs a collector: give --otlp http://HOST:4318",
                     places.named(name, path.display())
-                ))),
+                )))),
                 None => Ok(None),
             };
         };
@@ -110,14 +129,16 @@ impl OtlpArgs {
     fn endpoint(
         &self,
         variable: &impl Fn(&str) -> Option<String>,
-    ) -> Result<Option<Endpoint>, UsageError> {
+    ) -> Result<Option<Endpoint>, Wrong> {
         if let Some(endpoint) = &self.otlp {
             return Ok(Some(endpoint.clone()));
         }
-        let says = |name: &str, what: &str| {
-            variable(name).is_some_and(|value| value.trim().eq_ignore_ascii_case(what))
-        };
-        if says("OTEL_SDK_DISABLED", "true") || says("OTEL_METRICS_EXPORTER", "none") {
+        let is = |value: &str, what: &str| value.trim().eq_ignore_ascii_case(what);
+        let is_disabled = variable("OTEL_SDK_DISABLED").is_some_and(|value| is(&value, "true"));
+        let exporters = variable("OTEL_METRICS_EXPORTER");
+        let is_meant = exporters
+            .is_none_or(|exporters| exporters.split(',').any(|exporter| is(exporter, "otlp")));
+        if is_disabled || !is_meant {
             return Ok(None);
         }
         let (own, all) = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT");
@@ -126,6 +147,14 @@ impl OtlpArgs {
             (None, Some(url)) => (all, Endpoint::of_base(&url)),
             (None, None) => return Ok(None),
         };
+        // What is an address for another protocol is none for this one, so this is looked at first.
+        let protocols = ["OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
+        if let Some((name, protocol)) =
+            protocols.into_iter().find_map(|name| Some((name, variable(name)?)))
+            && !is(&protocol, "http/protobuf")
+        {
+            return Err(wrong(name, "asks for another protocol than http/protobuf"));
+        }
         found.map(Some).map_err(|error| wrong(name, &error.to_string()))
     }
 
@@ -133,12 +162,12 @@ impl OtlpArgs {
         &self,
         places: &Places,
         variable: &impl Fn(&str) -> Option<String>,
-    ) -> Result<Headers, UsageError> {
+    ) -> Result<Headers, Wrong> {
         if let Some(path) = &self.otlp_headers_file {
             let text = secret(path, "otlp_headers_file", places)?;
-            return Headers::of_lines(&text).map_err(|error| {
-                UsageError::because(places.named("otlp_headers_file", path.display()), error)
-            });
+            let place = || places.named("otlp_headers_file", path.display());
+            let headers = Headers::of_lines(&text);
+            return headers.map_err(|error| Wrong::Ours(UsageError::because(place(), error)));
         }
         let names = ["OTEL_EXPORTER_OTLP_METRICS_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"];
         match names.into_iter().find_map(|name| Some((name, variable(name)?))) {
@@ -153,18 +182,23 @@ impl OtlpArgs {
         &self,
         places: &Places,
         variable: &impl Fn(&str) -> Option<String>,
-    ) -> Result<Arc<rustls::ClientConfig>, UsageError> {
+    ) -> Result<Arc<rustls::ClientConfig>, Wrong> {
         let names = ["OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"];
-        let (place, path) = match &self.otlp_ca {
-            Some(path) => (places.named("otlp_ca", path.display()), Some(path.clone())),
+        type Kind = fn(UsageError) -> Wrong;
+        let (kind, place, path): (Kind, _, _) = match &self.otlp_ca {
+            Some(path) => {
+                (Wrong::Ours, places.named("otlp_ca", path.display()), Some(path.clone()))
+            }
             None => match names.into_iter().find_map(|name| Some((name, variable(name)?))) {
-                Some((name, path)) => (format!("{name} {path}"), Some(PathBuf::from(path))),
-                None => ("--otlp https://…".to_owned(), None),
+                Some((name, path)) => {
+                    (Wrong::Variable, format!("{name} {path}"), Some(PathBuf::from(path)))
+                }
+                None => (Wrong::Variable, "--otlp https://…".to_owned(), None),
             },
         };
         let roots = path.as_deref().map_or_else(system_roots, authorities);
         let config = roots.and_then(|roots| tls_client(roots, None));
-        config.map(Arc::new).map_err(|error| UsageError::because(place, error))
+        config.map(Arc::new).map_err(|error| kind(UsageError::because(place, error)))
     }
 }
 
@@ -173,7 +207,7 @@ fn resource(
     service: &str,
     instance: String,
     variable: &impl Fn(&str) -> Option<String>,
-) -> Result<Vec<(String, String)>, UsageError> {
+) -> Result<Vec<(String, String)>, Wrong> {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let mut resource = vec![
         ("service.name".to_owned(), service.to_owned()),
@@ -197,8 +231,22 @@ fn resource(
     Ok(resource)
 }
 
-fn wrong(variable: &str, why: &str) -> UsageError {
-    UsageError::new(format!("the environment's {variable}: {why}"))
+/// Whose mistake it is.
+enum Wrong {
+    /// OpenTelemetry's variables, which may be meant for others.
+    Variable(UsageError),
+    /// Our own settings.
+    Ours(UsageError),
+}
+
+impl From<UsageError> for Wrong {
+    fn from(error: UsageError) -> Self {
+        Self::Ours(error)
+    }
+}
+
+fn wrong(variable: &str, why: &str) -> Wrong {
+    Wrong::Variable(UsageError::new(format!("the environment's {variable}: {why}")))
 }
 
 #[cfg(test)]
@@ -232,7 +280,16 @@ mod tests {
         assert_eq!(url(&NONE, &[all]).as_deref(), Some("http://all:4318/v1/metrics"));
         assert_eq!(url(&NONE, &[all, own]).as_deref(), Some("http://own:4318/x"));
         assert_eq!(url(&NONE, &[all, ("OTEL_SDK_DISABLED", "True")]), None);
-        assert_eq!(url(&NONE, &[all, ("OTEL_METRICS_EXPORTER", "none")]), None);
+        let exporters = |names| url(&NONE, &[all, ("OTEL_METRICS_EXPORTER", names)]).is_some();
+        assert_eq!(["none", "prometheus", "console,otel"].map(exporters), [false; 3]);
+        assert_eq!(["otlp", "console, OTLP", ""].map(exporters), [true; 3]);
+        let protocol = |name, protocol| url(&NONE, &[all, (name, protocol)]).is_some();
+        for name in ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"] {
+            assert_eq!(["grpc", "http/json"].map(|other| protocol(name, other)), [false; 2]);
+            assert!(protocol(name, "http/protobuf"));
+        }
+        // As it is written for gRPC.
+        assert_eq!(url(&NONE, &[("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317")]), None);
         let flag = OtlpArgs { otlp: Endpoint::of_base("http://flag:1").ok(), ..NONE };
         let disabled = ("OTEL_SDK_DISABLED", "true");
         assert_eq!(url(&flag, &[all, disabled]).as_deref(), Some("http://flag:1/v1/metrics"));
@@ -258,10 +315,13 @@ mod tests {
     fn wrong_variables_are_named_and_not_quoted() {
         let check = |name, value| {
             let all = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://all:4318");
-            let error = resolve(&NONE, &[(name, value), all]).expect_err(name).to_string();
+            let ours = OtlpArgs { otlp: Endpoint::of_base("http://flag:1").ok(), ..NONE };
+            let error = resolve(&ours, &[(name, value)]).expect_err(name).to_string();
             assert!(error.contains(name) && !error.contains("secret"), "{error}");
+            // They may be meant for others.
+            let pushed = resolve(&NONE, &[(name, value), all]).expect("no error");
+            assert!(pushed.is_none(), "{name}");
         };
-        check("OTEL_EXPORTER_OTLP_ENDPOINT", "secret");
         check("OTEL_EXPORTER_OTLP_HEADERS", "secret");
         check("OTEL_METRIC_EXPORT_INTERVAL", "1");
         check("OTEL_RESOURCE_ATTRIBUTES", "secret");

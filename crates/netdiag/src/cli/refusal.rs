@@ -61,22 +61,48 @@ fn bad_value(error: &clap::Error, arguments: &[OsString], definition: &Command) 
     format!("{place}: {}", value_reason(error))
 }
 
-/// A value as it may be shown: an address without the name and the password in it.
+/// A value as it may be shown: an address without the name and the password in it, and without its query, which may have a key.
 pub(crate) fn without_login(value: &str) -> String {
-    match value.rsplit_once('@') {
-        Some((before, host)) => {
-            let scheme = before
-                .split_once("://")
-                .map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
-            format!("{scheme}…@{host}")
+    let is_url = value.contains("://");
+    let (value, query) = match value.find(['?', '#']) {
+        Some(at) if is_url => (&value[..at], "?…"),
+        _ => (value, ""),
+    };
+    let (before, host) = match value.rsplit_once('@') {
+        Some((before, host)) => (Some(before), host),
+        None => (None, value),
+    };
+    let scheme = |text: &str| {
+        text.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"))
+    };
+    match before {
+        Some(before) => format!("{}…@{host}{query}", scheme(before)),
+        None => format!("{}{query}", with_no_password_for_a_port(host)),
+    }
+}
+
+/// A password with a comma, a slash or a question mark in it ends an address before its `@`, and is then where a port would be.
+fn with_no_password_for_a_port(value: &str) -> String {
+    let Some(begin) = value.find("://").map(|at| at + "://".len()) else { return value.to_owned() };
+    let end = value[begin..].find('/').map_or(value.len(), |at| begin + at);
+    match value[begin..end].rsplit_once(':') {
+        // An address of IPv6 ends with a bracket.
+        Some((host, port)) if !port.ends_with(']') && !port.bytes().all(|c| c.is_ascii_digit()) => {
+            format!("{}{host}:…", &value[..begin])
         }
-        None => value.to_owned(),
+        _ => value.to_owned(),
     }
 }
 
 /// Words that mean nothing, or that lack: clap's own line, and what to do about it unless that line has a tip.
 fn with_remedy(error: &clap::Error, arguments: &[OsString], definition: &Command) -> String {
-    let told = one_line(error);
+    let mut told = one_line(error);
+    // clap repeats what it does not understand.
+    for argument in arguments.iter().filter_map(|argument| argument.to_str()) {
+        if argument.contains("://") {
+            told = told.replace(argument, &without_login(argument));
+        }
+    }
     if told.contains("; ") {
         return told;
     }
@@ -112,7 +138,7 @@ fn context(error: &clap::Error, kind: ContextKind) -> &str {
 /// clap does not say what was not text, so this looks for it.
 fn not_text(arguments: &[OsString], definition: &Command) -> String {
     let named = |name: &str, value: &OsString| {
-        format!("{name}{}: not valid UTF-8 text", value.to_string_lossy())
+        format!("{name}{}: not valid UTF-8 text", without_login(&value.to_string_lossy()))
     };
     if let Some(argument) = arguments.iter().find(|argument| argument.to_str().is_none()) {
         return named("argument ", argument);

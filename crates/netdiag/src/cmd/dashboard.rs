@@ -63,7 +63,7 @@ pub(crate) struct Args {
     ///
     /// http://HOST or http://HOST:PORT of a running `netdiag up` or `serve`, whose judgement is shown; the flags for rates, model
     /// and stale telemetry are its own then. The page shows what comes from now on. Default: none; a file is followed.
-    #[arg(long, value_name = "URL", env = "NETDIAG_HINTS", help_heading = "Input", value_parser = values::hint_url)]
+    #[arg(long, value_name = "URL", env = "NETDIAG_HINTS", hide_env_values = true, help_heading = "Input", value_parser = values::hint_url)]
     hints: Option<ServerUrl>,
 
     /// Show the hint server the token in this file.
@@ -76,7 +76,7 @@ pub(crate) struct Args {
     ///
     /// http://HOST or http://HOST:PORT, the --admin-listen address of a running `netdiag gateway`. Beside a file or a hint server.
     /// Default: no gateway's streams.
-    #[arg(long, value_name = "URL", env = "NETDIAG_GATEWAY", help_heading = "Input", value_parser = values::gateway_url)]
+    #[arg(long, value_name = "URL", env = "NETDIAG_GATEWAY", hide_env_values = true, help_heading = "Input", value_parser = values::gateway_url)]
     gateway: Option<ServerUrl>,
 
     /// Show the gateway the token in this file.
@@ -89,7 +89,7 @@ pub(crate) struct Args {
     ///
     /// http://HOST or http://HOST:PORT, the --listen address of a running `netdiag fleet`. Of several any that answers will do, since all
     /// know the same: name those that may lead. Separate with commas, or repeat the flag. Beside a file or a hint server. Default: no fleet.
-    #[arg(long, value_name = "URL", env = "NETDIAG_FLEET", value_delimiter = ',', help_heading = "Input", value_parser = values::fleet_url)]
+    #[arg(long, value_name = "URL", env = "NETDIAG_FLEET", hide_env_values = true, value_delimiter = ',', help_heading = "Input", value_parser = values::fleet_url)]
     fleet: Vec<ServerUrl>,
 
     /// Show the fleet's process the token in this file.

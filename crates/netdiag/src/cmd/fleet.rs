@@ -96,7 +96,9 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let status = StatusLine::start_beside(None);
     let telling = tell(status.clone(), view.clone(), stop.clone())?;
     let exports = export.as_ref().map(Export::status);
-    let (router, scrape) = fleet_router_and_metrics(view, listening.exposure().clone(), exports);
+    let given_up = GivenUp::default();
+    let exposure = listening.exposure().clone();
+    let (router, scrape) = fleet_router_and_metrics(view, exposure, given_up.clone(), exports);
     let exporting = export.map(|export| export.start(vec![scrape], |_| (), &stop)).transpose()?;
     let (runtime, ending) = (bus::runtime()?, stop.clone());
     let thread = std::thread::Builder::new()
@@ -108,7 +110,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
             runtime.shutdown_background();
         })
         .context("cannot start the message bus's thread")?;
-    let served = listening.serve(router, "fleet", 1, GivenUp::default(), &stop);
+    let served = listening.serve(router, "fleet", 1, given_up, &stop);
     stop.ask();
     let ended = thread.join().map_err(|_| anyhow::anyhow!("the message bus's thread panicked"));
     telling.join().map_err(|_| anyhow::anyhow!("the status line's thread panicked"))?;

@@ -12,7 +12,7 @@ use netdiag_gateway::{
     Adapter, Gateway, HealthCheck, Pace, RequestLimits, Settings, UpstreamUrl, acceptor,
     default_limits,
 };
-use netdiag_http::{Exposure, GivenUp, Limits, authorities};
+use netdiag_http::{Exposure, Limits, authorities};
 use netdiag_pacer::TpsRange;
 use netdiag_telemetry::Tps;
 
@@ -60,7 +60,7 @@ pub(crate) struct Args {
     /// before every path. Of
     /// several the one with the fewest requests is chosen; one that cannot be reached is left out until its --health-path
     /// answers again. Several values: repeat the flag, or separate with commas. Default: none; one is needed.
-    #[arg(long = "upstream", value_name = "URL", env = "NETDIAG_UPSTREAM", required = true, value_delimiter = ',',
+    #[arg(long = "upstream", value_name = "URL", env = "NETDIAG_UPSTREAM", hide_env_values = true, required = true, value_delimiter = ',',
           help_heading = "Engines", value_parser = values::upstream)]
     upstream: Vec<UpstreamUrl>,
 
@@ -258,7 +258,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let asked = admin.as_ref().map(Listening::place);
     let operation = admin.map(|admin| {
         let router = gateway.admin(admin.exposure().clone());
-        admin.spawn(router, "admin", ADMIN_THREADS, GivenUp::default(), &drained)
+        admin.spawn(router, "admin", ADMIN_THREADS, gateway.turned_away_by_admin(), &drained)
     });
     let operation = operation.transpose()?;
     // Streams that end while it drains are counted, too.

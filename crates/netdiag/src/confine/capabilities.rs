@@ -21,10 +21,15 @@ impl Left {
     }
 }
 
+/// What this thread has, or can make its own.
+pub(super) fn held() -> CapabilitySet {
+    capabilities(None).map(|sets| sets.permitted).unwrap_or(CapabilitySet::empty())
+}
+
 /// Gives up all but these, in all sets, and the means to have them again: programs with file capabilities or set-user-ID bits, and the
 /// bounding set, where that is ours to shorten.
 pub(super) fn drop_all_but(keep: CapabilitySet) -> Left {
-    let held = capabilities(None).map(|sets| sets.permitted).unwrap_or(CapabilitySet::empty());
+    let held = held();
     let set = held & keep;
     for capability in CapabilitySet::all().iter() {
         // Without CAP_SETPCAP it stays as it is, which is of use to nobody who can gain no privileges.

@@ -3,14 +3,16 @@
 //! A path is followed by its folder, because files are replaced by others of the same name; with a link both its folder and that of the
 //! file behind it.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, Ruleset, RulesetAttr as _, RulesetCreated,
-    RulesetCreatedAttr as _, RulesetError, RulesetStatus, path_beneath_rules,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, LandlockStatus, Ruleset, RulesetAttr as _,
+    RulesetCreated, RulesetCreatedAttr as _, RulesetError, RulesetStatus, path_beneath_rules,
 };
 use rustix::process::{getegid, geteuid};
 use rustix::thread::CapabilitySet;
@@ -20,8 +22,14 @@ use super::Needs;
 /// The newest kinds of access that we ask to be refused (Linux 6.10). Kernels that know fewer refuse fewer.
 const ABI_OF_RIGHTS: ABI = ABI::V5;
 
+/// From here on Linux confines connections.
+const ABI_OF_CONNECTIONS: ABI = ABI::V4;
+
+/// Most entries of a folder of authorities that are followed; systems have some hundred.
+const MOST_LINKS: usize = 4096;
+
 /// What finding out an address reads: configuration, which programs replace by renaming, and the C library's modules; and the
-/// authorities that servers are told by.
+/// authorities that servers are told by. Beside these, what links of [`LINKS`] lead to.
 const NAMES: [&str; 9] = [
     "/etc",
     "/run/systemd/resolve",
@@ -33,6 +41,18 @@ const NAMES: [&str; 9] = [
     "/usr/share/ca-certificates",
     "/usr/local/share/ca-certificates",
 ];
+
+/// Files of those that systems link to places of their own.
+const LINKS: [&str; 5] = [
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/nsswitch.conf",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// A folder of authorities, each of which may be a link.
+const AUTHORITIES: &str = "/etc/ssl/certs";
 
 /// Rules that are made and not in force yet.
 pub(super) struct Prepared {
@@ -46,14 +66,23 @@ pub(super) struct InForce {
     reads: Vec<PathBuf>,
     writes: Vec<PathBuf>,
     connects: bool,
+    /// What this kernel's Landlock can confine.
+    abi: ABI,
 }
 
 /// Makes the rules, while folders can still be found.
 pub(super) fn prepare(needs: &Needs) -> Prepared {
+    for path in needs.reads.iter().chain(&needs.writes).filter(|path| folders(path).is_empty()) {
+        tracing::warn!(
+            "{}: there is no folder for it yet, so it will not be found; make that and start again",
+            path.display()
+        );
+    }
     let told = InForce {
         reads: needs.reads.iter().flat_map(|path| folders(path)).collect(),
         writes: needs.writes.iter().flat_map(|path| folders(path)).collect(),
         connects: needs.connects,
+        abi: ABI::Unsupported,
     };
     let ruleset = ruleset(&told);
     if let Err(error) = &ruleset {
@@ -78,9 +107,32 @@ fn ruleset(told: &InForce) -> Result<RulesetCreated, RulesetError> {
         .add_rules(path_beneath_rules(&told.reads, read))?
         .add_rules(path_beneath_rules(&told.writes, write | AccessFs::RemoveFile))?;
     if told.connects {
-        ruleset = ruleset.add_rules(path_beneath_rules(NAMES, read))?;
+        ruleset = ruleset
+            .add_rules(path_beneath_rules(NAMES, read))?
+            .add_rules(path_beneath_rules(linked(|name| std::env::var_os(name)), read))?;
     }
     Ok(ruleset)
+}
+
+/// Where names and authorities are besides: behind links, and where the environment says, which is OpenSSL's.
+fn linked(variable: impl Fn(&str) -> Option<OsString>) -> BTreeSet<PathBuf> {
+    let certificates = variable("SSL_CERT_DIR").unwrap_or_default();
+    let beneath: Vec<PathBuf> = std::env::split_paths(&certificates)
+        .filter(|folder| folder.parent().is_some() && folder.is_dir())
+        .collect();
+    let authorities = |folder: &Path| {
+        let entries = fs::read_dir(folder).into_iter().flatten().take(MOST_LINKS);
+        let links =
+            entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink()));
+        links.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let files = LINKS.iter().map(PathBuf::from);
+    let files = files.chain(variable("SSL_CERT_FILE").map(PathBuf::from));
+    let files = files.chain(authorities(Path::new(AUTHORITIES)));
+    let files = files.chain(beneath.iter().flat_map(|folder| authorities(folder)));
+    let folders: BTreeSet<PathBuf> = files.flat_map(|path| folders(&path)).collect();
+    let is_known = |folder: &PathBuf| NAMES.iter().any(|known| folder.starts_with(known));
+    beneath.into_iter().chain(folders).filter(|folder| !is_known(folder)).collect()
 }
 
 impl Prepared {
@@ -89,7 +141,20 @@ impl Prepared {
         let status = self.ruleset?.restrict_self().inspect_err(|error| {
             tracing::warn!("files cannot be confined: {error}");
         });
-        (status.ok()?.ruleset != RulesetStatus::NotEnforced).then_some(self.told)
+        let status = status.ok()?;
+        let abi = match status.landlock {
+            LandlockStatus::Available { effective_abi, .. } => effective_abi,
+            _ => ABI::Unsupported,
+        };
+        // What it does not know is not enforced, which is told by what it knows.
+        (status.ruleset != RulesetStatus::NotEnforced).then_some(InForce { abi, ..self.told })
+    }
+}
+
+impl InForce {
+    /// Whether connections are confined, too.
+    pub(super) fn has_connections(&self) -> bool {
+        self.abi >= ABI_OF_CONNECTIONS
     }
 }
 
@@ -108,17 +173,26 @@ impl fmt::Display for InForce {
             }
         }
         match self.connects {
-            true => f.write_str(" but those that names are looked up with"),
-            false => f.write_str("; no connections to others"),
+            true => f.write_str(" but those that names are looked up with")?,
+            false if self.has_connections() => f.write_str("; no connections to others")?,
+            false => {}
         }
+        if self.abi < ABI_OF_RIGHTS {
+            f.write_str(" (as far as this kernel's older Landlock goes)")?;
+        }
+        Ok(())
     }
 }
 
 /// The folder of a path, and that of the file behind it if it is a link. Of a folder that is not there, the one where it may be made.
+///
+/// Never the root, which is everything: of a file there it is the file alone, and nothing of one that is not there yet.
 fn folders(path: &Path) -> Vec<PathBuf> {
     let folder = |path: &Path| {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        path.ancestors().skip(1).find(|folder| folder.is_dir()).map(Path::to_owned)
+        let folder = path.ancestors().skip(1).find(|folder| folder.is_dir())?.to_owned();
+        let is_root = fs::canonicalize(&folder).is_ok_and(|folder| folder.parent().is_none());
+        if is_root { path.exists().then_some(path) } else { Some(folder) }
     };
     let behind = fs::canonicalize(path).ok().and_then(|path| folder(&path));
     let mut folders: Vec<PathBuf> = folder(path).into_iter().chain(behind).collect();
@@ -126,11 +200,11 @@ fn folders(path: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// What root needs to read files that are somebody else's.
+/// What root needs to read files that are somebody else's, or will be: who makes one that is not there yet is not known.
 pub(super) fn to_read(needs: &Needs) -> CapabilitySet {
     let is_readable = |path: &PathBuf| {
         let path = fs::canonicalize(path).unwrap_or(path.clone());
-        may_be_reached(&path) && fs::metadata(&path).map_or(true, |found| may(&found, 0o4))
+        may_be_reached(&path) && fs::metadata(&path).is_ok_and(|found| may(&found, 0o4))
     };
     if needs.reads.iter().all(is_readable) {
         CapabilitySet::empty()
@@ -192,6 +266,53 @@ mod tests {
         // It may come yet, and its folder with it.
         check(root.join("real/other.csv"), &[root.join("real")]);
         check(root.join("no/such/data.csv"), std::slice::from_ref(&root));
+        // Everything is never opened.
+        check(PathBuf::from("/no-such-folder-here/data.csv"), &[]);
+        check(PathBuf::from("/no-such-file-here.csv"), &[]);
+        symlink("/", root.join("all")).expect("a link");
+        check(root.join("all/no-such-file-here.csv"), &[]);
+    }
+
+    #[test]
+    fn authorities_are_found_where_the_environment_says_and_behind_links() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = fs::canonicalize(folder.path()).expect("it is there");
+        for name in ["real", "certs", "elsewhere"] {
+            fs::create_dir(root.join(name)).expect("a folder");
+        }
+        fs::write(root.join("real/ca.pem"), "").expect("a file");
+        fs::write(root.join("elsewhere/all.pem"), "").expect("a file");
+        symlink(root.join("real/ca.pem"), root.join("certs/ca.pem")).expect("a link");
+        let variable = |name: &str| match name {
+            "SSL_CERT_DIR" => Some(format!("{}:/", root.join("certs").display()).into()),
+            "SSL_CERT_FILE" => Some(root.join("elsewhere/all.pem").into()),
+            _ => None,
+        };
+        let found = linked(variable);
+        for name in ["real", "certs", "elsewhere"] {
+            assert!(found.contains(&root.join(name)), "{name} is not in {found:?}");
+        }
+        assert!(!found.contains(Path::new("/")), "{found:?}");
+    }
+
+    #[test]
+    fn what_is_told_is_what_the_kernel_can_do() {
+        let told = |abi| {
+            InForce { reads: Vec::new(), writes: Vec::new(), connects: false, abi }.to_string()
+        };
+        assert_eq!(told(ABI::V5), "no files; no connections to others");
+        assert_eq!(
+            told(ABI::V4),
+            "no files; no connections to others (as far as this kernel's older Landlock goes)"
+        );
+        assert_eq!(told(ABI::V3), "no files (as far as this kernel's older Landlock goes)");
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_yet_may_be_anybodys() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let needs = Needs { reads: vec![folder.path().join("data.csv")], ..Needs::default() };
+        assert_eq!(to_read(&needs), CapabilitySet::DAC_READ_SEARCH);
     }
 
     #[test]

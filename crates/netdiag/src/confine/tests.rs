@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
+
+use rustix::net::{AddressFamily, SocketType};
 
 use super::*;
 
@@ -56,14 +58,16 @@ fn files_elsewhere_and_connections_are_refused() {
         ];
         let connected = kind(TcpStream::connect(server).map(drop));
         let ran = kind(Command::new("/bin/true").status().map(drop));
-        (made.to_string(), refused, connected, ran)
+        let knows_connections = made.files.as_ref().is_some_and(files::InForce::has_connections);
+        (made.to_string(), refused, connected, ran, knows_connections)
     });
-    let (told, refused, connected, ran) = found;
+    let (told, refused, connected, ran, knows_connections) = found;
     let denied = Some(ErrorKind::PermissionDenied);
+    assert_eq!(connected, denied.filter(|_| knows_connections || filters), "{told}");
+    assert_eq!(told.contains("no connections to others"), knows_connections, "{told}");
     if landlock {
         assert_eq!(refused, [denied; 3], "{told}");
-        // Kernels before 6.7 do not know connections.
-        assert!(connected == denied || connected.is_none(), "{connected:?}");
+        assert!(told.contains("alone"), "{told}");
     } else {
         let _ = std::io::Write::write_all(
             &mut std::io::stderr(),
@@ -73,7 +77,46 @@ fn files_elsewhere_and_connections_are_refused() {
     if landlock || filters {
         assert_eq!(ran, denied, "{told}");
     }
-    assert!(told.contains("no capabilities") && told.contains("alone"), "{told}");
+    assert!(told.contains("no capabilities"), "{told}");
+}
+
+#[test]
+fn sockets_and_listeners_are_refused_and_threads_go_on() {
+    let (_, filters) = supported();
+    if !filters {
+        let _ = std::io::Write::write_all(
+            &mut std::io::stderr(),
+            b"skipped: refusal of sockets (no seccomp filter here)\n",
+        );
+        return;
+    }
+    for connects in [false, true] {
+        // Bound and not listening, which Landlock does not know of.
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None);
+        let socket = socket.expect("a socket");
+        let needs = Needs { connects, ..Needs::default() };
+        let found = confined(needs, move |_| {
+            // As the kernel is asked for connections.
+            let netlink = rustix::net::socket(
+                AddressFamily::NETLINK,
+                SocketType::RAW,
+                Some(rustix::net::netlink::SOCK_DIAG),
+            );
+            netlink.expect("netlink is needed");
+            std::os::unix::net::UnixStream::pair().expect("a runtime needs a pair");
+            std::thread::spawn(|| ()).join().expect("threads may be started");
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+            runtime.expect("runtimes may be started").block_on(async {
+                tokio::task::spawn_blocking(|| ()).await.expect("as may others");
+            });
+            let unix = std::os::unix::net::UnixDatagram::unbound().map(drop);
+            let names = UdpSocket::bind("127.0.0.1:0").map(drop);
+            let listens = rustix::net::listen(&socket, 1).map_err(std::io::Error::from);
+            [unix, names, listens].map(|result| result.err().map(|error| error.kind()))
+        });
+        let denied = Some(ErrorKind::PermissionDenied);
+        assert_eq!(found, [denied, denied.filter(|_| !connects), denied], "{connects}");
+    }
 }
 
 #[test]

@@ -179,6 +179,15 @@ fn up_knows_clients_and_shows_none() {
 
     check("/v1/hint", &hint(hints, "").to_string());
     check("/v1/events", &events(hints, "/v1/events?rows=true", "current_tps"));
+    for (client, pseudonym) in streams.clients.iter().zip(peers(&list)) {
+        let of_pseudonym = events(hints, &format!("/v1/events?peer={pseudonym}"), "current_tps");
+        check("/v1/events of a pseudonym", &of_pseudonym);
+        assert!(of_pseudonym.contains(&pseudonym), "{of_pseudonym}");
+        // Who asks by an address is told of that, and no pseudonym.
+        let of_client = events(hints, &format!("/v1/events?peer={client}"), "current_tps");
+        assert!(of_client.contains(&format!("stream {client}")), "{of_client}");
+        assert!(!of_client.contains(NETWORK), "{of_client}");
+    }
     check("/metrics", &get(hints, "/metrics").1);
     let shown = until("the page's streams", || {
         let (status, list) = get(page, "/api/streams");
@@ -218,6 +227,25 @@ fn up_knows_clients_and_shows_none() {
     assert!(other.iter().all(|peer| !list.contains(peer.as_str())), "{other:?}");
     // What this test is about is there without the flag.
     assert!(again(&[]).iter().all(|peer| TRACES.iter().any(|trace| peer.contains(trace))));
+}
+
+#[test]
+fn connections_that_were_not_measured_yet_are_shown_under_pseudonyms() {
+    let streams = Streams::start();
+    // No interval ends while this lasts. Without --port each connection is seen from both ends.
+    let fixed = ["up", "--loopback", "--listen", "127.0.0.1:0", "--interval", "60", "--window"];
+    let mut up = Running::start(netdiag(fixed.iter().chain(&["120", "--anonymise"])));
+    let hints = up.address();
+    let list = until("both ends of both", || {
+        let list = get(hints, "/v1/streams").1;
+        let ends = streams.clients.iter().filter(|client| {
+            let port = format!("]:{}\"", client.port());
+            list.matches(&port).count() >= 2
+        });
+        (ends.count() == CLIENTS.len()).then_some(list)
+    });
+    assert!(list.contains("no telemetry yet"), "{list}");
+    check("/v1/streams", &list);
 }
 
 #[test]
@@ -282,6 +310,15 @@ fn a_gateway_tells_nobody_who_its_clients_are() {
     let told = told.join("\n");
     check("the log", &told);
     assert!(told.contains(&format!("peer=[{NETWORK}")), "{told}");
+}
+
+#[test]
+fn a_key_without_pseudonyms_is_told() {
+    let upstream = ["--upstream", "http://127.0.0.1:1", "--listen", "127.0.0.1:0"];
+    let mut gateway = with(netdiag(["gateway"]), &upstream);
+    gateway.env("NETDIAG_ANONYMISE_KEY_FILE", "/no/such");
+    let told = Running::start(gateway).line_with("has no effect without --anonymise");
+    assert!(told.contains("/no/such (NETDIAG_ANONYMISE_KEY_FILE)"), "{told}");
 }
 
 #[test]

@@ -214,6 +214,60 @@ fn the_file_is_named_with_its_line() {
 }
 
 #[test]
+fn passwords_are_not_repeated() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("netdiag.toml");
+    let path = file.to_str().expect("text");
+    // What is wrong with each, and what is told of it.
+    let cases = [
+        ("bus", "nats://me:hush@broker/x", "nats://…@broker/x"),
+        // A comma separates addresses, in flags and variables.
+        ("bus", "nats://me:hush,hush@broker", "nats://me:…"),
+        ("otlp", "http://me:hush@c:4318", "http://…@c:4318"),
+        ("otlp", "http://c:4318/?api_key=hush", "http://c:4318/?…"),
+        ("otlp", "grpc://c/#hush", "grpc://c/?…"),
+        ("otlp", "ftp://me:hush?hush@c", "ftp://me:…?…"),
+    ];
+    for (name, value, shown) in cases {
+        let refused = |ways: &str, args: &[&str], environment: &[(&str, &str)], place: &str| {
+            let mut command = netdiag(args);
+            command.envs(environment.iter().copied());
+            let output = output(command);
+            let told = complaint(&output);
+            assert_eq!(output.status.code(), Some(2), "{ways}: {told}");
+            assert!(!told.contains("hush"), "{ways}: {told}");
+            assert!(told.contains(&format!("{place}{shown}")), "{ways}: {told}");
+        };
+        let flag = format!("--{name}");
+        refused("a flag", &["up", &flag, value], &[], &format!("{flag} "));
+        if !value.contains(',') {
+            refused("a word", &["up", value], &[], "'");
+            refused("a command", &[value], &[], "'");
+        }
+        let variable = format!("NETDIAG_{}", name.to_uppercase());
+        refused("a variable", &["up"], &[(&variable, value)], &format!("{variable}="));
+        if !value.contains(',') {
+            std::fs::write(&file, format!("{name} = \"{value}\"\n")).expect("a file");
+            refused("a file", &["up", "--config", path], &[], &format!(":1: {name} = "));
+        }
+    }
+    // Help shows what variables are set to, but not these.
+    for (command, variable) in [
+        ("up", "NETDIAG_OTLP"),
+        ("up", "NETDIAG_BUS"),
+        ("gateway", "NETDIAG_UPSTREAM"),
+        ("dashboard", "NETDIAG_HINTS"),
+        ("dashboard", "NETDIAG_GATEWAY"),
+        ("dashboard", "NETDIAG_FLEET"),
+    ] {
+        let mut help = netdiag([command, "--help"]);
+        help.env(variable, "http://me:hush@c");
+        let told = String::from_utf8(output(help).stdout).expect("text");
+        assert!(told.contains(variable) && !told.contains("hush"), "{variable}: {told}");
+    }
+}
+
+#[test]
 fn arguments_that_are_not_text() {
     let bad = OsStr::from_bytes(b"\xff\xfe");
     let output_of = |flag| output(netdiag([OsStr::new("agent"), OsStr::new(flag), bad]));

@@ -339,3 +339,26 @@ fn what_cannot_be_shared_is_told() {
     check(&["dashboard", "--fleet-token-file", "/no/such"], "give --fleet URL, too");
     check(&["watch", "--bus-cert", "/no/such"], "needs its key");
 }
+
+#[test]
+fn whom_the_operators_listeners_turn_away_is_counted() {
+    let limit = ["--rate-limit", "2"];
+    let (_engine, engine) = crate::gateway::engine();
+    let (_gateway, _, admin) = crate::gateway::gateway_with_admin(engine, &limit);
+    // A broker that is not there.
+    let fleet = ["fleet", "--listen", "127.0.0.1:0", "--bus", "nats://127.0.0.1:1"];
+    let mut fleet = Running::start(netdiag(fleet.iter().chain(&limit)));
+    for (address, prefix) in
+        [(admin, "netdiag_gateway_admin"), (fleet.address_of("fleet on"), "netdiag_fleet")]
+    {
+        until("a refusal", || (get(address, "/livez").0 == 429).then_some(()));
+        let name = format!("{prefix}_requests_too_often_total ");
+        until("its count", || {
+            // Who waits may ask again.
+            std::thread::sleep(Duration::from_millis(500));
+            let (_, metrics) = get(address, "/metrics");
+            let counted = metrics.lines().find_map(|line| line.strip_prefix(&name))?;
+            (counted.parse::<f64>().expect("a number") >= 1.0).then_some(())
+        });
+    }
+}

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
@@ -30,6 +32,8 @@ const SECRET: &str = "a-secret-of-the-collector";
 enum Manner {
     Takes,
     Fails(u16),
+    /// It is to be asked again in more seconds than clocks count.
+    AsksToWait,
     Hangs,
 }
 
@@ -87,15 +91,19 @@ impl Collector {
     }
 }
 
-async fn take(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+async fn take(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
     let manner = *shared.manner.lock().expect("no panic");
     match manner {
         Manner::Hangs => std::future::pending().await,
-        Manner::Fails(status) => StatusCode::from_u16(status).expect("a status"),
+        Manner::Fails(status) => StatusCode::from_u16(status).expect("a status").into_response(),
+        Manner::AsksToWait => {
+            let wait = [(RETRY_AFTER, u64::MAX.to_string())];
+            (StatusCode::SERVICE_UNAVAILABLE, wait).into_response()
+        }
         Manner::Takes => {
             let request = ExportMetricsServiceRequest::decode(body).expect("a message");
             shared.taken.lock().expect("no panic").push((headers, request));
-            StatusCode::OK
+            StatusCode::OK.into_response()
         }
     }
 }
@@ -289,6 +297,22 @@ fn a_collector_gets_what_metrics_say() {
 }
 
 #[test]
+fn variables_that_are_meant_for_others_are_told_and_no_error() {
+    for (name, value) in [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", SECRET),
+    ] {
+        let mut serve = netdiag(["serve", "--listen", "127.0.0.1:0"]);
+        serve.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9").env(name, value);
+        let mut serve = Running::start(serve);
+        let told = serve.line_with("metrics are not pushed");
+        assert!(told.contains(name) && !told.contains(SECRET), "{told}");
+        assert_eq!(get(serve.address(), "/livez").0, 200);
+    }
+}
+
+#[test]
 fn a_collector_that_is_no_good_hurts_nobody() {
     // A port that nobody has.
     let address = {
@@ -325,7 +349,13 @@ fn a_collector_that_is_no_good_hurts_nobody() {
     let collector = Collector::start(address);
     up.line_with("takes metrics again");
     until("an export", || (value("netdiag_otlp_up") == 1.0).then_some(()));
-    for manner in [Manner::Fails(500), Manner::Fails(503), Manner::Fails(400), Manner::Hangs] {
+    for manner in [
+        Manner::Fails(500),
+        Manner::Fails(503),
+        Manner::AsksToWait,
+        Manner::Fails(400),
+        Manner::Hangs,
+    ] {
         let before = dropped();
         collector.behaves(manner);
         up.line_with("metrics are not exported meanwhile");
@@ -342,8 +372,8 @@ fn a_collector_that_is_no_good_hurts_nobody() {
     let (status, told) = up.end_by(Signal::TERM);
     assert!(status.success(), "{told:?}");
     let lines = |what: &str| told.iter().filter(|line| line.contains(what)).count();
-    // One for each outage: the port that nobody had, four manners, and perhaps the last.
-    assert!((5..=6).contains(&lines("not exported meanwhile")), "{told:#?}");
-    assert_eq!(lines("takes metrics again"), 5, "{told:#?}");
+    // One for each outage: the port that nobody had, five manners, and perhaps the last.
+    assert!((6..=7).contains(&lines("not exported meanwhile")), "{told:#?}");
+    assert_eq!(lines("takes metrics again"), 6, "{told:#?}");
     assert_eq!(lines(SECRET), 0, "{told:#?}");
 }
