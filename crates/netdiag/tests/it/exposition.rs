@@ -9,6 +9,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use netdiag_lab::Broker;
+
 use crate::dashboard::dashboard;
 use crate::gateway::{ask, engine, gateway_with_admin};
 use crate::support::{Running, get, netdiag, skipped, until};
@@ -141,9 +143,10 @@ fn collect(value: &serde_json::Value, found: &mut Vec<String>) {
 #[test]
 fn dashboards_and_rules_ask_for_what_is_exposed() {
     let mut exposed = Exposed::new();
-    let otlp = ["--otlp", "http://127.0.0.1:1", "--bus", "nats://127.0.0.1:1"];
-    let mut up = netdiag(["up", "--loopback", "--listen", "127.0.0.1:0"]);
-    up.args(otlp);
+    let broker = Broker::start().expect("nats-server");
+    let mut up = netdiag(["up", "--loopback", "--listen", "127.0.0.1:0", "--bus", &broker.url()]);
+    // Nobody listens there; what it says of itself is there all the same.
+    up.args(["--otlp", "http://127.0.0.1:1", "--shared-engine", "e1", "--capacity-tps", "60"]);
     let mut up = Running::start(up);
     let hints = up.address();
     until("telemetry", || (get(hints, "/readyz").0 == 200).then_some(()));
@@ -168,10 +171,13 @@ fn dashboards_and_rules_ask_for_what_is_exposed() {
 
     let (_viewer, address) = dashboard(&["--hints", &format!("http://{hints}")]);
     lint(&scrape(address, &mut exposed));
-    // Nobody listens there; what it says of itself is there all the same.
-    let bus = ["fleet", "--listen", "127.0.0.1:0", "--bus", "nats://127.0.0.1:1"];
+    let bus = ["fleet", "--listen", "127.0.0.1:0", "--bus", &broker.url()];
     let mut fleet = Running::start(netdiag(bus));
-    lint(&scrape(fleet.address_of("fleet on"), &mut exposed));
+    let address = fleet.address_of("fleet on");
+    until("an engine that is shared", || {
+        get(address, "/metrics").1.contains("{engine=\"e1\"}").then_some(())
+    });
+    lint(&scrape(address, &mut exposed));
 
     let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging");
     // What rules record is exposed by Prometheus itself.

@@ -85,7 +85,8 @@ fn every_command_has_its_page() {
 
 fn check_page(path: &Path, name: &str) {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{name}: {error}"));
-    let title = format!(".TH {} 1", name.to_uppercase());
+    let version = env!("CARGO_PKG_VERSION");
+    let title = format!(".TH {} 1 \"\" \"netdiag {version}\"", name.to_uppercase());
     assert!(text.contains(&title), "{name}: no `{title}` in {text}");
     let path = path.to_str().expect("text");
     let test = "manual pages are free of what groff complains of";

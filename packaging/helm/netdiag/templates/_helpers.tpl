@@ -4,13 +4,14 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 52 | trimSuffix "-" }}
 {{- end }}
 
+{{/* 45, so that what is put behind it (`-gateway-operation`) leaves it at 63, the most that a name in DNS may have. */}}
 {{- define "netdiag.fullname" -}}
 {{- if .Values.fullnameOverride }}
-{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" }}
+{{- .Values.fullnameOverride | trunc 45 | trimSuffix "-" }}
 {{- else if contains (include "netdiag.name" .) .Release.Name }}
-{{- .Release.Name | trunc 52 | trimSuffix "-" }}
+{{- .Release.Name | trunc 45 | trimSuffix "-" }}
 {{- else }}
-{{- printf "%s-%s" .Release.Name (include "netdiag.name" .) | trunc 52 | trimSuffix "-" }}
+{{- printf "%s-%s" .Release.Name (include "netdiag.name" .) | trunc 45 | trimSuffix "-" }}
 {{- end }}
 {{- end }}
 
@@ -76,6 +77,16 @@ httpGet: {path: /livez, port: {{ .port }}}
 periodSeconds: 10
 timeoutSeconds: 2
 failureThreshold: 3
+{{- end }}
+
+{{/* Where a pod listens: its own addresses, of both kinds where it has both and one is IPv6. */}}
+{{- define "netdiag.anywhere" -}}
+{{ ternary "[::]" "0.0.0.0" .Values.gateway.ipv6 }}
+{{- end }}
+
+{{/* How long a pod waits before it is told to stop; nothing before Kubernetes 1.30, which has no such wait without a shell. */}}
+{{- define "netdiag.preStop" -}}
+{{ ternary (int .Values.gateway.preStopSeconds) 0 (semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version) }}
 {{- end }}
 
 {{- define "netdiag.confined" -}}
