@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Paces a loop by the hints that a node pushes over the message bus.
 
-    pip install nats-py
+    python3 -m venv venv && venv/bin/pip install nats-py
     netdiag up --bus nats://127.0.0.1:4222 --node gpu-1
-    python3 examples/subscribe.py nats://127.0.0.1:4222 gpu-1
+    venv/bin/python examples/subscribe.py nats://127.0.0.1:4222 gpu-1
 
 A hint holds for its `ttl_seconds`; without another one by then, nothing is known any more and nothing is slowed down.
 """

@@ -86,6 +86,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         clients.end();
         system.end()?;
         let rows = readers.map(|reader| reader.end(&system.excuses));
+        let begun = system.begun;
+        let memory: String = system.lives.iter().flat_map(|life| life.lines(begun)).collect();
+        std::fs::write(
+            logs.join("memory.csv"),
+            format!("process,seconds,rss_kb,descriptors\n{memory}"),
+        )?;
         let findings = Findings {
             minutes: system.begun.elapsed().as_secs_f64() / 60.0,
             outcomes,

@@ -117,7 +117,9 @@ impl Pacing {
     /// the same connection, such as a duplicate, do as well.
     ///
     /// It also has the kernel try once a second while the client is silent ([`netdiag_tcpinfo::set_longest_retry`], where Linux is new
-    /// enough), because a stream can go on only when an ACK has come. Set others afterwards if you want others.
+    /// enough), because a stream can go on only when an ACK has come, and takes that back when the handle is dropped. Set others
+    /// afterwards if you want others. Drop the handle before the socket, or the end of the stream may be lost in a silence
+    /// ([`netdiag_tcpinfo::restore_longest_retry`]).
     ///
     /// # Errors
     ///

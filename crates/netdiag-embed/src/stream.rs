@@ -176,6 +176,13 @@ impl Drop for StreamPacer {
     }
 }
 
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // The end of the stream may still be under way when its socket is closed.
+        let _ = netdiag_tcpinfo::restore_longest_retry(&self.socket);
+    }
+}
+
 impl Stream {
     pub(crate) fn open(
         socket: impl AsFd,

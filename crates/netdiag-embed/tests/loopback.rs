@@ -132,6 +132,27 @@ fn a_stream_ends_with_its_connection_and_leaves_with_its_handle() {
 }
 
 #[test]
+fn the_end_of_a_stream_outlives_its_socket_however_long_the_reader_rests() {
+    let (mut client, mut server) = narrow_pair();
+    let pacing = Pacing::try_new(settings(1000.0)).expect("valid");
+    let stream = pacing.stream(&server).expect("TCP");
+    // More than the client's window: the rest waits in the kernel, which asks again and again whether there is room.
+    server.set_nonblocking(true).expect("a socket");
+    let mut written = 0;
+    while let Ok(wrote) = server.write(&TOKEN) {
+        written += wrote;
+    }
+    assert!(written > 10_000, "{written}");
+    drop((stream, server));
+    // Longer than its pauses take to grow to what a stream's longest is.
+    std::thread::sleep(Duration::from_secs(4));
+    let mut taken = Vec::new();
+    client.set_read_timeout(Some(Duration::from_secs(20))).expect("TCP");
+    client.read_to_end(&mut taken).expect("an end");
+    assert_eq!(taken.len(), written);
+}
+
+#[test]
 fn rates_are_kept_and_shares_add_up() {
     let (mut client, mut server) = narrow_pair();
     let reader = std::thread::spawn(move || read(&mut client, Duration::from_secs(4)));

@@ -37,6 +37,9 @@ pub(crate) const PATHS: [&str; 8] = [
 /// Largest request body, bytes. No route takes one; a client that sends more is not ours.
 const LARGEST_BODY: u64 = 1024;
 
+/// Room for a hint as JSON: most have some 400 bytes.
+const HINT_BYTES: usize = 512;
+
 /// How the server answers.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -168,7 +171,12 @@ async fn hint(
     query: Result<Query<HintQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, Problem> {
     let target = valid(query)?.target()?;
-    Ok(uncached(Json(shared.hint(target))))
+    // What loops ask for all day is written into place, once.
+    let mut body = Vec::with_capacity(HINT_BYTES);
+    serde_json::to_writer(&mut body, &shared.hint(target)).map_err(|error| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the hint is no JSON: {error}"))
+    })?;
+    Ok(uncached(([(header::CONTENT_TYPE, "application/json")], body)))
 }
 
 async fn streams(

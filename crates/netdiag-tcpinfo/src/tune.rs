@@ -12,6 +12,9 @@ use rustix::net::sockopt::{set_tcp_user_timeout, tcp_user_timeout};
 /// `TCP_RTO_MAX_MS` of `include/uapi/linux/tcp.h`, since Linux 6.15; the libc crate lacks it.
 const TCP_RTO_MAX_MS: libc::c_int = 44;
 
+/// The kernel's own longest pause between two tries (`TCP_RTO_MAX`).
+const KERNELS_LONGEST: Duration = Duration::from_secs(120);
+
 /// How long the kernel tries with its own settings (`tcp_retries2` = 15, backing off from 200 ms up to 120 s).
 const KERNELS_PATIENCE: Duration = Duration::from_millis(924_600);
 
@@ -35,6 +38,8 @@ pub fn set_notsent_lowat(socket: impl AsFd, most: Bytes) -> io::Result<()> {
 /// one of 924.6 s, which is what the kernel's own settings come to. It also ends a connection whose reader has kept its window
 /// shut for so long.
 ///
+/// Take it back with [`restore_longest_retry`] before the socket is closed.
+///
 /// # Errors
 ///
 /// Not a TCP socket, an older kernel (`ENOPROTOOPT`), or a time out of the range.
@@ -45,6 +50,25 @@ pub fn set_longest_retry(socket: impl AsFd, most: Duration) -> io::Result<()> {
     if tcp_user_timeout(socket)? == 0 {
         let patience = u32::try_from(KERNELS_PATIENCE.as_millis()).unwrap_or(u32::MAX);
         set_tcp_user_timeout(socket, patience)?;
+    }
+    Ok(())
+}
+
+/// Takes [`set_longest_retry`] back, so that what is still to be delivered outlives the socket.
+///
+/// Of a socket that nobody holds any more the kernel forgets what waits to be sent as soon as the pauses of its probes have grown to the
+/// longest (`tcp_probe_timer`: it is taken for dead, and `tcp_orphan_retries` leaves it no try). With a second of it that is after a
+/// second and a half in which the client's window was shut or its route gone, and without a reset: the client, who has missed
+/// the end of its stream, would wait for it for ever.
+///
+/// # Errors
+///
+/// Not a TCP socket, or an older kernel (`ENOPROTOOPT`).
+pub fn restore_longest_retry(socket: impl AsFd) -> io::Result<()> {
+    let socket = socket.as_fd();
+    set(socket, TCP_RTO_MAX_MS, u64::try_from(KERNELS_LONGEST.as_millis()).unwrap_or(u64::MAX))?;
+    if Duration::from_millis(tcp_user_timeout(socket)?.into()) == KERNELS_PATIENCE {
+        set_tcp_user_timeout(socket, 0)?;
     }
     Ok(())
 }
@@ -86,9 +110,12 @@ mod tests {
             result => result.expect("in the range"),
         }
         assert_eq!(tcp_user_timeout(&socket).expect("since 2.6.37"), 924_600);
+        restore_longest_retry(&socket).expect("TCP");
+        assert_eq!(tcp_user_timeout(&socket).expect("since 2.6.37"), 0);
         // Whoever has set a time of their own keeps it.
         set_tcp_user_timeout(&socket, 30_000).expect("a time");
         set_longest_retry(&socket, Duration::from_secs(2)).expect("in the range");
+        restore_longest_retry(&socket).expect("TCP");
         assert_eq!(tcp_user_timeout(&socket).expect("since 2.6.37"), 30_000);
         for out in [Duration::ZERO, Duration::from_secs(121), Duration::MAX] {
             assert!(set_longest_retry(&socket, out).is_err(), "{out:?}");

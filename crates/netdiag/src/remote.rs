@@ -20,6 +20,9 @@ use crate::args::values::ServerUrl;
 /// Time to connect and to be answered.
 pub(crate) const ANSWER: Duration = Duration::from_secs(5);
 
+/// Time for somebody who knows better than the answer that there is already.
+const SOON: Duration = Duration::from_secs(1);
+
 /// Largest answer, bytes: as many streams as a gateway passes on at once have some four megabytes, as many nodes as a fleet may have
 /// as many.
 const LARGEST_LIST: usize = 16 << 20;
@@ -74,7 +77,10 @@ impl RemoteFleet {
         for turn in 0..self.urls.len() {
             let at = (self.last.load(Ordering::Relaxed) + turn) % self.urls.len();
             let url = &self.urls[at];
-            match text(url, self.token.as_ref(), who, "/v1/fleet").await {
+            let asking = text(url, self.token.as_ref(), who, "/v1/fleet");
+            let patience = if apart.is_some() { SOON } else { 2 * ANSWER };
+            let answer = timeout(patience, asking).await;
+            match answer.unwrap_or_else(|_| Err(anyhow::anyhow!("did not answer in time"))) {
                 Ok(view) if is_apart(&view) => apart = apart.or(Some(view)),
                 Ok(view) => {
                     self.last.store(at, Ordering::Relaxed);

@@ -113,6 +113,7 @@ impl Clients {
 
 /// One client: a stream after the other.
 fn stream_on(target: SocketAddr, mut random: Xoshiro256PlusPlus, tally: &Tally, done: &AtomicBool) {
+    let begun = Instant::now();
     while !done.load(Ordering::Relaxed) {
         let tokens = random.random_range(TOKENS);
         let began = Instant::now();
@@ -125,7 +126,8 @@ fn stream_on(target: SocketAddr, mut random: Xoshiro256PlusPlus, tally: &Tally, 
             Ending::Refused => &tally.refused,
             Ending::Stuck => {
                 let what = format!(
-                    "a stream of {tokens} tokens to {target}: {bytes} bytes in {:.1} s",
+                    "a stream of {tokens} tokens to {target}, begun after {:.0} s: {bytes} bytes in {:.1} s",
+                    (began - begun).as_secs_f64(),
                     began.elapsed().as_secs_f64()
                 );
                 tally.stuck.lock().unwrap_or_else(PoisonError::into_inner).push(what);

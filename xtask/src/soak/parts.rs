@@ -61,6 +61,11 @@ pub(super) const ALL: [Id; 10] = [
 ];
 
 impl Id {
+    /// Whether it remembers an hour of intervals for its page.
+    pub(super) fn has_history(self) -> bool {
+        matches!(self, Self::Up | Self::Dashboard)
+    }
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Nats => "nats-server",

@@ -196,8 +196,12 @@ impl Findings<'_> {
             let lives = || self.lives.iter().filter(|life| life.id == id);
             let starts = self.starts.get(&id).copied().unwrap_or_default().to_string();
             let worst = lives().filter_map(Life::growth).max_by(|a, b| a.share.total_cmp(&b.share));
-            let bound =
-                if id.is_ours() { format!("{:.0} %", MOST_GROWTH * 100.0) } else { "-".to_owned() };
+            let most = format!("{:.0} %", MOST_GROWTH * 100.0);
+            let bound = match (id.is_ours(), id.has_history()) {
+                (false, _) => "-".to_owned(),
+                (true, false) => most,
+                (true, true) => format!("{most} and history"),
+            };
             let mut line = vec![id.name().to_owned(), starts];
             match worst {
                 Some(growth) => line.extend([

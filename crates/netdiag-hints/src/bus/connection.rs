@@ -33,7 +33,10 @@ const WAITING: usize = 256;
 /// Complaints that are told of one connection.
 const MOST_TOLD: usize = 16;
 
-/// Levels of subjects behind which there is a client's address.
+/// What subjects and keys of hints begin with; a node's name follows.
+const HINTS: [&str; 2] = ["netdiag.v1.hint.", "$KV.netdiag_v1_hints."];
+
+/// Levels behind that, which a client's address follows.
 const CLIENTS: [&str; 2] = [".peer.", ".stream."];
 
 /// Address of a broker: `nats://HOST[:PORT]`, or `tls://…`, which insists on TLS.
@@ -281,13 +284,19 @@ impl Life {
 fn without_clients(text: &str) -> String {
     let mut told = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(end) =
-        CLIENTS.iter().filter_map(|level| Some(rest.find(level)? + level.len())).min()
+    while let Some(begin) =
+        HINTS.iter().filter_map(|prefix| Some(rest.find(prefix)? + prefix.len())).min()
     {
+        let node = rest[begin..].find('.').map_or(rest.len(), |length| begin + length);
+        let client = CLIENTS.iter().find(|level| rest[node..].starts_with(**level));
+        let end = node + client.map_or(0, |level| level.len());
         told += &rest[..end];
-        told.push('…');
-        let subject = rest[end..].find(|c: char| c.is_whitespace() || matches!(c, '"' | '\''));
-        rest = subject.map_or("", |length| &rest[end + length..]);
+        rest = &rest[end..];
+        if client.is_some() {
+            told.push('…');
+            let subject = rest.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\''));
+            rest = subject.map_or("", |length| &rest[length..]);
+        }
     }
     told + rest
 }
@@ -373,10 +382,15 @@ mod tests {
             );
         }
         check(
-            "\"$KV.netdiag_v1_hints.n1.stream.192-0-2-1_443\" and 'a.peer.192-0-2-2' are refused",
-            "\"$KV.netdiag_v1_hints.n1.stream.…\" and 'a.peer.…' are refused",
+            "\"$KV.netdiag_v1_hints.n1.stream.192-0-2-1_443\" and '$KV.netdiag_v1_hints.a.peer.192-0-2-2' are refused",
+            "\"$KV.netdiag_v1_hints.n1.stream.…\" and '$KV.netdiag_v1_hints.a.peer.…' are refused",
         );
-        check("to a.stream.192-0-2-1_443", "to a.stream.…");
+        check("to netdiag.v1.hint.a.stream.192-0-2-1_443", "to netdiag.v1.hint.a.stream.…");
+        // Nodes and hosts may have such names, too.
+        for text in ["netdiag.v1.hint.peer.host", "nats.stream.example: refused"] {
+            check(text, text);
+        }
+        check("netdiag.v1.hint.peer.peer.192-0-2-1 x", "netdiag.v1.hint.peer.peer.… x");
         let host = format!("{refused}\"netdiag.v1.hint.n1.host\"");
         check(&host, &host);
         // What is told is what is remembered: the next client is no news.

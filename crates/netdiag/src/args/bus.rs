@@ -25,7 +25,8 @@ pub(crate) struct BrokerArgs {
     ///
     /// Port 4222 unless given. Several servers of one cluster: repeat the flag, or separate with commas. A broker that is away is
     /// asked again at least once a second, and nothing waits for it. NAME:PASSWORD@ before HOST logs in by password, with %-codes for
-    /// special characters; better keep it in the configuration file. Default: for `watch` nats://127.0.0.1:4222, for the others no bus.
+    /// special characters; better keep it in the configuration file. Default: for `watch` and `fleet`
+    /// nats://127.0.0.1:4222, for the others no bus.
     #[arg(long, value_name = "URL", env = "NETDIAG_BUS", hide_env_values = true, value_delimiter = ',', value_parser = values::bus)]
     bus: Vec<BusUrl>,
 

@@ -72,9 +72,12 @@ impl OtlpArgs {
         places: &Places,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<Settings>, UsageError> {
+        // Who gives a flag of it wants metrics pushed.
+        let flags = ["otlp_headers_file", "otlp_ca", "otlp_interval"];
+        let is_meant = flags.into_iter().any(|flag| places.is_flag(flag));
         match self.settings(service, instance, places, variable) {
             Ok(settings) => Ok(settings),
-            Err(Wrong::Variable(error)) if self.otlp.is_none() => {
+            Err(Wrong::Variable(error)) if self.otlp.is_none() && !is_meant => {
                 tracing::warn!("{error}; metrics are not pushed");
                 Ok(None)
             }
@@ -193,7 +196,10 @@ impl OtlpArgs {
                 Some((name, path)) => {
                     (Wrong::Variable, format!("{name} {path}"), Some(PathBuf::from(path)))
                 }
-                None => (Wrong::Variable, "--otlp https://…".to_owned(), None),
+                None if self.otlp.is_some() => {
+                    (Wrong::Variable, "--otlp https://…".to_owned(), None)
+                }
+                None => (Wrong::Variable, "OTEL_EXPORTER_OTLP_ENDPOINT https://…".to_owned(), None),
             },
         };
         let roots = path.as_deref().map_or_else(system_roots, authorities);

@@ -64,6 +64,19 @@ fn bad_value(error: &clap::Error, arguments: &[OsString], definition: &Command) 
 /// A value as it may be shown: an address without the name and the password in it, and without its query, which may have a key.
 pub(crate) fn without_login(value: &str) -> String {
     let is_url = value.contains("://");
+    let (scheme, rest) = value.split_once("://").unwrap_or_default();
+    if let Some(at) = rest.find(['?', '#'])
+        && rest[at..].contains('@')
+    {
+        // A password with such a character in it, which is no query.
+        return format!("{scheme}://…");
+    }
+    let is_path = rest.split_once('/').is_some_and(|(host, path)| {
+        path.contains('@') && !host.contains('@') && !host.contains(':')
+    });
+    if is_path {
+        return value.split(['?', '#']).next().unwrap_or_default().to_owned();
+    }
     let (value, query) = match value.find(['?', '#']) {
         Some(at) if is_url => (&value[..at], "?…"),
         _ => (value, ""),

@@ -92,7 +92,8 @@ pub(super) fn refuse(exceptions: Exceptions, connects: bool) -> Option<Refused> 
     let told = Refused { number: calls.len() + 1, connects };
     let tell = |error: &dyn fmt::Display| tracing::debug!("system calls are not filtered: {error}");
     let programs = programs(calls, connects).inspect_err(|error| tell(error)).ok()?;
-    for program in programs {
+    // What is told is what the first has, which comes when the others are in force.
+    for program in programs.into_iter().rev() {
         apply_filter(&program).inspect_err(|error| tell(error)).ok()?;
     }
     Some(told)

@@ -78,6 +78,13 @@ pub(super) fn prepare(needs: &Needs) -> Prepared {
             path.display()
         );
     }
+    let is_alone = |path: &&PathBuf| folders(path).iter().any(|place| !place.is_dir());
+    for path in needs.reads.iter().chain(&needs.writes).filter(is_alone) {
+        tracing::warn!(
+            "{}: in the root folder a file is reached only as it is now, so it cannot be shortened, and one that replaces it is not found; put it into a folder",
+            path.display()
+        );
+    }
     let told = InForce {
         reads: needs.reads.iter().flat_map(|path| folders(path)).collect(),
         writes: needs.writes.iter().flat_map(|path| folders(path)).collect(),
@@ -118,8 +125,16 @@ fn ruleset(told: &InForce) -> Result<RulesetCreated, RulesetError> {
 fn linked(variable: impl Fn(&str) -> Option<OsString>) -> BTreeSet<PathBuf> {
     let certificates = variable("SSL_CERT_DIR").unwrap_or_default();
     let beneath: Vec<PathBuf> = std::env::split_paths(&certificates)
+        .filter_map(|folder| fs::canonicalize(folder).ok())
         .filter(|folder| folder.parent().is_some() && folder.is_dir())
         .collect();
+    // What else is in a folder of the root is none of names' or authorities' (`/run`, `/tmp`): of those it is the file alone.
+    let narrow = |path: PathBuf| {
+        let file = fs::canonicalize(&path).ok();
+        let is_wide = |folder: &Path| folder.ancestors().count() == 2;
+        let places = folders(&path).into_iter();
+        places.filter_map(move |place| if is_wide(&place) { file.clone() } else { Some(place) })
+    };
     let authorities = |folder: &Path| {
         let entries = fs::read_dir(folder).into_iter().flatten().take(MOST_LINKS);
         let links =
@@ -130,7 +145,7 @@ fn linked(variable: impl Fn(&str) -> Option<OsString>) -> BTreeSet<PathBuf> {
     let files = files.chain(variable("SSL_CERT_FILE").map(PathBuf::from));
     let files = files.chain(authorities(Path::new(AUTHORITIES)));
     let files = files.chain(beneath.iter().flat_map(|folder| authorities(folder)));
-    let folders: BTreeSet<PathBuf> = files.flat_map(|path| folders(&path)).collect();
+    let folders: BTreeSet<PathBuf> = files.flat_map(narrow).collect();
     let is_known = |folder: &PathBuf| NAMES.iter().any(|known| folder.starts_with(known));
     beneath.into_iter().chain(folders).filter(|folder| !is_known(folder)).collect()
 }
@@ -293,6 +308,11 @@ mod tests {
             assert!(found.contains(&root.join(name)), "{name} is not in {found:?}");
         }
         assert!(!found.contains(Path::new("/")), "{found:?}");
+        // A folder right below the root is a whole world.
+        let file = tempfile::NamedTempFile::new_in("/tmp").expect("a file");
+        let variable = |name: &str| (name == "SSL_CERT_FILE").then(|| file.path().into());
+        let found = linked(variable);
+        assert!(found.contains(file.path()) && !found.contains(Path::new("/tmp")), "{found:?}");
     }
 
     #[test]

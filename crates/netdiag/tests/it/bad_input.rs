@@ -226,7 +226,9 @@ fn passwords_are_not_repeated() {
         ("otlp", "http://me:hush@c:4318", "http://…@c:4318"),
         ("otlp", "http://c:4318/?api_key=hush", "http://c:4318/?…"),
         ("otlp", "grpc://c/#hush", "grpc://c/?…"),
-        ("otlp", "ftp://me:hush?hush@c", "ftp://me:…?…"),
+        ("otlp", "ftp://me:hush?hush@c", "ftp://…"),
+        ("otlp", "http://me:2024?hush@c", "http://…"),
+        ("otlp", "ftp://10.0.0.5/@team", "ftp://10.0.0.5/@team"),
     ];
     for (name, value, shown) in cases {
         let refused = |ways: &str, args: &[&str], environment: &[(&str, &str)], place: &str| {

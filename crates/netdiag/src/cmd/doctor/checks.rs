@@ -106,7 +106,7 @@ fn container() -> Check {
     Check::warn(
         "container",
         "running inside one: connections of the host and of other containers may be out of sight",
-        "start it with --privileged --pid=host --network=host to see the whole host",
+        "to see the whole host, start it as root with --network=host --pid=host --cap-drop=ALL --cap-add=BPF --cap-add=PERFMON --cap-add=SYS_ADMIN --cap-add=SYS_PTRACE",
     )
 }
 
