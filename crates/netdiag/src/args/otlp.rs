@@ -73,11 +73,15 @@ impl OtlpArgs {
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<Settings>, UsageError> {
         // Who gives a flag of it wants metrics pushed.
-        let flags = ["otlp_headers_file", "otlp_ca", "otlp_interval"];
-        let is_meant = flags.into_iter().any(|flag| places.is_flag(flag));
+        let given = [
+            ("otlp_headers_file", self.otlp_headers_file.is_some()),
+            ("otlp_ca", self.otlp_ca.is_some()),
+            ("otlp_interval", self.otlp_interval.is_some()),
+        ];
+        let is_meant = || given.into_iter().any(|(flag, is)| is && places.is_flag(flag));
         match self.settings(service, instance, places, variable) {
             Ok(settings) => Ok(settings),
-            Err(Wrong::Variable(error)) if self.otlp.is_none() && !is_meant => {
+            Err(Wrong::Variable(error)) if self.otlp.is_none() && !is_meant() => {
                 tracing::warn!("{error}; metrics are not pushed");
                 Ok(None)
             }
