@@ -95,7 +95,8 @@ fn units(analyze: &str, netdiag: &str) -> anyhow::Result<()> {
         for (variable, command) in settings(&text) {
             let help = command::output(netdiag, &[&command, "--help"])?;
             ensure!(
-                help.contains(&format!("[env: {variable}=")),
+                // Without the `=` where its value is not shown.
+                ["=", "]"].iter().any(|end| help.contains(&format!("[env: {variable}{end}"))),
                 "{name}: {variable} is no setting of `netdiag {command}`"
             );
         }
