@@ -21,8 +21,8 @@ use crate::plan::{Load, Need, claim, plan, read};
 const MOST_TURNS: usize = 128;
 
 /// Most turns of each kind that more streams than that are told by. So the rate of no stream with a token per second or more is off by two
-/// percent, and all together by a thousandth; with half as many it would be four times that, with twice as many a quarter, at twice the
-/// bytes from every node (`cargo xtask bench scale`).
+/// percent, and all together by a thousandth (`cargo xtask bench scale`). The error goes with the square of their distance, and the bytes
+/// from every node with their number.
 const FEW_TURNS: usize = 64;
 
 /// Highest level and greatest weight that are believed: far beyond what streams can use.

@@ -1,9 +1,9 @@
 //! Which of several processes is the leader: whoever holds a lease in a key-value bucket.
 //!
 //! The key holds who leads, as `NODE SESSION`; each write is conditional on the revision before it (compare-and-set), so of two who write
-//! only one succeeds. The leader writes again and again. Who sees the same revision for a whole lease, by its own clock, writes itself in; a leader
-//! whose writes have not succeeded for a lease, by its own clock, leads no more. So clocks need not agree, only run at one speed, and
-//! the broker need not expire anything. (Gray & Cheriton, *Leases*, SOSP 1989; Kubernetes' leader election does the same.)
+//! only one succeeds. The leader writes again and again. Who sees the same revision for a whole lease, by its own clock, writes itself
+//! in; a leader whose writes have not succeeded for a lease, by its own clock, leads no more. So clocks need not agree, only run at one
+//! speed, and the broker need not expire anything. (Gray & Cheriton, *Leases*, SOSP 1989; Kubernetes' leader election does the same.)
 //!
 //! Invariant: a process leads only within the lease that it counts from before its last successful write.
 

@@ -17,9 +17,9 @@ pub(crate) struct AnonymiseArgs {
     /// Show pseudonyms instead of clients' addresses.
     ///
     /// In everything that this process shows, logs, writes or sends, each address is replaced by one of fd6e:6574:6469::/48, which is
-    /// always the same for the same client. Ports stay, and so do headers that proxies in front have put into requests (X-Forwarded-For,
-    /// Forwarded): the gateway passes them to engines unchanged. Who knows a client's address can still ask for its hint by that. The key is
-    /// made anew at every start, unless there is --anonymise-key-file. Default: addresses are shown.
+    /// always the same for the same client. Ports stay, and so do headers that proxies in front have put into requests
+    /// (X-Forwarded-For, Forwarded): the gateway passes them to engines unchanged. Who knows a client's address can still ask for its
+    /// hint by that. The key is made anew at every start, unless there is --anonymise-key-file. Default: addresses are shown.
     #[arg(long, value_name = "BOOL", env = "NETDIAG_ANONYMISE", num_args = 0..=1, require_equals = true,
           default_value = "false", default_missing_value = "true", value_parser = values::truth(),
           action = clap::ArgAction::Set, hide_possible_values = true)]

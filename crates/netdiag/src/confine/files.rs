@@ -81,7 +81,8 @@ pub(super) fn prepare(needs: &Needs) -> Prepared {
     let is_alone = |path: &&PathBuf| folders(path).iter().any(|place| !place.is_dir());
     for path in needs.reads.iter().chain(&needs.writes).filter(is_alone) {
         tracing::warn!(
-            "{}: in the root folder a file is reached only as it is now, so it cannot be shortened, and one that replaces it is not found; put it into a folder",
+            "{}: in the root folder a file is reached only as it is now, so it cannot be shortened, and one that replaces it is not \
+             found; put it into a folder",
             path.display()
         );
     }
