@@ -84,8 +84,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         let outcomes = faults_of(options, &mut system)?;
         eprintln!("{:5.0} s  the end: streams, then parts", system.begun.elapsed().as_secs_f64());
         clients.end();
+        let told = Instant::now();
         system.end()?;
-        let rows = readers.map(|reader| reader.end(&system.excuses));
+        let rows = readers.map(|reader| reader.end(&system.excuses, told));
         let begun = system.begun;
         let memory: String = system.lives.iter().flat_map(|life| life.lines(begun)).collect();
         std::fs::write(

@@ -117,9 +117,10 @@ impl Pacing {
     /// the same connection, such as a duplicate, do as well.
     ///
     /// It also has the kernel try once a second while the client is silent ([`netdiag_tcpinfo::set_longest_retry`], where Linux is new
-    /// enough), because a stream can go on only when an ACK has come, and takes that back when the handle is dropped. Set others
-    /// afterwards if you want others. Drop the handle before the socket, or the end of the stream may be lost in a silence
-    /// ([`netdiag_tcpinfo::restore_longest_retry`]).
+    /// enough), because a stream can go on only when an ACK has come, and then sets the pause that it found.
+    ///
+    /// The handle has a descriptor of its own, so the connection is closed when both are dropped, the socket and the handle: a client that
+    /// reads until the end waits for the later of the two.
     ///
     /// # Errors
     ///

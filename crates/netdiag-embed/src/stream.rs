@@ -16,7 +16,7 @@ use crate::pacing::Pacing;
 use crate::patience::Patience;
 
 /// The kernel's longest pause between two tries while the client is silent, so that a link that is back is found out within it: the
-/// least that Linux takes. Its own is two minutes, and after a silence of four seconds already as long as that.
+/// least that Linux takes. Its own pauses double up to two minutes: after a silence of four seconds the next is as long as that.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// How often a stream is looked at that has nothing under way: the kernel has nothing new to say of it. Long after a tick, and well
@@ -46,6 +46,8 @@ pub struct StreamPacer {
 pub(crate) struct Stream {
     socket: OwnedFd,
     key: FlowKey,
+    /// The longest pause between two tries as it was found; `None` where this kernel cannot be told another.
+    retry: Option<Duration>,
     inner: Mutex<Inner>,
 }
 
@@ -61,6 +63,8 @@ struct Inner {
     looked: Duration,
     /// All that was handed on until then had arrived, and nothing was since.
     is_idle: bool,
+    /// The kernel was told to try every [`RETRY`].
+    is_urged: bool,
 }
 
 impl StreamPacer {
@@ -179,7 +183,8 @@ impl Drop for StreamPacer {
 impl Drop for Stream {
     fn drop(&mut self) {
         // The end of the stream may still be under way when its socket is closed.
-        let _ = netdiag_tcpinfo::restore_longest_retry(&self.socket);
+        let is_urged = self.inner().is_urged;
+        self.urge(is_urged, false);
     }
 }
 
@@ -192,8 +197,9 @@ impl Stream {
     ) -> io::Result<Self> {
         let socket = socket.as_fd().try_clone_to_owned()?;
         let seen = netdiag_tcpinfo::snapshot(&socket)?;
-        // Kernels before 6.15 cannot: there the stream goes on later, and that is all.
-        let _ = netdiag_tcpinfo::set_longest_retry(&socket, RETRY);
+        // Kernels before 6.15 cannot be told: there the stream goes on later, and that is all. One that is as short already is not ours
+        // to lengthen.
+        let retry = netdiag_tcpinfo::longest_retry(&socket).ok().filter(|&retry| retry > RETRY);
         let mut inner = Inner {
             pacer: Pacer::new(range, reading, now),
             asked: now,
@@ -201,9 +207,10 @@ impl Stream {
             is_closed: false,
             looked: now,
             is_idle: false,
+            is_urged: false,
         };
         inner.see(now, &seen);
-        Ok(Self { socket, key: seen.key, inner: Mutex::new(inner) })
+        Ok(Self { socket, key: seen.key, retry, inner: Mutex::new(inner) })
     }
 
     pub(crate) fn key(&self) -> FlowKey {
@@ -224,13 +231,30 @@ impl Stream {
         let mut inner = self.inner();
         inner.pacer.set_load(load);
         match seen {
-            Some(Ok(seen)) => inner.see(now, &seen),
+            Some(Ok(seen)) => {
+                inner.see(now, &seen);
+                let is_silent = inner.is_silent(&seen);
+                self.urge(inner.is_urged, is_silent);
+                inner.is_urged = is_silent;
+            }
             // It was a TCP socket when it came; one that cannot be asked any more is none.
             Some(Err(_)) => inner.is_closed = true,
             None => {}
         }
         let is_quiet = inner.is_closed || now.saturating_sub(inner.asked) > quiet;
         (!is_quiet).then(|| inner.pacer.need())
+    }
+
+    /// Has the kernel try every [`RETRY`] while a client is silent, and at its own pace otherwise. Said again at every look, since who held
+    /// this socket before may have let go of it only now, and taken back what is not theirs any more.
+    fn urge(&self, is_urged: bool, is_silent: bool) {
+        let Some(retry) = self.retry else { return };
+        // A socket that does not take it is closed, which the next look at it tells.
+        let _ = match (is_urged, is_silent) {
+            (_, true) => netdiag_tcpinfo::set_longest_retry(&self.socket, RETRY),
+            (true, false) => netdiag_tcpinfo::restore_longest_retry(&self.socket, retry),
+            (false, false) => Ok(()),
+        };
     }
 
     pub(crate) fn grant(&self, now: Duration, rate: f64) {
@@ -293,5 +317,12 @@ impl Inner {
         // What the HTTP library still has may go out at any time, and the kernel knows nothing of it.
         let has_none = self.pacer.under_way() < 1.0;
         self.is_idle = has_none && self.pacer.carry().state() == State::Idle;
+    }
+
+    /// Data is out and nothing is heard. A shut window is no silence: then nothing is out, and the kernel probes
+    /// (see [`netdiag_tcpinfo::restore_longest_retry`]).
+    fn is_silent(&self, seen: &FlowSnapshot) -> bool {
+        let is_out = seen.liveness.is_some_and(|live| live.unacked_segs > 0);
+        is_out && self.pacer.carry().state() == State::Stalled
     }
 }

@@ -8,6 +8,7 @@ use netdiag_embed::{Admission, Gone, Pacing, Settings, StreamPacer};
 use netdiag_pacer::{Cause, State, TpsRange};
 use netdiag_telemetry::Tps;
 use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
+use socket2::{SockFilter, SockRef};
 
 /// A token as an event of OpenAI's format.
 const TOKEN: [u8; 230] = [b'x'; 230];
@@ -106,12 +107,6 @@ fn a_stream_ends_with_its_connection_and_leaves_with_its_handle() {
     let stream = pacing.stream(&server).expect("TCP");
     assert_eq!(pacing.reports().len(), 1);
     assert_eq!(stream.key().peer, client.local_addr().expect("connected"));
-    // Where the kernel can be told to try more often, it is, and gives the connection up no sooner for that.
-    if netdiag_tcpinfo::set_longest_retry(&client, Duration::from_secs(1)).is_ok() {
-        let patience = |socket| sockopt::tcp_user_timeout(socket).expect("TCP");
-        assert_eq!(patience(&server), patience(&client));
-        assert!(patience(&server) > 900_000);
-    }
     for _ in 0..2 {
         stream.admitted_blocking(1).expect("open");
         server.write_all(&TOKEN).expect("open");
@@ -132,6 +127,47 @@ fn a_stream_ends_with_its_connection_and_leaves_with_its_handle() {
 }
 
 #[test]
+fn the_kernel_tries_every_second_while_a_client_is_silent_and_only_then() {
+    let (client, mut server) = narrow_pair();
+    let before = match netdiag_tcpinfo::longest_retry(&server) {
+        Ok(before) => before,
+        Err(error) => return println!("skipped: bounded retries (needs Linux 6.15: {error})"),
+    };
+    let pacing = Pacing::try_new(settings(1000.0)).expect("valid");
+    let stream = pacing.stream(&server).expect("TCP");
+    let mut say = || {
+        server.write_all(&TOKEN).expect("room in the send buffer");
+        stream.on_sent(1, TOKEN.len() as u64);
+    };
+    // What the kernel gives whoever listens for a packet, if anything: it returns none of it (`BPF_RET | BPF_K`).
+    let deaf = SockFilter::new(0x06, 0, 0, 0);
+    stream.admitted_blocking(1).expect("open");
+    say();
+    SockRef::from(&client).attach_filter(&[deaf]).expect("a filter");
+    stream.admitted_blocking(1).expect("open");
+    say();
+    let reaches = |expected: Duration| {
+        let began = Instant::now();
+        loop {
+            // Which has it looked at, if that is due.
+            let _ = stream.report();
+            let state = stream.state();
+            let now = netdiag_tcpinfo::longest_retry(&server).expect("as before");
+            if now == expected {
+                return state;
+            }
+            assert!(began.elapsed() < Duration::from_secs(10), "{now:?} in {state:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    assert_eq!(reaches(Duration::from_secs(1)), State::Stalled);
+    SockRef::from(&client).detach_filter().expect("a filter");
+    assert_ne!(reaches(before), State::Stalled);
+    drop(stream);
+    assert_eq!(netdiag_tcpinfo::longest_retry(&server).expect("as before"), before);
+}
+
+#[test]
 fn the_end_of_a_stream_outlives_its_socket_however_long_the_reader_rests() {
     let (mut client, mut server) = narrow_pair();
     let pacing = Pacing::try_new(settings(1000.0)).expect("valid");
@@ -143,8 +179,9 @@ fn the_end_of_a_stream_outlives_its_socket_however_long_the_reader_rests() {
         written += wrote;
     }
     assert!(written > 10_000, "{written}");
+    // In each the pauses between the kernel's probes grow to what would be the longest, were it a second.
+    std::thread::sleep(Duration::from_secs(12));
     drop((stream, server));
-    // Longer than its pauses take to grow to what a stream's longest is.
     std::thread::sleep(Duration::from_secs(4));
     let mut taken = Vec::new();
     client.set_read_timeout(Some(Duration::from_secs(20))).expect("TCP");

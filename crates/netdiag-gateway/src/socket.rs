@@ -1,7 +1,7 @@
 //! A client's socket, shared between the HTTP library that reads and writes it and whoever asks the kernel about it.
 //!
-//! Shared by reference and not by a second descriptor: five thousand streams have five thousand sockets, and the kernel's
-//! truth about each is one `getsockopt` away, under TLS and HTTP/2 as well.
+//! Shared by reference: the kernel's truth about each is one `getsockopt` away, under TLS and HTTP/2 as well. Only a stream that is paced
+//! has a second descriptor, its pacer's.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

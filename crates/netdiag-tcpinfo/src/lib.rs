@@ -16,7 +16,7 @@ use netdiag_telemetry::{Bytes, Counters, Liveness};
 
 pub use snapshot::{key, snapshot, snapshot_as};
 pub use socket::{Queues, queues, read};
-pub use tune::{restore_longest_retry, set_longest_retry, set_notsent_lowat};
+pub use tune::{longest_retry, restore_longest_retry, set_longest_retry, set_notsent_lowat};
 
 /// The length of the structure since Linux 2.6.38 up to `tcpi_total_retrans`: the least that is accepted.
 const SHORTEST: usize = 104;

@@ -12,9 +12,6 @@ use rustix::net::sockopt::{set_tcp_user_timeout, tcp_user_timeout};
 /// `TCP_RTO_MAX_MS` of `include/uapi/linux/tcp.h`, since Linux 6.15; the libc crate lacks it.
 const TCP_RTO_MAX_MS: libc::c_int = 44;
 
-/// The kernel's own longest pause between two tries (`TCP_RTO_MAX`).
-const KERNELS_LONGEST: Duration = Duration::from_secs(120);
-
 /// How long the kernel tries with its own settings (`tcp_retries2` = 15, backing off from 200 ms up to 120 s).
 const KERNELS_PATIENCE: Duration = Duration::from_millis(924_600);
 
@@ -38,7 +35,7 @@ pub fn set_notsent_lowat(socket: impl AsFd, most: Bytes) -> io::Result<()> {
 /// one of 924.6 s, which is what the kernel's own settings come to. It also ends a connection whose reader has kept its window
 /// shut for so long.
 ///
-/// Take it back with [`restore_longest_retry`] before the socket is closed.
+/// It is for silences alone: take it back with [`restore_longest_retry`] when data is acknowledged again, and before the socket is closed.
 ///
 /// # Errors
 ///
@@ -54,19 +51,48 @@ pub fn set_longest_retry(socket: impl AsFd, most: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes [`set_longest_retry`] back, so that what is still to be delivered outlives the socket.
-///
-/// Of a socket that nobody holds any more the kernel forgets what waits to be sent as soon as the pauses of its probes have grown to the
-/// longest (`tcp_probe_timer`: it is taken for dead, and `tcp_orphan_retries` leaves it no try). With a second of it that is after a
-/// second and a half in which the client's window was shut or its route gone, and without a reset: the client, who has missed
-/// the end of its stream, would wait for it for ever.
+/// The longest pause between two tries that is in force on a socket (`TCP_RTO_MAX_MS`): that of `net.ipv4.tcp_rto_max_ms`, 120 s as a
+/// rule, unless it was set.
 ///
 /// # Errors
 ///
 /// Not a TCP socket, or an older kernel (`ENOPROTOOPT`).
-pub fn restore_longest_retry(socket: impl AsFd) -> io::Result<()> {
+pub fn longest_retry(socket: impl AsFd) -> io::Result<Duration> {
+    let mut millis: libc::c_int = 0;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, an int's, through the first pointer and an int through the second; both outlive
+    // the call, and the descriptor is borrowed for it.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            TCP_RTO_MAX_MS,
+            (&raw mut millis).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        Ok(Duration::from_millis(u64::try_from(millis).unwrap_or_default()))
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Takes [`set_longest_retry`] back: `before` is what [`longest_retry`] said before.
+///
+/// Of a socket that nobody holds any more the kernel forgets what waits to be sent as soon as the pauses between its probes of a shut
+/// window have grown to the longest (`tcp_probe_timer`: the client is taken for dead, and `tcp_orphan_retries` leaves it no try). With a
+/// second of it that is after a second and a half, and without a reset: the client, who has missed the end of its stream, would wait for
+/// it for ever. Pauses grow with every probe of a window that stays shut (`icsk_backoff`), at a probe a second within ten seconds to what
+/// the kernel's own pace takes over three minutes for, and only an open window takes them back; so a shut window is no silence
+/// to set it in.
+///
+/// # Errors
+///
+/// Not a TCP socket, an older kernel (`ENOPROTOOPT`), or a time out of the range.
+pub fn restore_longest_retry(socket: impl AsFd, before: Duration) -> io::Result<()> {
     let socket = socket.as_fd();
-    set(socket, TCP_RTO_MAX_MS, u64::try_from(KERNELS_LONGEST.as_millis()).unwrap_or(u64::MAX))?;
+    set(socket, TCP_RTO_MAX_MS, u64::try_from(before.as_millis()).unwrap_or(u64::MAX))?;
     if Duration::from_millis(tcp_user_timeout(socket)?.into()) == KERNELS_PATIENCE {
         set_tcp_user_timeout(socket, 0)?;
     }
@@ -101,7 +127,9 @@ mod tests {
         let socket = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
         let udp = UdpSocket::bind("127.0.0.1:0").expect("loopback");
         assert!(set_longest_retry(&udp, Duration::from_secs(1)).is_err());
-        match set_longest_retry(&socket, Duration::from_secs(1)) {
+        let second = Duration::from_secs(1);
+        let before = longest_retry(&socket);
+        match set_longest_retry(&socket, second) {
             Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => {
                 assert_eq!(tcp_user_timeout(&socket).expect("since 2.6.37"), 0);
                 println!("skipped: bounded retries (needs Linux 6.15: {error})");
@@ -110,12 +138,15 @@ mod tests {
             result => result.expect("in the range"),
         }
         assert_eq!(tcp_user_timeout(&socket).expect("since 2.6.37"), 924_600);
-        restore_longest_retry(&socket).expect("TCP");
+        let before = before.expect("what can be set can be asked for");
+        assert_eq!(longest_retry(&socket).expect("TCP"), second);
+        restore_longest_retry(&socket, before).expect("TCP");
+        assert_eq!(longest_retry(&socket).expect("TCP"), before);
         assert_eq!(tcp_user_timeout(&socket).expect("since 2.6.37"), 0);
         // Whoever has set a time of their own keeps it.
         set_tcp_user_timeout(&socket, 30_000).expect("a time");
         set_longest_retry(&socket, Duration::from_secs(2)).expect("in the range");
-        restore_longest_retry(&socket).expect("TCP");
+        restore_longest_retry(&socket, before).expect("TCP");
         assert_eq!(tcp_user_timeout(&socket).expect("since 2.6.37"), 30_000);
         for out in [Duration::ZERO, Duration::from_secs(121), Duration::MAX] {
             assert!(set_longest_retry(&socket, out).is_err(), "{out:?}");

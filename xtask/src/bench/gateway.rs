@@ -209,11 +209,10 @@ impl Path {
         let mut bar = |name: &str, value, limit, unit| {
             bars.push(Bar { name: name.to_owned(), value, bound: Bound::AtMost(limit), unit });
         };
-        if let Some(nginx) = nginx {
-            let [ratio, over] = beside(&self.rounds, &nginx.rounds);
-            bar("cpu_to_nginx", ratio, CPU, "");
-            bar("p99_over_nginx", over, ADDED_MS, "ms");
-        }
+        let [ratio, over] =
+            nginx.map_or([f64::NAN; 2], |nginx| beside(&self.rounds, &nginx.rounds));
+        bar("cpu_to_nginx", ratio, CPU, "");
+        bar("p99_over_nginx", over, ADDED_MS, "ms");
         let late = |figures: &Figures| figures.late + figures.failed;
         let many = self.many.as_ref();
         bar("kb_per_stream", many.map_or(f64::NAN, |many| many.rss_kb), STREAM_KB, "KB");

@@ -100,7 +100,9 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Report> {
     last.resize_with(report.columns.len(), String::new);
     report.rows.push(last);
     let [rate, p99] = ours.beside(nginx);
-    let failed = subjects[..2].iter().flat_map(|ours| &ours.rounds).map(|round| round.failed).sum();
+    // A peer that refuses is none.
+    let failed =
+        subjects[..3].iter().flat_map(|subject| &subject.rounds).map(|round| round.failed).sum();
     for (name, value, bound) in [
         ("rate_to_nginx", rate, Bound::AtLeast(RATE)),
         ("p99_to_nginx", p99, Bound::AtMost(P99)),

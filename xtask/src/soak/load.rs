@@ -24,6 +24,9 @@ pub(super) const PORT: u16 = 8080;
 /// Streams at once on each link, and on loopback.
 const STREAMS: usize = 4;
 
+/// Loopback and the links of [`links`].
+pub(super) const PLACES: usize = 4;
+
 /// Tokens of an answer: two to ten seconds of the demo engine's.
 const TOKENS: std::ops::RangeInclusive<u32> = 40..=250;
 
@@ -45,7 +48,8 @@ const OPEN: usize = 64;
 /// How streams ended.
 #[derive(Default)]
 pub(super) struct Tally {
-    pub(super) done: AtomicU64,
+    /// Whole, by place: loopback, then the links.
+    pub(super) done: [AtomicU64; PLACES],
     /// With an event or a status that says why.
     pub(super) told: AtomicU64,
     /// With their connection.
@@ -87,10 +91,11 @@ impl Clients {
         let mut clients = Self { tally: Arc::default(), done: Arc::default(), threads: Vec::new() };
         let over_links = SocketAddr::new(lab.server_ip(), PORT);
         for number in 0..STREAMS as u64 {
-            let client = |target, place: u64| {
-                let random = Xoshiro256PlusPlus::seed_from_u64(seed ^ (place << 32 | number));
+            let client = |target, place: usize| {
+                let random =
+                    Xoshiro256PlusPlus::seed_from_u64(seed ^ ((place as u64) << 32 | number));
                 let (tally, done) = (Arc::clone(&clients.tally), Arc::clone(&clients.done));
-                move || stream_on(target, random, &tally, &done)
+                move || stream_on(target, place, random, &tally, &done)
             };
             for (place, link) in (1..).zip(lab.links()) {
                 let client = client(over_links, place);
@@ -112,7 +117,13 @@ impl Clients {
 }
 
 /// One client: a stream after the other.
-fn stream_on(target: SocketAddr, mut random: Xoshiro256PlusPlus, tally: &Tally, done: &AtomicBool) {
+fn stream_on(
+    target: SocketAddr,
+    place: usize,
+    mut random: Xoshiro256PlusPlus,
+    tally: &Tally,
+    done: &AtomicBool,
+) {
     let begun = Instant::now();
     while !done.load(Ordering::Relaxed) {
         let tokens = random.random_range(TOKENS);
@@ -120,7 +131,7 @@ fn stream_on(target: SocketAddr, mut random: Xoshiro256PlusPlus, tally: &Tally, 
         // Told to end, it goes on until its stream is over: that it ends is what is tested.
         let (ending, bytes) = stream(target, tokens, SILENCE, LONGEST);
         let count = match ending {
-            Ending::Done => &tally.done,
+            Ending::Done => &tally.done[place],
             Ending::Told => &tally.told,
             Ending::Broken => &tally.broken,
             Ending::Refused => &tally.refused,
@@ -248,8 +259,9 @@ fn flow(number: usize) -> std::io::Result<TcpStream> {
             connection.set_read_timeout(Some(Duration::from_secs(5)))?;
             connection.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
             let mut piece = [0; 512];
-            if connection.read(&mut piece)? == 0 {
-                return Err(ErrorKind::UnexpectedEof.into());
+            let read = connection.read(&mut piece)?;
+            if !piece[..read].starts_with(b"HTTP/1.1 200") {
+                return Err(ErrorKind::InvalidData.into());
             }
         }
         2 => SockRef::from(&connection).set_linger(Some(Duration::ZERO))?,

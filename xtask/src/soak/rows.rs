@@ -1,8 +1,8 @@
 //! The files of `up` and `agent`, read over and over: whether every interval is there, and every row whole.
 //!
-//! A row is known by its timestamp, which is an interval behind the one before it. A pause is only in order where the part was dead. The
-//! clock jumps, too: across a step, what the timestamps differ by says nothing, and the row before must be followed by the next all the
-//! same. Invariant: what was once read must be there until it is rotated away.
+//! A row is known by its timestamp, which is an interval behind the one before it. A pause is only in order where the part was dead, and
+//! for as long. The clock jumps, too: across a step, what the timestamps differ by says nothing, so there it counts when rows were read.
+//! Invariants: what was once read must be there until it is rotated away; rows come until the writer is told to end.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -83,8 +83,8 @@ impl Reader {
         Self { thread: Some(thread), ..reader }
     }
 
-    /// Reads a last time and judges; the writer must have ended.
-    pub(super) fn end(mut self, excuses: &[Excuse]) -> Rows {
+    /// Reads a last time and judges; the writer must have ended, and was told to at `told`.
+    pub(super) fn end(mut self, excuses: &[Excuse], told: Instant) -> Rows {
         self.done.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -96,7 +96,7 @@ impl Reader {
             .filter(|excuse| excuse.id.is_none_or(|id| id == self.id))
             .copied()
             .collect();
-        let mut rows = judge(self.id, &found.seen, &excuses);
+        let mut rows = judge(self.id, &found.seen, &excuses, told);
         rows.wrong.append(&mut found.wrong);
         rows
     }
@@ -145,19 +145,26 @@ impl Found {
     }
 }
 
-fn judge(id: Id, seen: &[Seen], excuses: &[Excuse]) -> Rows {
+fn judge(id: Id, seen: &[Seen], excuses: &[Excuse], told: Instant) -> Rows {
     let mut rows = Rows { id, rows: seen.len(), longest: 0.0, late: 0, wrong: Vec::new() };
-    if seen.is_empty() {
-        rows.wrong.push("there is no row".to_owned());
+    match seen.last() {
+        None => rows.wrong.push("there is no row".to_owned()),
+        Some(&(_, last)) => {
+            let silent = unexcused(last, told, excuses);
+            if silent > LATE {
+                rows.wrong.push(format!("{silent:.2} s without a row at the end"));
+            }
+        }
     }
     let mut twice = BTreeMap::new();
     for pair in seen.windows(2) {
         let [(before, seen_before), (time, seen)] = [pair[0], pair[1]];
         let apart = time.as_secs_f64() - before.as_secs_f64();
-        let is_excused = excuses
-            .iter()
-            .any(|excuse| excuse.from <= seen + EVERY && seen_before <= excuse.to + EVERY);
-        if is_excused {
+        if excuses.iter().any(|excuse| overlap(seen_before, seen, excuse) > 0.0) {
+            let silent = unexcused(seen_before, seen, excuses);
+            if silent > LATE {
+                rows.wrong.push(format!("{silent:.2} s without a row beside what excuses it"));
+            }
             continue;
         }
         rows.longest = rows.longest.max(apart);
@@ -174,6 +181,18 @@ fn judge(id: Id, seen: &[Seen], excuses: &[Excuse]) -> Rows {
         rows.wrong.push(format!("the row of {time:?} is there {times} times"));
     }
     rows
+}
+
+/// How long it was from one row to the next, seconds, but for what is excused.
+fn unexcused(from: Instant, to: Instant, excuses: &[Excuse]) -> f64 {
+    let excused: f64 = excuses.iter().map(|excuse| overlap(from, to, excuse)).sum();
+    to.saturating_duration_since(from).as_secs_f64() - excused
+}
+
+/// How much of the time between two looks an excuse covers, seconds. A row may have been written up to a look before it was read.
+fn overlap(from: Instant, to: Instant, excuse: &Excuse) -> f64 {
+    let (begin, end) = (from.max(excuse.from - EVERY), to.min(excuse.to + EVERY));
+    end.saturating_duration_since(begin).as_secs_f64()
 }
 
 /// A step of the clock, as the time in which timestamps say nothing.
@@ -197,7 +216,9 @@ mod tests {
         let check = |tenths: &[u64], excuse: Option<(u64, u64)>, wrong: usize, late: usize| {
             let at = |second| zero + Duration::from_secs(second);
             let excuses = excuse.map(|(from, to)| Excuse { id: None, from: at(from), to: at(to) });
-            let rows = judge(Id::Up, &seen(zero, tenths), excuses.as_slice());
+            let seen = seen(zero, tenths);
+            let told = seen.last().map_or(zero, |&(_, last)| last);
+            let rows = judge(Id::Up, &seen, excuses.as_slice(), told);
             assert_eq!(
                 (rows.wrong.len(), rows.late),
                 (wrong, late),
@@ -210,9 +231,26 @@ mod tests {
         check(&[0, 2, 50, 52], None, 1, 0);
         check(&[0, 2, 50, 52], Some((1, 4)), 0, 0);
         check(&[0, 2, 50, 52], Some((7, 9)), 1, 0);
+        // It excuses its own time and no more.
+        check(&[0, 2, 200, 202], Some((1, 4)), 1, 0);
         check(&[0, 2, 2, 4], None, 1, 0);
         check(&[10, 2, 4], None, 1, 0);
         check(&[], None, 1, 0);
+    }
+
+    #[test]
+    fn a_file_that_nobody_writes_to_any_more_is_found() {
+        let zero = Instant::now();
+        let check = |told: u64, excuse: Option<(u64, u64)>, wrong: usize| {
+            let at = |second| zero + Duration::from_secs(second);
+            let excuses = excuse.map(|(from, to)| Excuse { id: None, from: at(from), to: at(to) });
+            let rows = judge(Id::Up, &seen(zero, &[0, 2, 4]), excuses.as_slice(), at(told));
+            assert_eq!(rows.wrong.len(), wrong, "{told}: {:?}", rows.wrong);
+        };
+        check(2, None, 0);
+        check(5, None, 1);
+        check(5, Some((1, 4)), 0);
+        check(50, Some((1, 4)), 1);
     }
 
     #[test]

@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::load::Tally;
+use super::load::{PLACES, Tally};
 use super::memory::{Life, MOST_GROWTH};
 use super::parts::{ALL, Id};
 use super::rows::Rows;
@@ -17,6 +17,9 @@ use super::signs::Recovery;
 
 /// From the end of a fault until every sign of life is there again.
 pub(super) const BOUND: Duration = Duration::from_secs(3);
+
+/// From so many minutes on memory is judged.
+const JUDGES_MEMORY: f64 = 10.0;
 
 /// One fault, and how the system came back.
 pub(super) struct Outcome {
@@ -86,16 +89,37 @@ impl Findings<'_> {
                 ));
             }
         }
+        if self.minutes >= JUDGES_MEMORY {
+            for id in ALL.into_iter().filter(|id| id.is_ours()) {
+                if !self.lives.iter().any(|life| life.id == id && life.growth().is_some()) {
+                    wrong.push(format!("no life of {} was long enough to judge", id.name()));
+                }
+            }
+        }
         for rows in &self.rows {
             wrong.extend(
                 rows.wrong.iter().map(|what| format!("the file of {}: {what}", rows.id.name())),
             );
+        }
+        for (place, whole) in self.tally.done.iter().map(count).enumerate() {
+            if whole == 0 {
+                wrong.push(format!("no stream over {} was whole", place_name(place)));
+            }
+        }
+        let (whole, cut) = (self.whole(), count(&self.tally.told) + count(&self.tally.broken));
+        if cut > whole {
+            wrong.push(format!("of {} streams {whole} were whole", whole + cut));
         }
         let stuck = self.tally.stuck.lock().unwrap_or_else(PoisonError::into_inner);
         wrong.extend(stuck.iter().map(|what| format!("stuck: {what}")));
         wrong.extend(self.incidents.iter().cloned());
         wrong.extend(self.leftovers.iter().map(|what| format!("left behind: {what}")));
         wrong
+    }
+
+    /// Streams that were whole.
+    fn whole(&self) -> u64 {
+        self.tally.done.iter().map(count).sum()
     }
 
     pub(super) fn text(&self) -> String {
@@ -115,11 +139,10 @@ impl Findings<'_> {
                 rows.longest
             );
         }
-        let count = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
         let _ = writeln!(
             text,
             "streams: {} whole, {} told why not, {} ended with their connection, {} refused, {} stuck",
-            count(&self.tally.done),
+            self.whole(),
             count(&self.tally.told),
             count(&self.tally.broken),
             count(&self.tally.refused),
@@ -237,6 +260,14 @@ impl Findings<'_> {
     }
 }
 
+fn count(count: &AtomicU64) -> u64 {
+    count.load(Ordering::Relaxed)
+}
+
+fn place_name(place: usize) -> String {
+    if place == 0 { "loopback".to_owned() } else { format!("link {place} of {}", PLACES - 1) }
+}
+
 /// Columns under each other; figures to the right, words to the left.
 fn aligned(lines: &[Vec<String>]) -> String {
     let columns = lines.iter().map(Vec::len).max().unwrap_or_default();
@@ -285,14 +316,16 @@ mod tests {
     #[test]
     fn only_what_holds_in_everything_is_clean() {
         let tally = Tally::default();
+        tally.done.iter().for_each(|done| done.store(1, Ordering::Relaxed));
         let clean = findings(&tally);
         assert_eq!(clean.wrong(), Vec::<String>::new());
         assert!(clean.text().ends_with("clean\n") && !clean.text().contains("MISSED"));
-        let spoil: [fn(&mut Findings<'_>); 4] = [
+        let spoil: [fn(&mut Findings<'_>); 5] = [
             |findings| findings.outcomes[1].recovery = Recovery::After(Duration::from_millis(3100)),
             |findings| findings.outcomes[0].recovery = Recovery::Never,
             |findings| findings.incidents.push("up ended by itself".to_owned()),
             |findings| findings.leftovers.push("process 7".to_owned()),
+            |findings| findings.tally.told.store(5, Ordering::Relaxed),
         ];
         for spoil in spoil {
             let mut findings = findings(&tally);
@@ -300,6 +333,13 @@ mod tests {
             assert_eq!(findings.wrong().len(), 1, "{:?}", findings.wrong());
             assert!(findings.text().ends_with("not clean\n"));
         }
+        tally.told.store(0, Ordering::Relaxed);
+        tally.done[2].store(0, Ordering::Relaxed);
+        assert_eq!(findings(&tally).wrong(), ["no stream over link 2 of 3 was whole"]);
+        tally.done[2].store(1, Ordering::Relaxed);
+        // Long enough, and yet nobody's memory was looked at.
+        let unjudged = Findings { minutes: 10.0, ..findings(&tally) };
+        assert_eq!(unjudged.wrong().len(), ALL.into_iter().filter(|id| id.is_ours()).count());
         tally.stuck.lock().expect("a list").push("a stream".to_owned());
         assert_eq!(findings(&tally).wrong(), ["stuck: a stream"]);
     }

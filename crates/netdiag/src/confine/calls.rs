@@ -20,7 +20,7 @@ use super::Exceptions;
 
 /// Programs, other processes, file systems, the kernel's modules and clocks, keys, listeners (whoever listens does so by now), other
 /// ways into the kernel.
-const REFUSED: [i64; 43] = [
+const REFUSED: [i64; 45] = [
     libc::SYS_execve,
     libc::SYS_execveat,
     libc::SYS_ptrace,
@@ -35,6 +35,7 @@ const REFUSED: [i64; 43] = [
     libc::SYS_move_mount,
     libc::SYS_open_tree,
     libc::SYS_fsopen,
+    libc::SYS_fspick,
     libc::SYS_fsconfig,
     libc::SYS_fsmount,
     libc::SYS_mount_setattr,
@@ -47,6 +48,7 @@ const REFUSED: [i64; 43] = [
     libc::SYS_finit_module,
     libc::SYS_delete_module,
     libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
     libc::SYS_reboot,
     libc::SYS_settimeofday,
     libc::SYS_clock_settime,

@@ -39,6 +39,8 @@ pub(crate) struct CsvWriter {
 #[derive(Debug)]
 pub(crate) struct NoRoom(String);
 
+impl std::error::Error for NoRoom {}
+
 impl fmt::Display for NoRoom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -113,14 +115,12 @@ impl CsvWriter {
         let path = self.path.display();
         if !lock::names(&self.path, &self.file) {
             tracing::warn!("{path} was deleted or moved; going on at the same path");
-            // Not the caller's mistake any more.
-            *self = Self::open(&self.path, self.max_rows)
-                .map_err(|error| anyhow::anyhow!(chain(&error)))?;
+            *self = Self::open(&self.path, self.max_rows).map_err(|error| in_service(&error))?;
         } else if self.file.metadata().is_ok_and(|metadata| metadata.len() != self.length) {
             tracing::warn!("{path} was changed by another program; rows go to its end");
             take_stock(&self.path, &self.file)
                 .and_then(|stock| self.repair(&stock))
-                .map_err(|error| anyhow::anyhow!(chain(&error)))?;
+                .map_err(|error| in_service(&error))?;
         }
         Ok(())
     }
@@ -133,8 +133,7 @@ impl CsvWriter {
             let path = self.path.display();
             let message =
                 format!("cannot write to {path}{kept}; free some space or choose another --csv");
-            let is_full =
-                matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            let is_full = is_full(&error);
             let error = anyhow::Error::new(error);
             return Err(if is_full {
                 error.context(NoRoom(message))
@@ -188,6 +187,18 @@ impl CsvWriter {
         self.rotate_at = max.saturating_add(slack(max));
         Ok(())
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// What went wrong when the file was opened or repaired again is not the caller's mistake any more, and a full disk passes there, too.
+fn in_service(error: &anyhow::Error) -> anyhow::Error {
+    let message = chain(error);
+    let has_no_room =
+        error.is::<NoRoom>() || error.chain().filter_map(|cause| cause.downcast_ref()).any(is_full);
+    if has_no_room { NoRoom(message).into() } else { anyhow::anyhow!(message) }
 }
 
 fn slack(max_rows: u64) -> u64 {

@@ -299,8 +299,15 @@ fn writes_until_full() {
         };
         let told = format!("{error:#}");
         assert!(told.contains("No space left") && told.contains("free some space"), "{told}");
+        assert!(error.is::<NoRoom>(), "{told}");
         assert_eq!(seconds(&path), Vec::from_iter(0..second));
         assert_eq!(fs::read(&path).expect("file").last(), Some(&b'\n'), "nothing torn");
+        // Who deletes it makes no room, since it is open; a new one must wait, too.
+        if max_rows.is_none() {
+            fs::remove_file(&path).expect("deletes");
+            let error = writer.append(&row(second)).expect_err("no room for a header");
+            assert!(error.is::<NoRoom>(), "{error:#}");
+        }
         // With room again, the same writer goes on.
         fs::remove_file(&ballast).expect("deletes");
         writer.append(&row(second)).expect("writes");
