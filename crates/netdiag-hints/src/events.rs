@@ -1,4 +1,5 @@
-//! `GET /v1/events`: hints pushed as server-sent events, as often as they are made: per sampling interval, or ten times a second where flows are paced.
+//! `GET /v1/events`: hints pushed as server-sent events, as often as they are made: per sampling interval, or ten times a second where
+//! flows are paced.
 //!
 //! With `rows=true` the first one of an interval is preceded by the interval itself, an event `row` whose data is a line of `net_data.csv`.
 //!

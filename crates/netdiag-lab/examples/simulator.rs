@@ -1,8 +1,9 @@
 //! How fast the simulator runs, for `cargo xtask bench pacer`: built for release, and alone in a process.
 //!
-//! `simulator POLICY SECONDS` plays so much of a crowded world on one thread, and prints the mean number of streams under way, the
-//! tokens, and the seconds of a processor that it took: on a machine that does other things as well, a clock would count those too. The engine is twelve times as large as the simulator's usual one, so that a thousand streams
-//! are served side by side and do not wait in its queue, where they would cost nothing; every other client is on a trace.
+//! `simulator POLICY SECONDS` plays so much of a crowded world on one thread, and prints the mean number of streams under way, the tokens,
+//! and the seconds of a processor that it took: on a machine that does other things as well, a clock would count those too. The engine is
+//! twelve times as large as the simulator's usual one, so that a thousand streams are served side by side and do not wait in its queue,
+//! where they would cost nothing; every other client is on a trace.
 
 // It measures time and talks to another program, which the crate itself never does.
 #![allow(clippy::print_stdout)]

@@ -8,8 +8,8 @@
 //! - [`Carry`] paces one flow by what the kernel says of it: what its path carries, and no more. [`Lead`] says how far ahead of its
 //!   reader it should be, [`Attribution`] who makes it slow.
 //! - [`Pacer`] is one stream's, for servers that ask before they generate.
-//! - [`share`] gives each stream of an engine its rate, those whose clients run dry first; [`plan`] does it for who comes and goes, [`allocate`] is the
-//!   arithmetic.
+//! - [`share`] gives each stream of an engine its rate, those whose clients run dry first; [`plan`] does it for who comes and goes,
+//!   [`allocate`] is the arithmetic.
 //! - [`fleet_level`] does it for streams that are spread over many hosts.
 //! - [`TokenBucket`] spaces tokens at whatever rate a policy gives.
 //! - [`Hint`] is the recommendation in its published form.

@@ -206,9 +206,9 @@ pub(crate) struct PolicyArgs {
 
     /// Share out this many tokens/s among all streams.
     ///
-    /// What the engine generates with all seats taken. Where streams can use more, those whose clients run dry come first, and
-    /// what one cannot use is the others'. No hint is below --min-tps, so the capacity should be more than that for every stream. From 0.000001 to 1000000; for --policy carry. Default: every stream is given what its
-    /// path carries.
+    /// What the engine generates with all seats taken. Where streams can use more, those whose clients run dry come first, and what one
+    /// cannot use is the others'. No hint is below --min-tps, so the capacity should be more than that for every stream. From 0.000001 to
+    /// 1000000; for --policy carry. Default: every stream is given what its path carries.
     #[arg(long, value_name = "TPS", env = "NETDIAG_CAPACITY_TPS", value_parser = values::rate)]
     pub(crate) capacity_tps: Option<Tps>,
 

@@ -1,5 +1,5 @@
-//! Charts of a recording, of a model, of an experiment and of a simulation, as PNG: what a person looks at to see whether the link was well, what a
-//! training made of it, and what pacing did.
+//! Charts of a recording, of a model, of an experiment and of a simulation, as PNG: what a person looks at to see whether the link was
+//! well, what a training made of it, and what pacing did.
 //!
 //! Drawn at twice the size and reduced, because the drawing library does not smooth lines; the font is built in, so a
 //! machine without fonts draws the same picture. Invariant: a chart of any recording can be drawn, also of one without a

@@ -1,10 +1,10 @@
 //! An engine without a model and clients that read it, for `cargo xtask bench gateway`: both ends of what is measured, alone in a
 //! process.
 //!
-//! It prints the address of its engine. Each line of its input, `ADDRESS STREAMS PER_SECOND SECONDS`, is a load: so many clients
-//! ask that address for a stream with so many events/s each. When all have had one, `begun` is printed; after the seconds one line
-//! of JSON, and the streams end with the next line. Each event says when it was due and when it was written, by the clock that tells when it was read, so that what lies
-//! between is the way alone. The engine is one thread that sleeps until the next event is due; the clients are another.
+//! It prints the address of its engine. Each line of its input, `ADDRESS STREAMS PER_SECOND SECONDS`, is a load: so many clients ask that
+//! address for a stream with so many events/s each. When all have had one, `begun` is printed; after the seconds one line of JSON, and the
+//! streams end with the next line. Each event says when it was due and when it was written, by the clock that tells when it was read, so
+//! that what lies between is the way alone. The engine is one thread that sleeps until the next event is due; the clients are another.
 //!
 //! Invariant: an event that does not come is noticed, because every stream is asked at the end what it has had last.
 

@@ -208,8 +208,8 @@ impl Engine {
         self.step.or_else(|| self.due.peek().map(|Reverse(due)| due.at().max(now)))
     }
 
-    /// Ends the step that is over by `now`: `token` is called with each stream that gets one, in order, whether it is its last, and those who probably
-    /// get one next.
+    /// Ends the step that is over by `now`: `token` is called with each stream that gets one, in order, whether it is its last, and those
+    /// who probably get one next.
     pub(super) fn finish(
         &mut self,
         now: Micros,

@@ -30,7 +30,8 @@ const MOST_STREAMS: usize = 200;
 /// however it ends. Where it may not make namespaces it makes itself a user namespace, if the kernel allows that, and measures with
 /// sock_diag.
 ///
-/// SIGINT or SIGTERM ends it early: the report of the time there was is written, marked as cut short, and the exit code is 0. Before the arms have begun nothing is written, and the exit code is 1.
+/// SIGINT or SIGTERM ends it early: the report of the time there was is written, marked as cut short, and the exit code is 0. Before the
+/// arms have begun nothing is written, and the exit code is 1.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Play this scenario: a shipped one's name or a TOML file.
@@ -69,8 +70,9 @@ pub(crate) struct Args {
     /// Let the scenario take this long, in seconds.
     ///
     /// From 10 milliseconds to a day, in seconds or with a unit (60s, 5m), and long enough for every phase of the scenario, which is
-    /// repeated as often as brings it nearest, and then stretched or shortened. Below 30s most phases are shorter than the rate takes to follow. The
-    /// arrival of every token is kept until the end, so that ten million of them are the most: two hours of the default streams.
+    /// repeated as often as brings it nearest, and then stretched or shortened. Below 30s most phases are shorter than the rate takes to
+    /// follow. The arrival of every token is kept until the end, so that ten million of them are the most: two hours of the default
+    /// streams.
     #[arg(long, value_name = "SECONDS", env = "NETDIAG_EXPERIMENT_DURATION", default_value = "60", value_parser = run_time, help_heading = "Experiment")]
     duration: Duration,
 

@@ -29,8 +29,8 @@ use tokens::Mode;
 /// it was late counts for the next one, and the mean rate is what it should be.
 const BURST: u32 = 2;
 
-/// Without a terminal, the rate is told when it has changed by this share (or telemetry came or went): often enough to see it fall and recover,
-/// seldom enough for a log.
+/// Without a terminal, the rate is told when it has changed by this share (or telemetry came or went): often enough to see it fall and
+/// recover, seldom enough for a log.
 const NOTICEABLE: f64 = 0.1;
 
 /// Print a text at the rate that the network carries

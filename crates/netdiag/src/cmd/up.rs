@@ -1,7 +1,8 @@
 //! `netdiag up`: probe, pacer, hint server and dashboard in one process, with nothing in between.
 //!
-//! The sampling thread does it all, once per interval or, where flows are paced one by one, ten times a second: tick, hints, board; the servers' threads read the newest board.
-//! Invariant: hints come first. Neither a slow client nor a full disk keeps the next board from being published.
+//! The sampling thread does it all, once per interval or, where flows are paced one by one, ten times a second: tick, hints, board; the
+//! servers' threads read the newest board. Invariant: hints come first. Neither a slow client nor a full disk keeps the next board from
+//! being published.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -49,10 +50,9 @@ const STALE_FLOOR: Duration = Duration::from_secs(2);
 
 /// Watch this host's TCP connections, serve hints (how many tokens/s each link carries) and show them in a browser
 ///
-/// Everything in one process: the probe, a pacer for the host, for every peer and for every connection, the hint server,
-/// and a dashboard on http://localhost:8501. `curl localhost:9000` shows the hint for the whole host; `/v1/hint?peer=IP` one peer's; `/v1/streams` every
-/// connection with its state and cause. On a terminal, one line on stderr shows the state now. Runs until SIGINT or
-/// SIGTERM.
+/// Everything in one process: the probe, a pacer for the host, for every peer and for every connection, the hint server, and a dashboard on
+/// http://localhost:8501. `curl localhost:9000` shows the hint for the whole host; `/v1/hint?peer=IP` one peer's; `/v1/streams` every
+/// connection with its state and cause. On a terminal, one line on stderr shows the state now. Runs until SIGINT or SIGTERM.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -95,8 +95,8 @@ pub(crate) struct Args {
 
     /// Append one row per interval to this file, too.
     ///
-    /// As `netdiag agent` does, or to standard output with `-`. While the disk is full, rows wait, 4096 at most; if the file cannot be written for another
-    /// reason, an error is logged and hints go on without it. Default: no file.
+    /// As `netdiag agent` does, or to standard output with `-`. While the disk is full, rows wait, 4096 at most; if the file cannot be
+    /// written for another reason, an error is logged and hints go on without it. Default: no file.
     #[arg(long, value_name = "FILE", env = "NETDIAG_CSV", help_heading = "Output")]
     csv: Option<PathBuf>,
 }

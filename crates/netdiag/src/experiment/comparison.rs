@@ -1,7 +1,7 @@
 //! What a paced arm changed against one that is not, as far as the run can show it.
 //!
-//! Arms that are alike differ, too: identical ones, measured side by side, had a waste of 0.03 to 0.80 % and a stall ratio of 8.5 to 20.6 %. So
-//! better and worse are said only where the 95 % interval of the difference excludes zero.
+//! Arms that are alike differ, too: identical ones, measured side by side, had a waste of 0.03 to 0.80 % and a stall ratio of 8.5 to 20.6
+//! %. So better and worse are said only where the 95 % interval of the difference excludes zero.
 
 use serde::Serialize;
 
