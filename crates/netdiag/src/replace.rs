@@ -34,7 +34,15 @@ impl Staged {
         }
         let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
-        folder.metadata()?;
+        folder.metadata().map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                let folder = folder.display();
+                io::Error::other(format!(
+                    "there is no folder {folder}; make it, or give another path"
+                ))
+            }
+            _ => error,
+        })?;
         let mode = old.map_or(0o666, |old| old.permissions().mode() & 0o777);
         let temporary = tempfile::Builder::new()
             .prefix(".netdiag-")
