@@ -33,6 +33,14 @@ REFUSED = {
         {**OPEN, "gateway": {"upstreams": ["vllm:8000"]}},
         "upstreams",
     ),
+    "an engine with what its requests bring": (
+        {**OPEN, "gateway": {"upstreams": ["http://vllm:8000/base/v1/"]}},
+        "leave that out",
+    ),
+    "an engine with a password": (
+        {**OPEN, "gateway": {"upstreams": ["http://user:secret@vllm:8000"]}},
+        "upstreams",
+    ),
     "a value that there is not": ({**OPEN, "gatway": ENGINE}, "gatway"),
     "more streams than there may be": (
         {**OPEN, "gateway": {**ENGINE, "maxStreams": 1000001}},
@@ -52,6 +60,7 @@ REFUSED = {
 def main(folder: Path, netdiag: str) -> None:
     sets = {
         "a gateway without token": {**OPEN, "gateway": ENGINE},
+        "an engine below a path": {**OPEN, "gateway": {"upstreams": ["http://v1:8000/base/"]}},
         "a gateway on IPv6": {**OPEN, "gateway": {**ENGINE, "ipv6": True}},
         "a gateway that ends at once": {**OPEN, "gateway": {**ENGINE, "preStopSeconds": 0}},
         "the agent alone": {"auth": {"existingSecret": "s"}, "gateway": {"enabled": False}},
@@ -82,6 +91,7 @@ def main(folder: Path, netdiag: str) -> None:
                 continue
             rendered[version] = [d for d in yaml.safe_load_all(told.stdout) if d]
             ends_well(f"{name}: Kubernetes {version}", rendered[version], values, version, wrong)
+            reaches_what_is_named(f"{name}: Kubernetes {version}", rendered[version], values, wrong)
         check(name, rendered, netdiag, wrong, address)
     sidecar = list(yaml.safe_load_all((folder / "examples/sidecar.yaml").read_text()))
     sidecars = {version: sidecar for version in versions_from(OLDEST_OF_SIDECAR)}
@@ -123,6 +133,18 @@ def ends_well(name: str, documents: list, values: dict, version: str, wrong: lis
             wrong.append(f"{name}: waits {waits} s before it stops, and has {left} s to spare")
 
 
+def reaches_what_is_named(name: str, documents: list, values: dict, wrong: list) -> None:
+    """A gateway may ask for names, reach engines, and reach what else it is given, in the policy's own words."""
+    named = values.get("networkPolicy", {})
+    engines = {"to": named["engines"]} if named.get("engines") else {}
+    for document in documents:
+        if document["kind"] != "NetworkPolicy":
+            continue
+        _names, *others = document["spec"]["egress"]
+        if others != [engines, *named.get("egress", [])]:
+            wrong.append(f"{name}: besides names a gateway may reach {others}")
+
+
 def check(
     name: str,
     rendered: dict,
@@ -149,6 +171,10 @@ def check(
             called = document["metadata"]["name"]
             if len(called) > LONGEST_NAME:
                 wrong.append(f"{name}: {called} has {len(called)} characters")
+            # Variables of services that are named netdiag… would be taken for settings of ours.
+            pod = document.get("spec", {}).get("template", {}).get("spec")
+            if pod and pod.get("enableServiceLinks") is not False:
+                wrong.append(f"{name}: {called} is given variables of services")
         for command in commands(documents, address):
             # Flags and values are looked at before it gets to the help.
             told = subprocess.run([netdiag, *command, "--help"], capture_output=True, text=True)
