@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream;
+use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind};
 use async_nats::jetstream::kv::Store;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
+use async_nats::jetstream::{self, ErrorCode};
 
 use super::connection::Bus;
 
-/// Copies in a cluster: one server may be lost. A server alone keeps one.
+/// Copies in a cluster: one server may be lost. A server alone keeps one, and says so; a cluster that has no room for three right now is
+/// asked again another time, since a bucket keeps the copies that it was made with.
 const COPIES: [usize; 2] = [3, 1];
 
 /// A bucket to be.
@@ -53,10 +55,16 @@ pub(crate) async fn open(
     for num_replicas in COPIES {
         let stream = Config { num_replicas, ..stream.clone() };
         made = context.create_stream(stream).await.map(|_| ());
-        if made.is_ok() {
+        if !made.as_ref().is_err_and(is_alone) {
             break;
         }
     }
     made?;
     Ok(context.get_key_value(name).await?)
+}
+
+/// The server keeps no copies, because it is in no cluster.
+fn is_alone(error: &CreateStreamError) -> bool {
+    let CreateStreamErrorKind::JetStream(error) = error.kind() else { return false };
+    error.error_code() == ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED
 }

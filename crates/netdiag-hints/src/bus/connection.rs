@@ -48,31 +48,40 @@ pub struct BusUrl {
 
 /// An address that is none of a broker.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must be nats://HOST[:PORT] or tls://HOST[:PORT], such as nats://127.0.0.1:4222")]
-pub struct InvalidBus;
+pub enum InvalidBus {
+    /// Another scheme, no host, a path.
+    #[error("must be nats://HOST[:PORT] or tls://HOST[:PORT], such as nats://127.0.0.1:4222")]
+    Address,
+    /// A name without a password, or a password without a name.
+    #[error(
+        "must be nats://NAME:PASSWORD@HOST where somebody logs in; a token goes into a file of its own (--bus-token-file)"
+    )]
+    Login,
+}
 
 impl FromStr for BusUrl {
     type Err = InvalidBus;
 
     fn from_str(text: &str) -> Result<Self, InvalidBus> {
-        let server: ServerAddr = text.trim().parse().map_err(|_| InvalidBus)?;
+        let server: ServerAddr = text.trim().parse().map_err(|_| InvalidBus::Address)?;
         let mut url = server.into_inner();
         let is_plain = matches!(url.path(), "" | "/") && url.query().is_none();
         if !matches!(url.scheme(), "nats" | "tls") || !url.has_host() || !is_plain {
-            return Err(InvalidBus);
+            return Err(InvalidBus::Address);
         }
-        let login = match url.username() {
-            "" => None,
-            user => {
-                let decoded = |text: &str| {
-                    let bytes = percent_decode_str(text).decode_utf8();
-                    bytes.map(|text| text.into_owned()).map_err(|_| InvalidBus)
-                };
-                Some((decoded(user)?, decoded(url.password().unwrap_or_default())?))
-            }
+        let decoded = |text: &str| {
+            let bytes = percent_decode_str(text).decode_utf8();
+            bytes.map(|text| text.into_owned()).map_err(|_| InvalidBus::Login)
         };
-        url.set_username("").and_then(|()| url.set_password(None)).map_err(|()| InvalidBus)?;
-        let server = ServerAddr::from_url(url).map_err(|_| InvalidBus)?;
+        let login = match (url.username(), url.password()) {
+            ("", None) => None,
+            ("", Some(_)) | (_, None) => return Err(InvalidBus::Login),
+            (name, Some(password)) => Some((decoded(name)?, decoded(password)?)),
+        };
+        url.set_username("")
+            .and_then(|()| url.set_password(None))
+            .map_err(|()| InvalidBus::Address)?;
+        let server = ServerAddr::from_url(url).map_err(|_| InvalidBus::Address)?;
         Ok(Self { server, login })
     }
 }
@@ -358,7 +367,12 @@ mod tests {
         check("nats://[::1]:4222", "nats://[::1]:4222");
         check("nats://me:secret@broker:4222", "nats://broker:4222");
         for bad in ["", "http://broker", "nats://", "nats://broker/x", "nats://broker:99999"] {
-            assert_eq!(bad.parse::<BusUrl>(), Err(InvalidBus), "{bad}");
+            assert_eq!(bad.parse::<BusUrl>(), Err(InvalidBus::Address), "{bad}");
+        }
+        // What is meant for a token, or lacks its half.
+        for bad in ["nats://hush@broker", "nats://:hush@broker", "nats://%FF:hush@broker"] {
+            let error = bad.parse::<BusUrl>().expect_err(bad);
+            assert!(error == InvalidBus::Login && !error.to_string().contains("hush"), "{error}");
         }
         let url: BusUrl = "nats://me:se%2Fcr%40t@broker".parse().expect("an address");
         assert_eq!(url.login, Some(("me".to_owned(), "se/cr@t".to_owned())));

@@ -80,6 +80,7 @@ pub(crate) async fn stand(
         node,
         own: format!("{node} {}", session()).into(),
         bucket: None,
+        lost: None,
         seen: None,
         held: None,
         failures: 0,
@@ -108,6 +109,8 @@ struct Candidate<'a> {
     /// What it writes. Two processes that go by one name differ in when they began.
     own: Bytes,
     bucket: Option<Store>,
+    /// The one before it, which a look has failed in.
+    lost: Option<Store>,
     /// The revision that another leader wrote last, and since when it is known.
     seen: Option<(u64, Instant)>,
     held: Option<Held>,
@@ -135,7 +138,7 @@ impl Candidate<'_> {
                     _ => "no answer in time".to_owned(),
                 };
                 // A bucket that was lost with its server is made anew at the next look, so one failure is nothing.
-                self.bucket = None;
+                self.lost = self.bucket.take().or(self.lost.take());
                 self.failures =
                     if bus.is_connected() { self.failures.saturating_add(1) } else { 0 };
                 if self.failures == TOLD {
@@ -162,9 +165,13 @@ impl Candidate<'_> {
         let bucket = match &self.bucket {
             Some(bucket) => bucket.clone(),
             None => {
-                // In another bucket revisions are counted anew.
-                self.seen = None;
-                self.bucket.insert(bucket::open(bus, BUCKET).await?).clone()
+                let found = bucket::open(bus, BUCKET).await?;
+                // In another bucket revisions are counted anew. In the same one a revision that is still there has been there all the
+                // time, whatever looks have failed meanwhile: its leader has not written since it was first seen.
+                if self.lost.take().is_none_or(|lost| made(&lost) != made(&found)) {
+                    self.seen = None;
+                }
+                self.bucket.insert(found).clone()
             }
         };
         let mut before = Instant::now();
@@ -220,6 +227,11 @@ impl Candidate<'_> {
             None => Ok(false),
         }
     }
+}
+
+/// When a bucket was made, by its server's clock: no two of one name are made at the same time.
+fn made(bucket: &Store) -> String {
+    format!("{:?}", bucket.stream.cached_info().created)
 }
 
 /// What is in the bucket of a leader who has not given up.

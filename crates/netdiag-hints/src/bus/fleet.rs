@@ -205,8 +205,10 @@ struct Heard {
     state: Option<State>,
     at: Instant,
     until: Instant,
-    /// It was told that another process has the same name.
-    is_twice: bool,
+    /// Since when another process has said something by the same name.
+    twice: Option<Instant>,
+    /// It was told that one does.
+    is_told: bool,
 }
 
 impl Demands {
@@ -241,21 +243,29 @@ impl Demands {
             && known.order >= order
             && known.until > now
         {
-            if known.order.0 != session && !std::mem::replace(&mut known.is_twice, true) {
+            // What an older process said last may come late, when it was replaced. One that goes on is another one.
+            let is_other = known.order.0 != session && message.ttl_seconds > 0.0;
+            let since = if is_other { *known.twice.get_or_insert(now) } else { now };
+            if now > since + HOLDS && !std::mem::replace(&mut known.is_told, true) {
                 tracing::warn!(
                     "fleet: two processes speak as node {node}; give each a --node of its own"
                 );
             }
             return Ok(());
         }
-        let is_twice = known.as_ref().is_some_and(|known| known.is_twice);
+        let twice = known.as_ref().and_then(|known| known.twice);
+        let is_told = known.as_ref().is_some_and(|known| known.is_told);
         if message.ttl_seconds <= 0.0 {
+            if known.is_some_and(|known| known.order.0 > session) {
+                return Ok(());
+            }
             self.count -= usize::from(nodes.remove(&node).is_some());
         } else if known.is_some() || self.count < MOST {
             self.count += usize::from(known.is_none());
             let health = message.health.filter(|health| (0.0..=1.0).contains(health));
             let (state, until) = (message.state, now + HOLDS);
-            let heard = Heard { order, demand, capacity, health, state, at: now, until, is_twice };
+            let at = now;
+            let heard = Heard { order, demand, capacity, health, state, at, until, twice, is_told };
             nodes.insert(node, heard);
         } else {
             return Err(InvalidFleetMessage::Many);
@@ -375,6 +385,32 @@ mod tests {
         let leave = DemandMessage { ttl_seconds: 0.0, ..message("n2", 3, 80.0, None) };
         hear(&mut demands, &leave, gone).expect("heard");
         assert!(demands.engines(gone).is_empty() && demands.count == 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_restart_is_no_second_process() {
+        let mut demands = Demands::default();
+        let start = Instant::now();
+        let of =
+            |session, sequence| DemandMessage { session, ..message("n1", sequence, 80.0, None) };
+        let is_told = |demands: &Demands| demands.by_engine[&name("e1")][&name("n1")].is_told;
+        // What the one before says last comes behind the first of the next.
+        hear(&mut demands, &of(1, 1), start).expect("heard");
+        hear(&mut demands, &of(2, 1), start).expect("heard");
+        hear(&mut demands, &of(1, 2), start).expect("heard");
+        for late in [Duration::ZERO, 2 * HOLDS] {
+            let leave = DemandMessage { ttl_seconds: 0.0, ..of(1, 3) };
+            hear(&mut demands, &leave, start + late).expect("heard");
+            assert_eq!(given(&mut demands, start + late), [80.0], "{late:?}");
+            assert!(!is_told(&demands));
+        }
+        // Two that both go on.
+        for tick in 0..30 {
+            let now = start + tick * HOLDS / 10;
+            hear(&mut demands, &of(2, 10 + u64::from(tick)), now).expect("heard");
+            hear(&mut demands, &of(1, 10 + u64::from(tick)), now).expect("heard");
+        }
+        assert!(is_told(&demands));
     }
 
     #[tokio::test(start_paused = true)]

@@ -36,7 +36,7 @@ const UNANSWERED: usize = 32;
 /// Values that may wait.
 const MOST_WAITING: usize = 100 * AT_ONCE;
 
-/// Time for what is written at a time, and for finding the bucket: a broker that takes longer is in trouble.
+/// Time for an answer: a broker that takes longer is in trouble, on however long a way.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Time before a broker that could not do it is asked again: it has to be configured first.
@@ -90,10 +90,10 @@ impl LastValues {
         let (mut bucket, mut failures, mut told) = (None, 0, false);
         loop {
             sleep(OFTEN).await;
-            let why = match timeout(PATIENCE, self.write(bus, &mut bucket)).await {
+            let why = match self.write(bus, &mut bucket).await {
                 // That nothing was to be written says nothing.
-                Ok(Ok(0)) => continue,
-                Ok(Ok(written)) => {
+                Ok(0) => continue,
+                Ok(written) => {
                     failures = 0;
                     kept.fetch_add(written as u64, Ordering::Relaxed);
                     if std::mem::take(&mut told) {
@@ -101,8 +101,7 @@ impl LastValues {
                     }
                     continue;
                 }
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "no answer in time".to_owned(),
+                Err(error) => error.to_string(),
             };
             // One that was lost with its server is made anew the next time.
             let had_one = bucket.take().is_some();
@@ -127,13 +126,13 @@ impl LastValues {
     ) -> Result<usize, async_nats::Error> {
         let bucket = match bucket {
             Some(bucket) => bucket,
-            None => bucket.insert(bucket::open(bus, BUCKET).await?),
+            None => bucket.insert(answered(bucket::open(bus, BUCKET)).await?),
         };
         let batch = self.waiting().take();
         let written = batch.len();
         let bucket = &*bucket;
         stream::iter(batch)
-            .map(|(key, value)| async move { bucket.put(key, value).await })
+            .map(|(key, value)| answered(bucket.put(key, value)))
             .buffer_unordered(UNANSWERED)
             .try_for_each(|_revision| std::future::ready(Ok(())))
             .await?;
@@ -183,6 +182,13 @@ pub(crate) async fn read(bus: &Bus, filter: &str) -> Vec<(String, Bytes)> {
         Err(_) => tracing::debug!("bus: no last values in time"),
     }
     values
+}
+
+/// What comes of it, within [`PATIENCE`].
+async fn answered<T, E: Into<async_nats::Error>>(
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, async_nats::Error> {
+    timeout(PATIENCE, answer).await.map_err(|_| "no answer in time")?.map_err(Into::into)
 }
 
 #[cfg(test)]

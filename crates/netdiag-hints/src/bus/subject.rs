@@ -46,6 +46,13 @@ impl NodeName {
         Self(if name.is_empty() { "localhost".to_owned() } else { name })
     }
 
+    /// That of one of several processes of a host: the host's name is cut, the process' number never.
+    pub fn of_process(host: &Self, process: u32) -> Self {
+        let number = format!("-{process}");
+        let host = &host.0[..host.0.len().min(LONGEST - number.len())];
+        Self(format!("{host}{number}"))
+    }
+
     /// The name itself.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -114,6 +121,9 @@ mod tests {
         assert_eq!(of_host("gpu-1.example.org"), "gpu-1-example-org");
         assert_eq!(of_host(""), "localhost");
         assert_eq!(of_host(&"é".repeat(99)).len(), 63);
+        let long = NodeName::of_host(&"n".repeat(99));
+        let name = NodeName::of_process(&long, 4_194_304);
+        assert_eq!((name.as_str().len(), name.as_str().ends_with("n-4194304")), (63, true));
     }
 
     #[test]

@@ -73,10 +73,8 @@ pub(crate) struct Args {
 
 /// Runs until a signal.
 pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
-    let node = args
-        .node
-        .clone()
-        .unwrap_or_else(|| NodeName::of_host(&format!("{}-{}", this_node(), std::process::id())));
+    let node =
+        args.node.clone().unwrap_or_else(|| NodeName::of_process(&this_node(), std::process::id()));
     let bus = args.broker.settings_or_local("netdiag-fleet", places)?;
     let settings = FleetSettings { node, capacities: capacities(&args.capacity, places)? };
     let stop = Stop::on_signals()?;
