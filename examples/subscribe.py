@@ -5,7 +5,8 @@
     netdiag up --bus nats://127.0.0.1:4222 --node gpu-1
     venv/bin/python examples/subscribe.py nats://127.0.0.1:4222 gpu-1
 
-A hint holds for its `ttl_seconds`; without another one by then, nothing is known any more and nothing is slowed down.
+A hint holds for its `ttl_seconds`; without another one by then, nothing is known any more and nothing is slowed down. A node's name is
+its host's, with `-` for dots; `netdiag watch` shows who speaks.
 """
 
 import asyncio
@@ -15,18 +16,23 @@ import time
 
 import nats
 
+# How long a server, and then a first hint, is waited for: nodes speak once a second.
+PATIENCE = 2.0
+
 
 class Pace:
     """The newest hint of one scope."""
 
     def __init__(self):
         self.hint, self.until = None, 0.0
+        self.heard = asyncio.Event()
 
     def hear(self, hint, age=0.0):
         # Messages of a node are ordered by its session, then by their sequence.
         last, order = self.hint, (hint["session"], hint["sequence"])
         if last is None or time.monotonic() > self.until or order > (last["session"], last["sequence"]):
             self.hint, self.until = hint, time.monotonic() + hint["ttl_seconds"] - age
+            self.heard.set()
 
     async def wait(self):
         """Waits for as long as a token should take."""
@@ -36,8 +42,16 @@ class Pace:
             await asyncio.sleep(self.hint["sleep_seconds"])
 
 
+async def told(error):
+    """A connection that fails is tried again; a line says why."""
+    print(f"nats: {error}", file=sys.stderr)
+
+
 async def main(url, node, tokens):
-    bus = await nats.connect(url, name="subscribe.py")
+    try:
+        bus = await asyncio.wait_for(nats.connect(url, name="subscribe.py", error_cb=told), PATIENCE)
+    except asyncio.TimeoutError:
+        sys.exit(f"no NATS server answers at {url}: start one, or give another URL")
     pace = Pace()
 
     async def heard(message):
@@ -52,6 +66,10 @@ async def main(url, node, tokens):
         pace.hear(last, age=max(0.0, time.time() - last["time"]))
     except nats.errors.Error:
         pass
+    try:
+        await asyncio.wait_for(pace.heard.wait(), PATIENCE)
+    except asyncio.TimeoutError:
+        print(f"no hint from {node}, going on without; `netdiag watch --bus {url}` shows who speaks", file=sys.stderr)
     for token in range(tokens):
         await pace.wait()
         rate = f"{pace.hint['current_tps']:.1f} tok/s {pace.hint['state']}" if pace.hint else "no hint"

@@ -52,6 +52,8 @@ impl Due {
     /// Takes one, or says how long to wait.
     pub(crate) fn take(&self, pace: Pace, now: Duration) -> Result<(), TooOften> {
         let now = nanos(now);
+        // Since Rust 1.99 it goes by another name, which 1.90 does not know.
+        #[allow(deprecated)]
         let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |due| {
             let due = due.max(now);
             (due - now <= pace.slack).then_some(due.saturating_add(pace.interval))

@@ -68,3 +68,23 @@ fn is_alone(error: &CreateStreamError) -> bool {
     let CreateStreamErrorKind::JetStream(error) = error.kind() else { return false };
     error.error_code() == ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_are_given_up_only_where_there_is_no_cluster() {
+        let refused = |code: u64| {
+            let error = format!(r#"{{"code":400,"err_code":{code},"description":"no"}}"#);
+            let error: jetstream::Error = serde_json::from_str(&error).expect("an error");
+            CreateStreamError::from(error)
+        };
+        assert!(is_alone(&refused(10074)));
+        // No suitable peers, no resources, no streams here.
+        for code in [10005, 10023, 10059] {
+            assert!(!is_alone(&refused(code)), "{code}");
+        }
+        assert!(!is_alone(&CreateStreamError::new(CreateStreamErrorKind::TimedOut)));
+    }
+}

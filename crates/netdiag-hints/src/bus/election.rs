@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use async_nats::datetime::DateTime;
 use async_nats::jetstream::kv::{
     CreateError, CreateErrorKind, Entry, Operation, Store, UpdateError, UpdateErrorKind,
 };
@@ -80,7 +81,6 @@ pub(crate) async fn stand(
         node,
         own: format!("{node} {}", session()).into(),
         bucket: None,
-        lost: None,
         seen: None,
         held: None,
         failures: 0,
@@ -109,14 +109,16 @@ struct Candidate<'a> {
     /// What it writes. Two processes that go by one name differ in when they began.
     own: Bytes,
     bucket: Option<Store>,
-    /// The one before it, which a look has failed in.
-    lost: Option<Store>,
-    /// The revision that another leader wrote last, and since when it is known.
-    seen: Option<(u64, Instant)>,
+    /// What another leader wrote last, and since when it is known.
+    seen: Option<(Write, Instant)>,
     held: Option<Held>,
     /// Looks in a row that have failed while there was a connection.
     failures: u32,
 }
+
+/// A write, told from all others by its revision and by when its server took it in. In another bucket revisions are counted anew, and in
+/// the same one, too, when its servers have lost their memory.
+type Write = (u64, DateTime);
 
 #[derive(Clone, Copy)]
 struct Held {
@@ -138,7 +140,7 @@ impl Candidate<'_> {
                     _ => "no answer in time".to_owned(),
                 };
                 // A bucket that was lost with its server is made anew at the next look, so one failure is nothing.
-                self.lost = self.bucket.take().or(self.lost.take());
+                self.bucket = None;
                 self.failures =
                     if bus.is_connected() { self.failures.saturating_add(1) } else { 0 };
                 if self.failures == TOLD {
@@ -164,15 +166,7 @@ impl Candidate<'_> {
     async fn try_look(&mut self, bus: &Bus) -> Result<Option<NodeName>, async_nats::Error> {
         let bucket = match &self.bucket {
             Some(bucket) => bucket.clone(),
-            None => {
-                let found = bucket::open(bus, BUCKET).await?;
-                // In another bucket revisions are counted anew. In the same one a revision that is still there has been there all the
-                // time, whatever looks have failed meanwhile: its leader has not written since it was first seen.
-                if self.lost.take().is_none_or(|lost| made(&lost) != made(&found)) {
-                    self.seen = None;
-                }
-                self.bucket.insert(found).clone()
-            }
+            None => self.bucket.insert(bucket::open(bus, BUCKET).await?).clone(),
         };
         let mut before = Instant::now();
         if self.renew(&bucket, before).await? {
@@ -196,10 +190,7 @@ impl Candidate<'_> {
             None => created(bucket.create(KEY, self.own.clone()).await)?,
             Some(entry) => {
                 let now = Instant::now();
-                if self.seen.is_none_or(|(revision, _)| revision != entry.revision) {
-                    self.seen = Some((entry.revision, now));
-                }
-                let since = self.seen.map_or(now, |(_, since)| since);
+                let since = since(&mut self.seen, (entry.revision, entry.created), now);
                 if now.saturating_duration_since(since) < LEASE {
                     return Ok(leader_in(&entry.value));
                 }
@@ -229,9 +220,11 @@ impl Candidate<'_> {
     }
 }
 
-/// When a bucket was made, by its server's clock: no two of one name are made at the same time.
-fn made(bucket: &Store) -> String {
-    format!("{:?}", bucket.stream.cached_info().created)
+/// Since when, by our own clock, the write is known that is there `now`. Looks that have failed meanwhile change nothing, nor does a bucket
+/// that was opened anew: a write that is still there is its leader's last, and that leader counts its lease from before it.
+fn since<W: PartialEq>(seen: &mut Option<(W, Instant)>, write: W, now: Instant) -> Instant {
+    let known = seen.as_ref().filter(|(known, _)| *known == write).map(|(_, since)| *since);
+    known.unwrap_or_else(|| seen.insert((write, now)).1)
 }
 
 /// What is in the bucket of a leader who has not given up.
@@ -261,5 +254,26 @@ fn created(result: Result<u64, CreateError>) -> Result<Option<u64>, async_nats::
         Ok(revision) => Ok(Some(revision)),
         Err(error) if error.kind() == CreateErrorKind::AlreadyExists => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_counts_from_when_its_write_was_first_seen() {
+        let start = Instant::now();
+        let mut seen = None;
+        let mut look = |write: (u64, &'static str), millis| {
+            let now = start + Duration::from_millis(millis);
+            now - since(&mut seen, write, now)
+        };
+        assert_eq!(look((5, "noon"), 0), Duration::ZERO);
+        assert_eq!(look((6, "noon"), 300), Duration::ZERO);
+        // Looks between have failed.
+        assert_eq!(look((6, "noon"), 1800), LEASE);
+        // The same revision, counted anew by a server that has lost its memory.
+        assert_eq!(look((6, "one"), 2100), Duration::ZERO);
     }
 }

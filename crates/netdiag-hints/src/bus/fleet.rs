@@ -38,6 +38,10 @@ pub(crate) const HOLDS: Duration = Duration::from_secs(1);
 /// be gone than cut off.
 const KEPT: Duration = Duration::from_secs(10);
 
+/// For how long two processes have to speak by one name before it is told: what one of them says last, when the other takes its place, is
+/// over by then.
+const TOGETHER: Duration = Duration::from_secs(3);
+
 /// Largest message, bytes: a demand of as many turns as there may be has some ten thousand.
 const LARGEST: usize = 64 * 1024;
 
@@ -205,8 +209,8 @@ struct Heard {
     state: Option<State>,
     at: Instant,
     until: Instant,
-    /// Since when another process has said something by the same name.
-    twice: Option<Instant>,
+    /// When another process has begun to speak by the same name, and when it was heard last.
+    twice: Option<(Instant, Instant)>,
     /// It was told that one does.
     is_told: bool,
 }
@@ -245,8 +249,15 @@ impl Demands {
         {
             // What an older process said last may come late, when it was replaced. One that goes on is another one.
             let is_other = known.order.0 != session && message.ttl_seconds > 0.0;
-            let since = if is_other { *known.twice.get_or_insert(now) } else { now };
-            if now > since + HOLDS && !std::mem::replace(&mut known.is_told, true) {
+            let since = match known.twice {
+                Some((since, last)) if now <= last + HOLDS => since,
+                _ => now,
+            };
+            if is_other {
+                known.twice = Some((since, now));
+            }
+            let is_twice = is_other && now >= since + TOGETHER;
+            if is_twice && !std::mem::replace(&mut known.is_told, true) {
                 tracing::warn!(
                     "fleet: two processes speak as node {node}; give each a --node of its own"
                 );
@@ -404,13 +415,19 @@ mod tests {
             assert_eq!(given(&mut demands, start + late), [80.0], "{late:?}");
             assert!(!is_told(&demands));
         }
+        // The next restart, much later, is none either.
+        let next = start + 10 * TOGETHER;
+        hear(&mut demands, &of(2, 2), next).expect("heard");
+        hear(&mut demands, &of(3, 1), next).expect("heard");
+        hear(&mut demands, &of(2, 3), next).expect("heard");
+        assert!(!is_told(&demands));
         // Two that both go on.
-        for tick in 0..30 {
-            let now = start + tick * HOLDS / 10;
+        for tick in 0..40 {
+            let now = next + tick * HOLDS / 10;
+            hear(&mut demands, &of(3, 10 + u64::from(tick)), now).expect("heard");
             hear(&mut demands, &of(2, 10 + u64::from(tick)), now).expect("heard");
-            hear(&mut demands, &of(1, 10 + u64::from(tick)), now).expect("heard");
+            assert_eq!(is_told(&demands), now >= next + TOGETHER, "{tick}");
         }
-        assert!(is_told(&demands));
     }
 
     #[tokio::test(start_paused = true)]

@@ -36,7 +36,7 @@ const UNANSWERED: usize = 32;
 /// Values that may wait.
 const MOST_WAITING: usize = 100 * AT_ONCE;
 
-/// Time for an answer: a broker that takes longer is in trouble, on however long a way.
+/// Time for an answer, and for all that is read at the beginning: a broker that takes longer is in trouble, on however long a way.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Time before a broker that could not do it is asked again: it has to be configured first.

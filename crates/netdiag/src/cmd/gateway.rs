@@ -292,10 +292,9 @@ impl Args {
     fn settings(&self, places: &Places, exposure: Exposure) -> Result<Settings, UsageError> {
         let tls = match (&self.tls_cert, &self.tls_key) {
             (None, None) => None,
-            (Some(chain), Some(key)) => Some(
-                acceptor(chain, key)
-                    .map_err(|error| UsageError::because("TLS is not possible", error))?,
-            ),
+            (Some(chain), Some(key)) => Some(acceptor(chain, key).map_err(|error| {
+                UsageError::because("--tls-cert and --tls-key: TLS is not possible", error)
+            })?),
             (Some(chain), None) => {
                 let given = places.named("tls_cert", chain.display());
                 return Err(UsageError::new(format!("{given} needs its key: give --tls-key")));

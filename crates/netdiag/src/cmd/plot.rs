@@ -10,7 +10,7 @@ use netdiag_telemetry::Row;
 use crate::csv_file::{self, Labels, RowClock};
 use crate::place::Places;
 use crate::plot::{self, Recording};
-use crate::replace::{check_distinct, replace};
+use crate::replace::{check_distinct, check_writable, replace};
 use crate::terminal::{Progress, say};
 
 /// Draw a recording: distributions, time line and anomalies
@@ -48,6 +48,7 @@ pub(crate) struct Args {
 /// Draws the file once.
 pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
     check_distinct(&[("data", &args.data), ("out", &args.out)], places)?;
+    check_writable(&[("out", &args.out)], places)?;
     let mut rows = Vec::new();
     let progress = Progress::start();
     csv_file::read("--data", &args.data, Labels::Ignored, &progress, |row, _| rows.push(*row))?;

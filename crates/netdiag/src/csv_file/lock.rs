@@ -55,13 +55,16 @@ fn cannot_open(path: &Path, error: io::Error) -> UsageError {
     // A file that is not there is made, so what lacks is a folder on the way to it.
     if error.kind() == io::ErrorKind::NotFound
         && let Some(folder) = path.parent()
+        && !folder.exists()
     {
         let folder = folder.display();
         return UsageError::new(format!(
             "--csv {named}: the folder {folder} does not exist; make it, or choose another file"
         ));
     }
-    UsageError::because(format!("--csv {named}: cannot be opened for writing"), error)
+    let message =
+        format!("--csv {named}: cannot be opened for writing; choose a file that you may write");
+    UsageError::because(message, error)
 }
 
 /// Locks a file without waiting.
