@@ -60,7 +60,7 @@ fn what_cannot_be_drawn_is_told_and_leaves_the_old_picture() {
     let nowhere = folder.path().join("no/such/folder/chart.png");
     std::fs::write(&path, recording(3)).expect("file");
     let output = plot(&path, &nowhere);
-    assert_eq!(output.status.code(), Some(1), "{}", complaint(&output));
+    assert_eq!(output.status.code(), Some(2), "{}", complaint(&output));
     assert!(complaint(&output).contains("chart.png"), "{}", complaint(&output));
 }
 
