@@ -257,8 +257,9 @@ fn two_nodes_share_an_engine_whatever_becomes_of_leaders_and_broker() {
     b.streams.clear();
     let (status, stderr) = b.running.end_by(Signal::TERM);
     assert_eq!(status.code(), Some(0), "{stderr:#?}");
-    a.stream();
-    // Not evenly at once: the one that is new has nothing to read yet.
+    // As many as have readers for it all, who read 20 a second each.
+    (0..3).for_each(|_| a.stream());
+    // Not evenly at once: those that are new have nothing to read yet.
     until("all of it", || (given(&a).iter().sum::<f64>() > 0.98 * CAPACITY).then_some(()));
     for running in [second, a.running] {
         let (status, stderr) = running.end_by(Signal::TERM);
