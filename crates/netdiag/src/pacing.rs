@@ -191,8 +191,12 @@ impl Pacers {
                 carried: None,
             });
         }
+        // Not every source tells that a connection was closed: of `sock_diag`'s it is only not there any more. What is known of its
+        // client's link is the next one's to start from all the same.
+        for (key, past) in self.streams.extract_if(|_, paced| paced.seen_in != now) {
+            self.peers.entry(key.peer.ip()).or_insert(Paced { seen_in: now, ..past });
+        }
         self.peers.retain(|_, paced| paced.seen_in == now);
-        self.streams.retain(|_, paced| paced.seen_in == now);
         let host = self.host.hint(&Scope::Host);
         self.judged = Board::new(host, hints, streams, Some(Instant::now()));
         self.fresh.clear();

@@ -65,13 +65,13 @@ fn each_peer_has_its_own_rate() {
 fn scopes_that_are_gone_are_forgotten() {
     let rtt = Duration::from_millis(20);
     let crowd: Vec<_> = (0..100).map(|client| flow(client, rtt)).collect();
-    let (pacers, board) = boards([crowd, vec![flow(7, rtt)]]);
+    let (pacers, board) = boards([crowd, vec![flow(7, rtt)], vec![flow(7, rtt)]]);
     // A peer with one connection has no memory of its own.
     assert_eq!((pacers.peers.len(), pacers.streams.len()), (0, 1));
     assert_eq!((board.peers.len(), board.streams().len()), (1, 1));
     let mut last = flow(7, rtt);
     last.closed = true;
-    let (pacers, board) = boards([vec![flow(7, rtt)], vec![last], vec![]]);
+    let (pacers, board) = boards([vec![flow(7, rtt)], vec![last], vec![], vec![]]);
     assert_eq!((pacers.peers.len(), pacers.streams.len()), (0, 0));
     assert!(board.streams().is_empty());
 }
@@ -87,10 +87,18 @@ fn a_peer_with_more_than_one_connection_remembers_what_its_first_was_like() {
     let peer = flow(1, near).key.peer.ip();
     let last = FlowSnapshot { closed: true, ..port(4000, near) };
     let alone = || (0..60).map(|_| vec![port(4000, near)]);
-    // Twice the path gets worse just when a second connection is there: beside the first, or after it.
+    // The path gets worse just when a second connection is there: beside the first, or after it, whether its end is told (by eBPF) or
+    // it is only gone (`sock_diag`), with or without a pause.
     let beside = (0..5).map(|_| vec![port(4000, far), port(4001, far)]);
     let after = std::iter::once(vec![last]).chain((0..5).map(|_| vec![port(4001, far)]));
-    for (_, board) in [boards(alone().chain(beside)), boards(alone().chain(after))] {
+    let at_once = (0..5).map(|_| vec![port(4001, far)]);
+    let later = std::iter::once(vec![]).chain(at_once.clone());
+    for (_, board) in [
+        boards(alone().chain(beside)),
+        boards(alone().chain(after)),
+        boards(alone().chain(at_once)),
+        boards(alone().chain(later)),
+    ] {
         let hint = &board.peers[&peer];
         assert!(hint.reason.contains("usually 20 ms") && hint.anomaly, "{hint:?}");
         assert_eq!(hint.scope, "peer 10.0.0.1");
