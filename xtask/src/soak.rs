@@ -40,7 +40,7 @@ use crate::command;
 /// How a soak is asked to run.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Options {
-    /// How long it takes, in minutes; from 10 on memory is judged
+    /// How long it takes, in minutes; from 20 on memory is judged
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(i64::from(LEAST_MINUTES)..))]
     minutes: u32,
     /// The order of faults, what clients ask for, and what links lose follow from it
@@ -91,7 +91,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         let memory: String = system.lives.iter().flat_map(|life| life.lines(begun)).collect();
         std::fs::write(
             logs.join("memory.csv"),
-            format!("process,seconds,rss_kb,descriptors\n{memory}"),
+            format!("process,seconds,rss_kb,descriptors,round\n{memory}"),
         )?;
         let findings = Findings {
             minutes: system.begun.elapsed().as_secs_f64() / 60.0,
@@ -118,7 +118,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 fn faults_of(options: &Options, system: &mut System) -> anyhow::Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
     for (number, slot) in (0..).zip(schedule(options.minutes, options.seed)) {
-        system.is_warm = slot.is_warm;
+        system.warm_round = slot.warm_round;
         system.watching.signs.iter().for_each(|sign| sign.forget());
         let began = Instant::now();
         let at = began - system.begun;

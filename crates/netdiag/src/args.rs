@@ -282,9 +282,12 @@ impl ModelArgs {
         let mut bytes = Vec::new();
         // A byte more than a model may have is enough to see that it is none.
         let most = Model::LARGEST_FILE as u64 + 1;
-        File::open(path)
-            .and_then(|file| file.take(most).read_to_end(&mut bytes))
-            .map_err(|error| UsageError::because(unusable(), error))?;
+        File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes)).map_err(
+            |error| {
+                let unusable = unusable();
+                UsageError::new(format!("{unusable}: {error}; `netdiag train` writes one"))
+            },
+        )?;
         let model = Model::parse(&bytes).map_err(|error| UsageError::because(unusable(), error))?;
         Ok(Some(Arc::new(model)))
     }

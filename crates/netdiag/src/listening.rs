@@ -51,8 +51,8 @@ impl Listening {
         flags: &str,
     ) -> anyhow::Result<Self> {
         let token = access.auth_token_file.as_deref().map(Token::read).transpose();
-        let exposure = token
-            .and_then(|token| Exposure::try_new(wanted, token, access.no_auth))
+        let token = token.map_err(|error| UsageError::because("--auth-token-file", error))?;
+        let exposure = Exposure::try_new(wanted, token, access.no_auth)
             .map_err(|error| UsageError::new(error.to_string()))?;
         let listener = TcpListener::bind(wanted).map_err(|error| {
             let why = match error.kind() {

@@ -36,6 +36,11 @@ mod stop;
 mod terminal;
 mod train;
 
+/// What a burst of connections took goes back to the kernel when it is over: of the C library's allocators glibc's keeps more of it, and
+/// musl's has one lock for all threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     cli::main()
 }

@@ -1,8 +1,8 @@
 //! What happens when: a function of how long there is and of the seed, so that a soak that failed can be had again.
 //!
 //! A cycle begins with the death of each part, so that all of them have a life of the cycle's length; the other faults follow, round by
-//! round, each once in every round and in another order. Memory is looked at from the round on in which nothing is new to a process any
-//! more. Invariant: each fault comes at least once in every cycle.
+//! round, each once in every round and in another order. Memory is compared from the round on in which nothing is new to a process any
+//! more, by whole rounds. Invariant: each fault comes at least once in every cycle.
 
 use std::time::Duration;
 
@@ -21,11 +21,15 @@ const AROUND: Duration = Duration::from_secs(15);
 /// The least time in which each fault comes once.
 pub(super) const LEAST_MINUTES: u32 = 3;
 
-/// Long enough for a process to fill what it fills within its first ten minutes, and to be watched for as long again.
-const CYCLE_MINUTES: u32 = 15;
+/// The least time after which enough rounds were warm.
+pub(super) const JUDGES_MEMORY: u32 = 20;
 
-/// Rounds until nothing is new to a process: five minutes, after which models have been trained.
-const WARM_UP_ROUNDS: usize = 4;
+/// Long enough for a process to fill what it fills within its first quarter of an hour, and to be watched for longer.
+const CYCLE_MINUTES: u32 = 30;
+
+/// Rounds until nothing is new to a process: eleven minutes, in which models are trained twice, the second time from all the rows that
+/// training ever takes.
+const WARM_UP_ROUNDS: usize = 9;
 
 /// What is done to the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,8 +83,8 @@ const DEATHS: [Fault; 7] = [
 pub(super) struct Slot {
     pub(super) cycle: usize,
     pub(super) fault: Fault,
-    /// Processes are warm, and what their memory grows by counts.
-    pub(super) is_warm: bool,
+    /// Which whole round it is part of, where processes are warm and what their memory grows by counts.
+    pub(super) warm_round: Option<usize>,
 }
 
 /// All faults of so many minutes.
@@ -94,7 +98,7 @@ pub(super) fn schedule(minutes: u32, seed: u64) -> Vec<Slot> {
         let end = slots * (cycle + 1) / cycles;
         let mut deaths = DEATHS;
         deaths.shuffle(&mut random);
-        schedule.extend(deaths.map(|fault| Slot { cycle, fault, is_warm: false }));
+        schedule.extend(deaths.map(|fault| Slot { cycle, fault, warm_round: None }));
         for round in 0.. {
             let room = end.saturating_sub(schedule.len());
             // A short run has one round all the same.
@@ -103,9 +107,9 @@ pub(super) fn schedule(minutes: u32, seed: u64) -> Vec<Slot> {
             }
             let mut faults = DISTURBANCES;
             faults.shuffle(&mut random);
-            let is_warm = round >= WARM_UP_ROUNDS;
             let taken = if round == 0 { faults.len() } else { room.min(faults.len()) };
-            schedule.extend(faults[..taken].iter().map(|&fault| Slot { cycle, fault, is_warm }));
+            let warm_round = (round >= WARM_UP_ROUNDS && taken == faults.len()).then_some(round);
+            schedule.extend(faults[..taken].iter().map(|&fault| Slot { cycle, fault, warm_round }));
         }
     }
     schedule
@@ -131,6 +135,7 @@ impl Fault {
 
 #[cfg(test)]
 mod tests {
+    use super::super::memory::LEAST_ROUNDS;
     use super::*;
 
     #[test]
@@ -153,20 +158,25 @@ mod tests {
     }
 
     #[test]
-    fn ten_minutes_leave_three_in_which_memory_counts() {
-        let check = |minutes: u32, least: u64| {
+    fn memory_is_compared_by_whole_rounds() {
+        let check = |minutes: u32, least: usize| {
             let schedule = schedule(minutes, 1);
-            let warm = |cycle: usize| {
-                schedule.iter().filter(|slot| slot.is_warm && slot.cycle == cycle).count() as u32
-            };
             let cycles = schedule.last().expect("a slot").cycle + 1;
             for cycle in 0..cycles {
-                let warm = (SLOT * warm(cycle)).as_secs();
-                assert!(warm >= least, "{minutes} minutes, cycle {cycle}: {warm} s");
+                let warm: Vec<&[Slot]> = schedule
+                    .chunk_by(|a, b| a.warm_round == b.warm_round && a.cycle == b.cycle)
+                    .filter(|slots| slots[0].cycle == cycle && slots[0].warm_round.is_some())
+                    .collect();
+                assert!(warm.len() >= least, "{minutes} minutes, cycle {cycle}: {}", warm.len());
+                for round in warm {
+                    let once = |fault| round.iter().filter(|slot| slot.fault == fault).count() == 1;
+                    assert!(DISTURBANCES.into_iter().all(once), "{round:?}");
+                }
             }
         };
-        check(10, 180);
-        check(30, 400);
+        check(JUDGES_MEMORY, LEAST_ROUNDS);
+        check(30, 13);
+        check(75, 13);
     }
 
     #[test]

@@ -43,8 +43,8 @@ pub(super) struct System {
     pub(super) incidents: Vec<String>,
     /// Lives that have ended.
     pub(super) lives: Vec<Life>,
-    /// Whether what processes grow by counts at present.
-    pub(super) is_warm: bool,
+    /// The present round, if what processes weigh in it counts.
+    pub(super) warm_round: Option<usize>,
     parts: Vec<Part>,
     present: BTreeMap<Id, Life>,
     weighed: Instant,
@@ -85,7 +85,7 @@ impl System {
             excuses: Vec::new(),
             incidents: Vec::new(),
             lives: Vec::new(),
-            is_warm: false,
+            warm_round: None,
             parts: ALL.map(Part::new).into(),
             present: BTreeMap::new(),
             weighed: Instant::now(),
@@ -141,7 +141,7 @@ impl System {
                     if let (Some(life), Some(weight)) =
                         (self.present.get_mut(&part.id), part.weigh())
                     {
-                        life.note(weight, self.is_warm);
+                        life.note(weight, self.warm_round);
                     }
                 }
             }

@@ -12,14 +12,11 @@ use super::load::{PLACES, Tally};
 use super::memory::{Life, MOST_GROWTH};
 use super::parts::{ALL, Id};
 use super::rows::Rows;
-use super::schedule::Fault;
+use super::schedule::{Fault, JUDGES_MEMORY};
 use super::signs::Recovery;
 
 /// From the end of a fault until every sign of life is there again.
 pub(super) const BOUND: Duration = Duration::from_secs(3);
-
-/// From so many minutes on memory is judged.
-const JUDGES_MEMORY: f64 = 10.0;
 
 /// One fault, and how the system came back.
 pub(super) struct Outcome {
@@ -79,17 +76,11 @@ impl Findings<'_> {
         let mut wrong: Vec<String> =
             self.outcomes.iter().filter(|outcome| !outcome.is_ok()).map(Outcome::line).collect();
         for life in self.lives.iter().filter(|life| life.id.is_ours()) {
-            if let Some(growth) = life.growth().filter(|growth| !growth.is_bounded()) {
-                wrong.push(format!(
-                    "{} grew by {:.2} % and {} descriptors in {:.0} s",
-                    life.id.name(),
-                    growth.share * 100.0,
-                    growth.descriptors,
-                    growth.seconds
-                ));
+            if let Some(what) = life.growth().and_then(|growth| growth.wrong()) {
+                wrong.push(format!("{} {what}", life.id.name()));
             }
         }
-        if self.minutes >= JUDGES_MEMORY {
+        if self.minutes >= f64::from(JUDGES_MEMORY) {
             for id in ALL.into_iter().filter(|id| id.is_ours()) {
                 if !self.lives.iter().any(|life| life.id == id && life.growth().is_some()) {
                     wrong.push(format!("no life of {} was long enough to judge", id.name()));
@@ -213,6 +204,7 @@ impl Findings<'_> {
             "RSS when warm",
             "at the end, KB",
             "growth",
+            "with 95 %",
             "bound",
             "descriptors",
             "",
@@ -235,6 +227,7 @@ impl Findings<'_> {
                     format!("{:.0}", growth.warm_kb),
                     format!("{:.0}", growth.end_kb),
                     format!("{:+.2} %", growth.share * 100.0),
+                    growth.interval.map(|end| format!("{:+.2}", end * 100.0)).join(" to "),
                     bound,
                     format!("{:+}", growth.descriptors),
                     match (id.is_ours(), growth.is_bounded()) {
@@ -251,6 +244,7 @@ impl Findings<'_> {
                     line.extend([
                         format!("{end:.0}"),
                         too_short.to_owned(),
+                        "-".to_owned(),
                         bound,
                         "-".to_owned(),
                         String::new(),
@@ -341,7 +335,7 @@ mod tests {
         assert_eq!(findings(&tally).wrong(), ["no stream over link 2 of 3 was whole"]);
         tally.done[2].store(1, Ordering::Relaxed);
         // Long enough, and yet nobody's memory was looked at.
-        let unjudged = Findings { minutes: 10.0, ..findings(&tally) };
+        let unjudged = Findings { minutes: f64::from(JUDGES_MEMORY), ..findings(&tally) };
         assert_eq!(unjudged.wrong().len(), ALL.into_iter().filter(|id| id.is_ours()).count());
         tally.stuck.lock().expect("a list").push("a stream".to_owned());
         assert_eq!(findings(&tally).wrong(), ["stuck: a stream"]);

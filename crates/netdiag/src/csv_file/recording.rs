@@ -35,8 +35,12 @@ pub(crate) fn read(
     progress: &Progress,
     mut each: impl FnMut(&Row, Option<bool>),
 ) -> Result<(), UsageError> {
-    let failed =
-        |error| UsageError::because(format!("{flag} {}: cannot be used", path.display()), error);
+    let failed = |error| {
+        UsageError::new(format!(
+            "{flag} {}: cannot be used: {error}; give the file that `netdiag agent` writes",
+            path.display()
+        ))
+    };
     let mut file = File::open(path).map_err(failed)?;
     // A pipe has no length, and then there is no end to be seen.
     let length = file.metadata().map_or(0, |metadata| metadata.len());
