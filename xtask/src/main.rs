@@ -11,6 +11,7 @@ mod bpf;
 mod clients;
 mod command;
 mod fuzz;
+mod median;
 mod metrics;
 mod package;
 mod process;

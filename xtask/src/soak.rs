@@ -94,6 +94,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             format!("process,seconds,rss_kb,descriptors,round\n{memory}"),
         )?;
         let findings = Findings {
+            asked: options.minutes,
             minutes: system.begun.elapsed().as_secs_f64() / 60.0,
             outcomes,
             lives: std::mem::take(&mut system.lives),

@@ -136,8 +136,15 @@ impl Pacing {
     /// Those of [`Pacing::stream`].
     pub fn stream_reading_at(&self, socket: impl AsFd, reading: Tps) -> io::Result<StreamPacer> {
         let now = self.now();
-        let stream = Arc::new(Stream::open(socket, self.shared.settings.range, reading, now)?);
+        let mut stream = Stream::open(socket, self.shared.settings.range, reading, now)?;
         let mut streams = self.streams();
+        if stream.came_in_a_silence() {
+            let other = streams.by_number.values().find(|other| other.key() == stream.key());
+            if let Some(other) = other {
+                stream.had(other);
+            }
+        }
+        let stream = Arc::new(stream);
         let number = streams.next;
         streams.next += 1;
         streams.by_number.insert(number, Arc::clone(&stream));

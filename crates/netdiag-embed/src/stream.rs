@@ -46,7 +46,7 @@ pub struct StreamPacer {
 pub(crate) struct Stream {
     socket: OwnedFd,
     key: FlowKey,
-    /// The longest pause between two tries as it was found; `None` where this kernel cannot be told another.
+    /// The longest pause between two tries as the connection had it; `None` where this kernel cannot be told another.
     retry: Option<Duration>,
     inner: Mutex<Inner>,
 }
@@ -197,9 +197,8 @@ impl Stream {
     ) -> io::Result<Self> {
         let socket = socket.as_fd().try_clone_to_owned()?;
         let seen = netdiag_tcpinfo::snapshot(&socket)?;
-        // Kernels before 6.15 cannot be told: there the stream goes on later, and that is all. One that is as short already is not ours
-        // to lengthen.
-        let retry = netdiag_tcpinfo::longest_retry(&socket).ok().filter(|&retry| retry > RETRY);
+        // Kernels before 6.15 cannot be told: there the stream goes on later, and that is all.
+        let retry = netdiag_tcpinfo::longest_retry(&socket).ok();
         let mut inner = Inner {
             pacer: Pacer::new(range, reading, now),
             asked: now,
@@ -215,6 +214,16 @@ impl Stream {
 
     pub(crate) fn key(&self) -> FlowKey {
         self.key
+    }
+
+    /// Whether the connection had, when this came, what another handle sets during a silence.
+    pub(crate) fn came_in_a_silence(&self) -> bool {
+        self.retry.is_some_and(|retry| retry <= RETRY)
+    }
+
+    /// What the connection had is what this other handle of it found.
+    pub(crate) fn had(&mut self, other: &Self) {
+        self.retry = other.retry;
     }
 
     pub(crate) fn report(&self) -> Report {
@@ -248,7 +257,8 @@ impl Stream {
     /// Has the kernel try every [`RETRY`] while a client is silent, and at its own pace otherwise. Said again at every look, since who held
     /// this socket before may have let go of it only now, and taken back what is not theirs any more.
     fn urge(&self, is_urged: bool, is_silent: bool) {
-        let Some(retry) = self.retry else { return };
+        // One that is as short already is not ours to lengthen.
+        let Some(retry) = self.retry.filter(|&retry| retry > RETRY) else { return };
         // A socket that does not take it is closed, which the next look at it tells.
         let _ = match (is_urged, is_silent) {
             (_, true) => netdiag_tcpinfo::set_longest_retry(&self.socket, RETRY),

@@ -161,26 +161,49 @@ fn the_kernel_tries_every_second_while_a_client_is_silent_and_only_then() {
         }
     };
     assert_eq!(reaches(Duration::from_secs(1)), State::Stalled);
+    // A second handle, which does not mistake that for what the connection had.
+    let second = pacing.stream(&server).expect("TCP");
     SockRef::from(&client).detach_filter().expect("a filter");
     assert_ne!(reaches(before), State::Stalled);
+    SockRef::from(&client).attach_filter(&[deaf]).expect("a filter");
     drop(stream);
+    assert_eq!(netdiag_tcpinfo::longest_retry(&server).expect("as before"), before);
+    second.admitted_blocking(1).expect("open");
+    server.write_all(&TOKEN).expect("room in the send buffer");
+    second.on_sent(1, TOKEN.len() as u64);
+    let began = Instant::now();
+    while netdiag_tcpinfo::longest_retry(&server).expect("as before") == before {
+        let _ = second.report();
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", second.state());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(second);
     assert_eq!(netdiag_tcpinfo::longest_retry(&server).expect("as before"), before);
 }
 
 #[test]
 fn the_end_of_a_stream_outlives_its_socket_however_long_the_reader_rests() {
     let (mut client, mut server) = narrow_pair();
+    let before = netdiag_tcpinfo::longest_retry(&server).ok();
     let pacing = Pacing::try_new(settings(1000.0)).expect("valid");
     let stream = pacing.stream(&server).expect("TCP");
     // More than the client's window: the rest waits in the kernel, which asks again and again whether there is room.
     server.set_nonblocking(true).expect("a socket");
     let mut written = 0;
     while let Ok(wrote) = server.write(&TOKEN) {
+        stream.on_sent(1, wrote as u64);
         written += wrote;
     }
     assert!(written > 10_000, "{written}");
-    // In each the pauses between the kernel's probes grow to what would be the longest, were it a second.
-    std::thread::sleep(Duration::from_secs(12));
+    // Before the socket is closed and after, the pauses between the kernel's probes grow to what would be the longest, were it a second.
+    // It must not be while the window is shut, however often the stream is looked at.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(12) {
+        let _ = stream.report();
+        assert_eq!(netdiag_tcpinfo::longest_retry(&server).ok(), before, "{:?}", stream.state());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(stream.state(), State::Reader);
     drop((stream, server));
     std::thread::sleep(Duration::from_secs(4));
     let mut taken = Vec::new();

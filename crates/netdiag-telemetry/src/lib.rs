@@ -13,6 +13,7 @@
 pub mod csv;
 mod flow;
 mod histogram;
+mod room;
 mod sample;
 mod table;
 mod units;
@@ -20,6 +21,7 @@ mod window;
 
 pub use flow::{Counters, FlowKey, FlowSnapshot, Liveness, Scope, canonical};
 pub use histogram::{BUCKETS, RttHistogram, RttSamples, bucket_bounds, bucket_of};
+pub use room::give_back;
 pub use sample::{LinkSample, Rolling, Row, RttSummary, Source};
 pub use table::{FlowTable, Instant, StreamSample, Tick};
 pub use units::{Bytes, InvalidTps, Tps};

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::flow::{Counters, FlowKey, FlowSnapshot, Liveness, grown};
 use crate::histogram::RttSamples;
+use crate::room::give_back;
 use crate::sample::{LinkSample, Row, Source};
 use crate::window::Window;
 
@@ -124,6 +125,7 @@ impl FlowTable {
         }
         let tick = self.tick;
         self.flows.retain(|_, state| state.seen_in == tick);
+        give_back(&mut self.flows);
         streams.sort_unstable_by_key(|stream: &StreamSample| stream.key);
 
         let mut peers: Vec<_> = peers

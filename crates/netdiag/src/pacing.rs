@@ -6,8 +6,8 @@
 //! A peer with a single connection is that connection, and is judged once. With a second one, or the next, it gets a memory of
 //! its own, which begins as the first one's.
 //!
-//! Invariant: memory follows the flows of the last tick and nothing else; a scope whose flows are gone is forgotten,
-//! and presumed healthy if it comes back.
+//! Invariant: memory follows the flows of the last tick and nothing else; a scope whose flows are gone is forgotten, and presumed healthy
+//! if it comes back. Only what is known of a connection that is gone stays for one interval more, as its peer's, for who comes next.
 
 mod carried;
 
@@ -20,7 +20,7 @@ use netdiag_hints::bus::Seat;
 use netdiag_hints::{Board, StreamEntry};
 use netdiag_pacer::{Hint, TpsRange};
 use netdiag_telemetry::{
-    Bytes, FlowKey, FlowSnapshot, LinkSample, Liveness, Scope, StreamSample, Tick,
+    Bytes, FlowKey, FlowSnapshot, LinkSample, Liveness, Scope, StreamSample, Tick, give_back,
 };
 use tokio::time::Instant;
 
@@ -169,7 +169,9 @@ impl Pacers {
             paced.link.observe(sample, load.waiting(sample), elapsed);
             hints.insert(*peer, paced.link.hint(&Scope::Peer(*peer)));
         }
-        let mut streams = Vec::with_capacity(tick.streams.len());
+        // Of a burst most may be over already.
+        let open = tick.streams.iter().filter(|stream| !stream.closed).count();
+        let mut streams = Vec::with_capacity(open);
         for stream in &tick.streams {
             let paced = self.streams.entry(stream.key).or_insert_with(unknown);
             paced.seen_in = now;
@@ -197,9 +199,11 @@ impl Pacers {
             self.peers.entry(key.peer.ip()).or_insert(Paced { seen_in: now, ..past });
         }
         self.peers.retain(|_, paced| paced.seen_in == now);
+        give_back(&mut self.streams);
+        give_back(&mut self.peers);
         let host = self.host.hint(&Scope::Host);
         self.judged = Board::new(host, hints, streams, Some(Instant::now()));
-        self.fresh.clear();
+        self.fresh = Vec::new();
         self.judged.row = Some(tick.host);
     }
 }

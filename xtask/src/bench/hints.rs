@@ -16,12 +16,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 
-use super::gateway::median;
 use super::pacer::load;
 use super::server::{Server, cpu_of};
 use super::up::{Asking, Up};
 use super::{Bar, Bound, Options, Report};
 use crate::command;
+use crate::median::median;
 
 /// Connections, and wrk's threads.
 const CONNECTIONS: &str = "64";

@@ -77,12 +77,12 @@ pub(super) struct Clients {
 }
 
 /// What the links are like: a near one, one that loses packets, a slow one.
-pub(super) fn links() -> anyhow::Result<Vec<Duplex>> {
+pub(super) fn links() -> anyhow::Result<[Duplex; PLACES - 1]> {
     let ms = Duration::from_millis;
     let near = LinkSpec::delayed(ms(10))?;
     let lossy = LinkSpec::delayed(ms(40))?.with_jitter(ms(5))?.with_loss(0.01)?;
     let slow = LinkSpec::delayed(ms(60))?.with_rate(400_000)?;
-    Ok(vec![near.into(), lossy.into(), slow.into()])
+    Ok([near.into(), lossy.into(), slow.into()])
 }
 
 impl Clients {
@@ -225,7 +225,7 @@ fn contains(text: &[u8], what: &[u8]) -> bool {
 }
 
 /// Ten thousand connections to the gateway, a part of them at a time: half ask and read the answer, a quarter say nothing, a quarter
-/// reset. To be called in the namespace of the parts. Returns how many could not be opened.
+/// reset. To be called in the namespace of the parts. Returns how many could not be opened, or were not answered with 200.
 pub(super) fn flows() -> anyhow::Result<usize> {
     let opener = |number: usize| {
         let mut open = std::collections::VecDeque::with_capacity(OPEN);

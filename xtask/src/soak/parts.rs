@@ -90,6 +90,7 @@ impl Id {
         let bus = ["--bus", "nats://127.0.0.1:4222"];
         let (csv, agent_csv) = (places.csv(Self::Up), places.csv(Self::Agent));
         let (csv, agent_csv) = (csv.display().to_string(), agent_csv.display().to_string());
+        let model = places.model().display().to_string();
         let interval = INTERVAL.to_string();
         let store = places.folder.join("nats").display().to_string();
         let recording = ["--loopback", "--interval", &interval, "--max-samples", MAX_SAMPLES];
@@ -105,14 +106,16 @@ impl Id {
             ]),
             Self::Up => list(&[
                 &["up", "--csv", &csv, "--node", "soak", "--shared-engine", "demo"],
-                &["--capacity-tps", "1000", "--reading-tps", "20"],
+                &["--capacity-tps", "1000", "--reading-tps", "20", "--model", &model],
                 &recording,
                 &bus,
             ]),
             Self::Agent => list(&[&["agent", "--csv", &agent_csv], &recording]),
-            Self::Serve => {
-                list(&[&["serve", "--csv", &agent_csv, "--port", "9001", "--node", "csv"], &bus])
-            }
+            Self::Serve => list(&[
+                &["serve", "--csv", &agent_csv, "--port", "9001", "--node", "csv"],
+                &["--model", &model],
+                &bus,
+            ]),
             Self::FleetA => list(&[&["fleet", "--node", "f1", "--listen", "127.0.0.1:9003"], &bus]),
             Self::FleetB => list(&[&["fleet", "--node", "f2", "--listen", "127.0.0.1:9004"], &bus]),
             Self::Dashboard => list(&[
@@ -145,6 +148,11 @@ impl Places {
 
     pub(super) fn csv(&self, id: Id) -> PathBuf {
         self.disk().join(format!("{}.csv", id.name()))
+    }
+
+    /// What links are judged by. A model that is trained meanwhile would be a step of memory, at a time that follows from the traffic.
+    pub(super) fn model(&self) -> PathBuf {
+        self.folder.join("model.json")
     }
 
     /// What the time of day is said to differ by.

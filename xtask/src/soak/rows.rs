@@ -185,16 +185,19 @@ fn judge(id: Id, seen: &[Seen], excuses: &[Excuse], told: Instant) -> Rows {
     rows
 }
 
-/// How long it was from one row to the next, seconds, but for what is excused.
+/// How long it was from one row to the next, seconds, but for when the part was dead: a step of the clock keeps nobody from writing. A row
+/// may have been written up to a look before it was read.
 fn unexcused(from: Instant, to: Instant, excuses: &[Excuse]) -> f64 {
-    let excused: f64 = excuses.iter().map(|excuse| overlap(from, to, excuse)).sum();
-    to.saturating_duration_since(from).as_secs_f64() - excused
-}
-
-/// How much of the time between two looks an excuse covers, seconds. A row may have been written up to a look before it was read.
-fn overlap(from: Instant, to: Instant, excuse: &Excuse) -> f64 {
-    let (begin, end) = (from.max(excuse.from - EVERY), to.min(excuse.to + EVERY));
-    end.saturating_duration_since(begin).as_secs_f64()
+    let deaths = excuses.iter().filter(|excuse| excuse.id.is_some());
+    let mut deaths: Vec<_> =
+        deaths.map(|excuse| (excuse.from - EVERY, excuse.to + EVERY)).collect();
+    deaths.sort_unstable();
+    let (mut lived, mut at) = (Duration::ZERO, from);
+    for (died, back) in deaths {
+        lived += died.min(to).saturating_duration_since(at);
+        at = at.max(back);
+    }
+    (lived + to.saturating_duration_since(at)).as_secs_f64()
 }
 
 /// A step of the clock, as the time in which timestamps say nothing.
@@ -217,7 +220,8 @@ mod tests {
         let zero = Instant::now();
         let check = |tenths: &[u64], excuse: Option<(u64, u64)>, wrong: usize, late: usize| {
             let at = |second| zero + Duration::from_secs(second);
-            let excuses = excuse.map(|(from, to)| Excuse { id: None, from: at(from), to: at(to) });
+            let excuses =
+                excuse.map(|(from, to)| Excuse { id: Some(Id::Up), from: at(from), to: at(to) });
             let seen = seen(zero, tenths);
             let told = seen.last().map_or(zero, |&(_, last)| last);
             let rows = judge(Id::Up, &seen, excuses.as_slice(), told);
@@ -237,6 +241,10 @@ mod tests {
         let stepped = [(Duration::from_secs(1000), zero), (Duration::from_secs(4600), zero)];
         let rows = judge(Id::Up, &stepped, &[step_at(zero)], zero);
         assert!(rows.wrong.is_empty(), "{:?}", rows.wrong);
+        // But not from writing.
+        let frozen = [(Duration::from_secs(1000), zero), (Duration::from_secs(4600), zero + STEP)];
+        let rows = judge(Id::Up, &frozen, &[step_at(zero), step_at(zero)], zero + STEP);
+        assert_eq!(rows.wrong.len(), 1, "{:?}", rows.wrong);
         // It excuses its own time and no more.
         check(&[0, 2, 200, 202], Some((1, 4)), 1, 0);
         check(&[0, 2, 2, 4], None, 1, 0);
@@ -245,11 +253,30 @@ mod tests {
     }
 
     #[test]
+    fn what_two_deaths_excuse_counts_once() {
+        let zero = Instant::now();
+        let at = |second| zero + Duration::from_secs(second);
+        let death = |from, to| Excuse { id: Some(Id::Up), from: at(from), to: at(to) };
+        let check = |excuses: &[Excuse], seconds: f64| {
+            let found = unexcused(at(0), at(20), excuses);
+            assert!((found - seconds).abs() < 1e-6, "{found} for {seconds}");
+        };
+        check(&[], 20.0);
+        // 0.4 s around each.
+        check(&[death(2, 5), death(4, 9)], 20.0 - 7.8);
+        check(&[death(4, 5), death(2, 9)], 20.0 - 7.8);
+        check(&[death(12, 15), death(2, 5)], 20.0 - 7.6);
+        check(&[death(15, 40)], 14.6);
+        check(&[step_at(at(3))], 20.0);
+    }
+
+    #[test]
     fn a_file_that_nobody_writes_to_any_more_is_found() {
         let zero = Instant::now();
         let check = |told: u64, excuse: Option<(u64, u64)>, wrong: usize| {
             let at = |second| zero + Duration::from_secs(second);
-            let excuses = excuse.map(|(from, to)| Excuse { id: None, from: at(from), to: at(to) });
+            let excuses =
+                excuse.map(|(from, to)| Excuse { id: Some(Id::Up), from: at(from), to: at(to) });
             let rows = judge(Id::Up, &seen(zero, &[0, 2, 4]), excuses.as_slice(), at(told));
             assert_eq!(rows.wrong.len(), wrong, "{told}: {:?}", rows.wrong);
         };

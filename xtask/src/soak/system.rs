@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use netdiag_health::{FEATURES, Model, TrainingSet};
+use netdiag_iforest::Params;
 use netdiag_lab::{Lab, ServerSide};
 use tempfile::TempDir;
 
@@ -52,6 +54,14 @@ pub(super) struct System {
     folder: TempDir,
 }
 
+/// Of a link that wanders a little.
+fn model() -> anyhow::Result<Model> {
+    let noise = |row: u16, by: u16| f32::from(row * by % 101) / 101.0;
+    let row = |i| [0.1 * noise(i, 37), 0.1, 0.004 * noise(i, 53), 0.02 * noise(i, 71) - 0.01];
+    let rows: Vec<[f32; FEATURES]> = (0..300).map(row).collect();
+    Ok(TrainingSet::new(rows).train(&Params::default())?)
+}
+
 impl System {
     /// Makes the lab and the file systems and starts all parts. The mount namespace must be the soak's own.
     pub(super) fn start(
@@ -74,6 +84,7 @@ impl System {
         };
         std::fs::create_dir(places.disk())?;
         mount(&places.disk(), DISK)?;
+        std::fs::write(places.model(), model()?.render())?;
         // Where libfaketime puts what it shares, and leaves it when a process is killed.
         mount(Path::new("/dev/shm"), "size=16m")?;
         let watching = Watching::start(&lab)?;

@@ -54,7 +54,7 @@ pub enum InvalidBus {
     Address,
     /// A name without a password, or a password without a name.
     #[error(
-        "must be nats://NAME:PASSWORD@HOST where somebody logs in; a token goes into a file of its own (--bus-token-file)"
+        "must be nats://NAME:PASSWORD@HOST where somebody logs in, with %25 for a `%`; a token goes into a file of its own (--bus-token-file)"
     )]
     Login,
 }

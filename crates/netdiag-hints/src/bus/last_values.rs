@@ -13,6 +13,7 @@ use async_nats::jetstream;
 use async_nats::jetstream::kv::Store;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use netdiag_telemetry::give_back;
 use tokio::time::{sleep, timeout};
 
 use super::bucket::{self, Bucket};
@@ -75,7 +76,9 @@ impl Waiting {
     fn take(&mut self) -> Vec<(String, Bytes)> {
         let count = AT_ONCE.min(self.order.len());
         let keys: Vec<String> = self.order.drain(..count).collect();
-        keys.into_iter().filter_map(|key| self.values.remove_entry(&key)).collect()
+        let taken = keys.into_iter().filter_map(|key| self.values.remove_entry(&key)).collect();
+        give_back(&mut self.values);
+        taken
     }
 }
 
@@ -149,7 +152,8 @@ fn complain(told: &mut bool, why: &str) {
     if !std::mem::replace(told, true) {
         tracing::warn!(
             "bus: last values cannot be kept ({why}), so who joins late waits for the next hint; does the server run \
-             with JetStream (`nats-server -js`), may we use it, and is there room in the bucket `{}`?",
+             with JetStream (`nats-server -js`), may we use it, has a cluster three servers (else make the bucket with \
+             `--replicas 1`), and is there room in the bucket `{}`?",
             BUCKET.name
         );
     }

@@ -11,7 +11,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use netdiag_pacer::{Hint, State};
-use netdiag_telemetry::Scope;
+use netdiag_telemetry::{Scope, give_back};
 use tokio::time::Instant;
 
 use crate::board::Board;
@@ -78,6 +78,7 @@ impl Selection {
             }
         }
         self.sent.retain(|_, sent| sent.round == self.round);
+        give_back(&mut self.sent);
         let mut taken = vec![(Scope::Host, &board.host)];
         let start = self.left_off.take().map_or(Bound::Unbounded, Bound::Excluded);
         let end = match start {

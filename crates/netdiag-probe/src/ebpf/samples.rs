@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 
 use aya::maps::MapData;
-use netdiag_telemetry::RttSamples;
+use netdiag_telemetry::{RttSamples, give_back};
 
 use super::batch::MapReader;
 use super::records::{Flow, SPILLED_KEY_SIZE, SPILLED_SIZE, SpilledKey};
@@ -101,6 +101,7 @@ impl SampleCounter {
             }
         }
         self.counted.retain(|id, counted| counted.reading == readings && !closed.contains(id));
+        give_back(&mut self.counted);
     }
 }
 

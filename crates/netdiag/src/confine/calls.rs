@@ -18,6 +18,9 @@ use seccompiler::{
 
 use super::Exceptions;
 
+/// It takes a kernel to boot next. The C library's headers lack it on some architectures; all but x86-64 have the generic table's number.
+const KEXEC_FILE_LOAD: i64 = if cfg!(target_arch = "x86_64") { 320 } else { 294 };
+
 /// Programs, other processes, file systems, the kernel's modules and clocks, keys, listeners (whoever listens does so by now), other
 /// ways into the kernel.
 const REFUSED: [i64; 45] = [
@@ -48,7 +51,7 @@ const REFUSED: [i64; 45] = [
     libc::SYS_finit_module,
     libc::SYS_delete_module,
     libc::SYS_kexec_load,
-    libc::SYS_kexec_file_load,
+    KEXEC_FILE_LOAD,
     libc::SYS_reboot,
     libc::SYS_settimeofday,
     libc::SYS_clock_settime,

@@ -55,6 +55,7 @@ fn cannot_open(path: &Path, error: io::Error) -> UsageError {
     // A file that is not there is made, so what lacks is a folder on the way to it.
     if error.kind() == io::ErrorKind::NotFound
         && let Some(folder) = path.parent()
+        && folder != Path::new("")
         && !folder.exists()
     {
         let folder = folder.display();

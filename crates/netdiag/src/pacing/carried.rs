@@ -16,7 +16,7 @@ use netdiag_pacer::{
     Attribution, Carry, Cause, Demand, Evidence, Hint, Lead, Load, Need, Share, State, TpsRange,
     Unread, plan,
 };
-use netdiag_telemetry::{FlowKey, FlowSnapshot, Scope, Tps};
+use netdiag_telemetry::{FlowKey, FlowSnapshot, Scope, Tps, give_back};
 use tokio::time::Instant;
 
 /// How often flows are looked at: DESIGN §8's tick.
@@ -134,6 +134,7 @@ impl Flows {
             flow.observe(&evidence, seen, now, lead);
         }
         self.flows.retain(|_, flow| flow.round + FORGIVEN >= round);
+        give_back(&mut self.flows);
         self.share(now);
         new
     }

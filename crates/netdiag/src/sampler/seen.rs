@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use netdiag_telemetry::{FlowKey, FlowSnapshot};
+use netdiag_telemetry::{FlowKey, FlowSnapshot, give_back};
 
 /// What was seen of each connection since the last tick, as one snapshot of it: its newest state, and all its round trips.
 #[derive(Debug, Default)]
@@ -37,6 +37,7 @@ impl Seen {
             return Cow::Borrowed(last);
         }
         self.add(last.to_vec());
+        give_back(&mut self.at);
         self.at.clear();
         Cow::Owned(std::mem::take(&mut self.flows))
     }

@@ -4,49 +4,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use netdiag_lab::Broker;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::authority::{Authority, text};
 use crate::support::{Running, get, netdiag, until};
-
-/// An authority made for one test, and what it has signed.
-struct Authority {
-    folder: tempfile::TempDir,
-    issuer: CertifiedIssuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.distinguished_name.push(DnType::CommonName, "NetDiag test authority");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        let issuer = CertifiedIssuer::self_signed(params, key).expect("an authority");
-        let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("ca.pem"), issuer.pem()).expect("written");
-        Self { folder, issuer }
-    }
-
-    fn path(&self, file: &str) -> PathBuf {
-        self.folder.path().join(file)
-    }
-
-    /// A certificate and its key, by this name for whoever is called `host`.
-    fn sign(&self, name: &str, host: &str) -> [PathBuf; 2] {
-        let params = CertificateParams::new(vec![host.to_owned()]).expect("a name");
-        let key = KeyPair::generate().expect("a key");
-        let signed = params.signed_by(&key, &self.issuer).expect("signed");
-        let files = [self.path(&format!("{name}.pem")), self.path(&format!("{name}.key"))];
-        std::fs::write(&files[0], signed.pem()).expect("written");
-        std::fs::write(&files[1], key.serialize_pem()).expect("written");
-        files
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("text")
-}
 
 /// A process that stands for election over the bus, with these arguments; it needs the bus for all it does.
 fn fleet(bus: &str, arguments: &[&str]) -> (Running, SocketAddr) {

@@ -5,6 +5,7 @@
 mod agent;
 mod anonymise;
 mod attribution;
+mod authority;
 mod bad_input;
 mod browser;
 mod bus_tls;

@@ -1,5 +1,7 @@
 //! `--otlp`: what a collector gets is what `/metrics` says, and a collector that is no good hurts nobody.
 
+mod tls;
+
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -20,6 +22,7 @@ use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
 use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, NumberDataPoint};
 use prost::Message as _;
 use rustix::process::Signal;
+use tokio_rustls::TlsAcceptor;
 
 use crate::gateway::{ask, engine, gateway_with_admin};
 use crate::support::{DEADLINE, Running, get, netdiag, until};
@@ -52,6 +55,11 @@ struct Shared {
 
 impl Collector {
     fn start(address: SocketAddr) -> Self {
+        Self::start_with(address, None)
+    }
+
+    /// One that speaks TLS, if it is given how.
+    fn start_with(address: SocketAddr, tls: Option<TlsAcceptor>) -> Self {
         let shared =
             Arc::new(Shared { manner: Mutex::new(Manner::Takes), taken: Mutex::default() });
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -65,7 +73,11 @@ impl Collector {
         let routes = Router::new().route("/v1/metrics", post(take)).with_state(Arc::clone(&shared));
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
-            axum::serve(listener, routes).await.expect("serves");
+            match tls {
+                Some(tls) => axum::serve(tls::Listener { listener, tls }, routes).await,
+                None => axum::serve(listener, routes).await,
+            }
+            .expect("serves");
         });
         Self { address, shared, _runtime: runtime }
     }
