@@ -27,7 +27,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     make_assets(&netdiag, &assets)?;
     compress_pages(&assets.join("man"))?;
     command::ensure_cargo_tool("deb", CARGO_DEB)?;
-    let build = ["deb", "--package", "netdiag", "--no-build"];
+    // Its symbols, too: Debian's packages have none.
+    let build = ["deb", "--package", "netdiag", "--no-build", "--strip"];
     let package = command::output("cargo", &build)?;
     println!("{}", package.trim());
     Ok(())

@@ -140,10 +140,10 @@ fn the_kernel_tries_every_second_while_a_client_is_silent_and_only_then() {
         stream.on_sent(1, TOKEN.len() as u64);
     };
     // What the kernel gives whoever listens for a packet, if anything: it returns none of it (`BPF_RET | BPF_K`).
-    let deaf = SockFilter::new(0x06, 0, 0, 0);
+    let deafen = || SockRef::from(&client).attach_filter(&[SockFilter::new(0x06, 0, 0, 0)]);
     stream.admitted_blocking(1).expect("open");
     say();
-    SockRef::from(&client).attach_filter(&[deaf]).expect("a filter");
+    deafen().expect("a filter");
     stream.admitted_blocking(1).expect("open");
     say();
     let reaches = |expected: Duration| {
@@ -165,7 +165,7 @@ fn the_kernel_tries_every_second_while_a_client_is_silent_and_only_then() {
     let second = pacing.stream(&server).expect("TCP");
     SockRef::from(&client).detach_filter().expect("a filter");
     assert_ne!(reaches(before), State::Stalled);
-    SockRef::from(&client).attach_filter(&[deaf]).expect("a filter");
+    deafen().expect("a filter");
     drop(stream);
     assert_eq!(netdiag_tcpinfo::longest_retry(&server).expect("as before"), before);
     second.admitted_blocking(1).expect("open");

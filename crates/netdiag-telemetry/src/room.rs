@@ -27,10 +27,9 @@ mod tests {
     #[test]
     fn a_burst_is_forgotten_and_little_change_is_not_followed() {
         let mut map: HashMap<u32, u32> = (0..10_000).map(|key| (key, key)).collect();
-        let full = map.capacity();
         map.retain(|key, _| *key < 5_000);
         give_back(&mut map);
-        assert_eq!(map.capacity(), full);
+        assert!(map.capacity() > 10_000, "{}", map.capacity());
         map.retain(|key, _| *key < 1_000);
         give_back(&mut map);
         assert!((2_000..=4_000).contains(&map.capacity()), "{}", map.capacity());

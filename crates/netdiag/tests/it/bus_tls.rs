@@ -1,7 +1,7 @@
 //! The message bus over TLS: by an authority of one's own, a server is trusted and a client lets itself be known; without, neither.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use netdiag_lab::Broker;
 use rustix::process::Signal;

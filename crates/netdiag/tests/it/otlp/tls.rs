@@ -62,6 +62,12 @@ fn pushing(url: &str, headers: &Path, ca: Option<&Path>) -> Running {
     Running::start(serve)
 }
 
+/// What it says of its last export.
+fn is_up(hints: SocketAddr) -> Option<f64> {
+    let (_, text) = get(hints, "/metrics");
+    text.lines().find_map(|line| line.strip_prefix("netdiag_otlp_up ")?.parse().ok())
+}
+
 #[test]
 fn a_collector_is_believed_by_its_authority_and_its_name() {
     let (own, other) = (Authority::new(), Authority::new());
@@ -78,7 +84,7 @@ fn a_collector_is_believed_by_its_authority_and_its_name() {
     until("exports", || (collector.count() >= 3).then_some(()));
     let (sent, _) = collector.shared.taken.lock().expect("no panic")[0].clone();
     assert_eq!(sent["authorization"], format!("Bearer {SECRET}"));
-    assert!(get(hints, "/metrics").1.contains("netdiag_otlp_up 1\n"));
+    until("the metric", || (is_up(hints) == Some(1.0)).then_some(()));
     let (status, told) = running.end_by(Signal::TERM);
     assert!(status.success(), "{told:?}");
 
@@ -93,8 +99,7 @@ fn a_collector_is_believed_by_its_authority_and_its_name() {
         let hints = running.address();
         let told = running.line_with("metrics are not exported meanwhile");
         assert!(told.contains("certificate"), "{told}");
-        let dropped = || get(hints, "/metrics").1.contains("netdiag_otlp_up 0\n");
-        until("a drop", || dropped().then_some(()));
+        until("a drop", || (is_up(hints) == Some(0.0)).then_some(()));
         let (status, told) = running.end_by(Signal::TERM);
         assert!(status.success(), "{told:?}");
         assert!(!told.iter().any(|line| line.contains(SECRET)), "{told:?}");
