@@ -50,7 +50,9 @@ impl ConfigFile {
     pub(crate) fn load(path: &Path, cli: &Command) -> Result<Self, UsageError> {
         let bytes = fs::read(path).map_err(|error| {
             let path = path.display();
-            UsageError::new(format!("--config {path}: cannot be read: {error}; give the path of a file of settings, or none"))
+            UsageError::new(format!(
+                "--config {path}: cannot be read: {error}; give the path of a file of settings, or none"
+            ))
         })?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];

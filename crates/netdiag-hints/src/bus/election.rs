@@ -145,7 +145,8 @@ impl Candidate<'_> {
                     if bus.is_connected() { self.failures.saturating_add(1) } else { 0 };
                 if self.failures == TOLD {
                     tracing::warn!(
-                        "fleet: no leader can be chosen ({why}); does the server run with JetStream (`nats-server -js`), may we use it, and has a cluster three servers (else make the bucket with `--replicas 1`)?"
+                        "fleet: no leader can be chosen ({why}); does the server run with JetStream (`nats-server -js`), \
+                         may we use it, and has a cluster three servers (else make the bucket with `--replicas 1`)?"
                     );
                 }
                 None
