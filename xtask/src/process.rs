@@ -44,12 +44,27 @@ pub(crate) fn usage(pid: u32) -> anyhow::Result<Usage> {
 
 /// Memory of the process of this ID, bytes; counted now, unlike the kernel's quick account in `status`.
 pub(crate) fn resident(pid: u32) -> anyhow::Result<u64> {
+    Ok(memory(pid)?.resident)
+}
+
+/// What a process has in memory, bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    pub(crate) resident: u64,
+    /// Of that, what belongs to no file: what it has allocated.
+    pub(crate) anonymous: u64,
+}
+
+/// As [`resident`].
+pub(crate) fn memory(pid: u32) -> anyhow::Result<Memory> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let rollup = fs::read_to_string(&path).with_context(|| path.clone())?;
-    let resident = rollup.lines().find_map(|line| line.strip_prefix("Rss:"));
-    let kilobytes =
-        resident.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    Ok(1024 * kilobytes.with_context(|| format!("no Rss in {path}"))?)
+    let bytes = |name: &str| {
+        let text = rollup.lines().find_map(|line| line.strip_prefix(name)?.strip_suffix("kB"));
+        let kilobytes = text.and_then(|text| text.trim().parse::<u64>().ok());
+        Ok::<_, anyhow::Error>(1024 * kilobytes.with_context(|| format!("no {name} in {path}"))?)
+    };
+    Ok(Memory { resident: bytes("Rss:")?, anonymous: bytes("Anonymous:")? })
 }
 
 #[cfg(test)]

@@ -91,7 +91,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         let memory: String = system.lives.iter().flat_map(|life| life.lines(begun)).collect();
         std::fs::write(
             logs.join("memory.csv"),
-            format!("process,seconds,rss_kb,descriptors,round\n{memory}"),
+            format!("process,seconds,rss_kb,anonymous_kb,descriptors,round\n{memory}"),
         )?;
         let findings = Findings {
             asked: options.minutes,

@@ -36,7 +36,8 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("demo engine: error: {error}");
-            ExitCode::FAILURE
+            // Only what was asked for can be wrong.
+            ExitCode::from(2)
         }
     }
 }

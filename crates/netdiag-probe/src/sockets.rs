@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::{Duration, Instant};
 
-use netdiag_telemetry::{FlowKey, FlowSnapshot, Liveness, RttSamples};
+use netdiag_telemetry::{FlowKey, FlowSnapshot, Liveness, RttSamples, give_back};
 
 use crate::estimate::RttEstimator;
 use crate::netns::{self, Netns};
@@ -110,6 +110,7 @@ impl Sockets {
         }
         let round = self.round;
         self.known.retain(|_, known| known.round == round);
+        give_back(&mut self.known);
         match failure {
             Some(error) if !dumped => Err(error),
             _ => Ok(flows),

@@ -19,6 +19,7 @@ use crate::args::AccessArgs;
 use crate::cmd::doctor;
 use crate::confine::Confinement;
 use crate::listening::Listening;
+use crate::place::Places;
 use crate::stop::Stop;
 
 /// One thread: what viewers get is written once for all of them. Beside it there are the runtime's own for what blocks.
@@ -53,8 +54,9 @@ impl Dashboard {
         address: SocketAddr,
         access: &AccessArgs,
         flags: &str,
+        places: &Places,
     ) -> anyhow::Result<Self> {
-        Listening::bind(address, access, flags).map(Self)
+        Listening::bind(address, access, flags, places).map(Self)
     }
 
     /// The port that was taken.

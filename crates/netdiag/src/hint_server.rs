@@ -6,6 +6,7 @@ use netdiag_http::{Exposure, GivenUp};
 use crate::args::ServerArgs;
 use crate::args::values::HINT_PORT;
 use crate::listening::Listening;
+use crate::place::Places;
 use crate::stop::Stop;
 
 /// Threads that answer requests. An answer takes microseconds; two keep one slow serialisation from delaying the next.
@@ -17,7 +18,11 @@ pub(crate) struct HintServer(Listening);
 
 impl HintServer {
     /// Listens where `args` say; `port` wins over the port there.
-    pub(crate) fn bind(args: &ServerArgs, port: Option<u16>) -> anyhow::Result<Self> {
+    pub(crate) fn bind(
+        args: &ServerArgs,
+        port: Option<u16>,
+        places: &Places,
+    ) -> anyhow::Result<Self> {
         let mut wanted = args.listen.socket(HINT_PORT);
         if let Some(port) = port {
             wanted.set_port(port);
@@ -26,7 +31,7 @@ impl HintServer {
             Some(_) => "--listen ADDR:PORT or --port N",
             None => "--listen ADDR:PORT",
         };
-        Listening::bind(wanted, &args.access, flags).map(Self)
+        Listening::bind(wanted, &args.access, flags, places).map(Self)
     }
 
     /// The port that was taken.

@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
-use netdiag_http::{Exposure, GivenUp, Limits, Token, serve};
+use netdiag_http::{Exposure, GivenUp, Limits, serve};
 
 use crate::args::AccessArgs;
+use crate::args::secret::token;
 use crate::failure::UsageError;
 use crate::open_files::raise_limit;
+use crate::place::Places;
 use crate::stop::{AskOnDrop, Stop};
 
 /// How long open event streams may delay the end.
@@ -49,9 +51,9 @@ impl Listening {
         wanted: SocketAddr,
         access: &AccessArgs,
         flags: &str,
+        places: &Places,
     ) -> anyhow::Result<Self> {
-        let token = access.auth_token_file.as_deref().map(Token::read).transpose();
-        let token = token.map_err(|error| UsageError::because("--auth-token-file", error))?;
+        let token = token(access.auth_token_file.as_deref(), "auth_token_file", places)?;
         let exposure = Exposure::try_new(wanted, token, access.no_auth)
             .map_err(|error| UsageError::new(error.to_string()))?;
         let listener = TcpListener::bind(wanted).map_err(|error| {

@@ -6,18 +6,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use netdiag_telemetry::Row;
+use tokio::sync::mpsc::{Sender, channel, error::TrySendError};
 
 use crate::confine::{Confinement, Exceptions};
 use crate::csv_file::NoRoom;
 use crate::stop::Stop;
 
-/// Rows that may wait: half an hour at the default interval, a megabyte of memory.
+/// Rows that may wait: half an hour at the default interval, a megabyte of memory, which is only taken
+/// while they do.
 const QUEUE: usize = 4096;
 
 /// How often a full disk is tried again: soon enough for whoever reads the file, and seldom enough to cost nothing.
@@ -26,7 +27,7 @@ const RETRY: Duration = Duration::from_millis(500);
 /// The sampler's end of the queue. Dropping it lets the writer finish.
 #[derive(Debug)]
 pub(crate) struct RowSender {
-    queue: Option<SyncSender<Row>>,
+    queue: Option<Sender<Row>>,
     overflowed: Arc<AtomicBool>,
 }
 
@@ -46,12 +47,12 @@ pub(crate) fn start(
     stop: Stop,
     confinement: Confinement,
 ) -> anyhow::Result<(RowSender, RowWriter)> {
-    let (queue, rows) = sync_channel::<Row>(QUEUE);
+    let (queue, mut rows) = channel::<Row>(QUEUE);
     let overflowed = Arc::new(AtomicBool::new(false));
     let written = Arc::new(AtomicU64::new(0));
     let (overflow, count) = (Arc::clone(&overflowed), Arc::clone(&written));
-    let write_all = move || {
-        for row in rows {
+    let mut write_all = move || {
+        while let Some(row) = rows.blocking_recv() {
             append_when_there_is_room(&row, &mut append, &stop)?;
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -102,9 +103,14 @@ impl RowSender {
         let Some(queue) = &self.queue else { return };
         match queue.try_send(*row) {
             Ok(()) => return,
-            Err(TrySendError::Full(_)) => self.overflowed.store(true, Ordering::Relaxed),
+            Err(TrySendError::Full(_)) => {
+                tracing::error!(
+                    "{QUEUE} rows wait to be written, and there is no room for more: recording ends"
+                );
+                self.overflowed.store(true, Ordering::Relaxed);
+            }
             // The writer has failed and has said so.
-            Err(TrySendError::Disconnected(_)) => {}
+            Err(TrySendError::Closed(_)) => {}
         }
         self.queue = None;
     }

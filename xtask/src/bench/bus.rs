@@ -10,6 +10,7 @@ use netdiag_lab::Broker;
 use super::pacer::numbers;
 use super::{Bar, Bound, Report};
 use crate::command;
+use crate::median::median;
 
 /// Hints published and heard per second.
 const THROUGHPUT: f64 = 50_000.0;
@@ -48,8 +49,7 @@ pub(super) fn run(long: bool) -> anyhow::Result<Report> {
     let columns = vec!["what", "best", "median", "unit"];
     let mut report = Report { columns, ..Report::default() };
     let mut row = |what: &str, values: &mut Vec<f64>, best: fn(f64, f64) -> f64, unit: &str| {
-        values.sort_unstable_by(f64::total_cmp);
-        let median = values[values.len() / 2];
+        let median = median(values.iter().copied());
         let best = values.iter().copied().reduce(best).unwrap_or(f64::NAN);
         let digits = if unit == "ms" { 2 } else { 0 };
         let cell = |value: f64| format!("{value:.digits$}");

@@ -20,6 +20,7 @@ use netdiag_lab::{
 use self::traffic::{Packet, one_way, saturated_by_tcp, saturated_by_udp};
 use super::{Bar, Bound, Options, Report};
 use crate::command;
+use crate::median::median;
 
 /// One-way delays, ms: none, a city's, a continent's, an ocean's, a satellite's.
 const DELAYS: [u64; 5] = [0, 5, 40, 120, 300];
@@ -95,7 +96,7 @@ fn delays(report: &mut Report) -> anyhow::Result<()> {
         let lab = lab(LinkSpec::delayed(ms(asked))?)?;
         let mut delays = delays_of(&one_way(&lab, DELAY_PACKETS, ms(2))?)?;
         delays.sort_by(f64::total_cmp);
-        let (median, p99) = (delays[delays.len() / 2], delays[delays.len() * 99 / 100]);
+        let (median, p99) = (median(delays.iter().copied()), delays[delays.len() * 99 / 100]);
         let row = format!("{median:.2} (99 % below {p99:.2})");
         report.row("one-way delay, median", asked.to_string(), row, "ms");
         worst = worst.max((median - asked as f64).abs() / (1.0 + asked as f64 / 100.0));

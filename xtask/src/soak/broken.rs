@@ -5,6 +5,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::{RngExt, SeedableRng};
@@ -14,8 +15,17 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::load::question;
 use super::signs::local;
 
-/// The gateway and its operators' side, both hint servers, both dashboards, both of the fleet.
-const PORTS: [u16; 8] = [8080, 9901, 9000, 9001, 8501, 8502, 9003, 9004];
+/// The gateway and its operators' side, both hint servers, both dashboards, both of the fleet, and the longest that each has to say.
+const PORTS: [(u16, &str); 8] = [
+    (8080, ""),
+    (9901, "/metrics"),
+    (9000, "/v1/events"),
+    (9001, "/v1/events"),
+    (8501, "/api/events"),
+    (8502, "/api/events"),
+    (9003, "/metrics"),
+    (9004, "/metrics"),
+];
 
 /// Of each kind at each port.
 const EACH: usize = 3;
@@ -45,31 +55,33 @@ enum Kind {
 const KINDS: [Kind; 6] =
     [Kind::SlowLoris, Kind::Silent, Kind::Garbage, Kind::Half, Kind::Reset, Kind::ZeroWindow];
 
-/// Lets them all loose until `end`. To be called in the namespace of the parts.
-pub(super) fn clients(seed: u64, end: Instant) {
+/// Lets them all loose until `end`. To be called in the namespace of the parts. The ports at which nobody got a connection.
+pub(super) fn clients(seed: u64, end: Instant) -> Vec<u16> {
+    let connected: [AtomicUsize; PORTS.len()] = Default::default();
     std::thread::scope(|scope| {
-        for port in PORTS {
+        for ((port, path), connected) in PORTS.into_iter().zip(&connected) {
             for (number, kind) in KINDS.into_iter().enumerate() {
                 scope.spawn(move || {
                     let seed = seed ^ (u64::from(port) << 16 | number as u64);
                     let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
                     while Instant::now() < end {
-                        // That they are thrown out is as it should be.
-                        let _ = clients_of(kind, local(port), &mut random, end);
+                        if let Ok(open) = connections(kind, local(port)) {
+                            connected.fetch_add(open.len(), Ordering::Relaxed);
+                            // That they are thrown out is as it should be.
+                            let _ = clients_of(kind, open, (port, path), &mut random, end);
+                        }
                         std::thread::sleep(TRICKLE);
                     }
                 });
             }
         }
     });
+    let lonely =
+        PORTS.into_iter().zip(connected).filter(|(_, count)| count.load(Ordering::Relaxed) == 0);
+    lonely.map(|((port, _), _)| port).collect()
 }
 
-fn clients_of(
-    kind: Kind,
-    target: SocketAddr,
-    random: &mut Xoshiro256PlusPlus,
-    end: Instant,
-) -> std::io::Result<()> {
+fn connections(kind: Kind, target: SocketAddr) -> std::io::Result<Vec<TcpStream>> {
     let mut open = Vec::with_capacity(EACH);
     for _ in 0..EACH {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
@@ -82,6 +94,17 @@ fn clients_of(
         socket.set_write_timeout(Some(TRICKLE))?;
         open.push(TcpStream::from(socket));
     }
+    Ok(open)
+}
+
+fn clients_of(
+    kind: Kind,
+    mut open: Vec<TcpStream>,
+    (port, path): (u16, &str),
+    random: &mut Xoshiro256PlusPlus,
+    end: Instant,
+) -> std::io::Result<()> {
+    let target = local(port);
     let body = r#"{"model": "netdiag-demo", "prom"#;
     let half = format!("POST /v1/completions HTTP/1.1\r\nHost: {target}\r\nContent-Length: 9999");
     for connection in &mut open {
@@ -100,9 +123,8 @@ fn clients_of(
                 connection.shutdown(std::net::Shutdown::Write)?;
             }
             Kind::Reset | Kind::ZeroWindow => {
-                let events = format!("GET /v1/events HTTP/1.1\r\nHost: {target}\r\n\r\n");
-                let is_gateway = target.port() == 8080;
-                let text = if is_gateway { question(target, UNREAD) } else { events };
+                let asked = format!("GET {path} HTTP/1.1\r\nHost: {target}\r\n\r\n");
+                let text = if path.is_empty() { question(target, UNREAD) } else { asked };
                 connection.write_all(text.as_bytes())?;
             }
         }

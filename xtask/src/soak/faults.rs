@@ -72,7 +72,9 @@ pub(super) fn inject(fault: Fault, seed: u64, system: &mut System) -> anyhow::Re
             let end = Instant::now() + BROKEN;
             let clients = move || broken::clients(seed, end);
             let thread = system.lab.on_server(|| std::thread::spawn(clients))?;
-            finished(thread, system)?;
+            for port in finished(thread, system)? {
+                system.incidents.push(format!("no broken client was let in at port {port}"));
+            }
             Ok(Instant::now())
         }
     }

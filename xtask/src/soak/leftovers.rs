@@ -53,7 +53,10 @@ impl Marks {
         found.extend(
             mounts
                 .lines()
-                .filter(|line| line.contains(&folder))
+                // A namespace is held by a mount of it, too.
+                .filter(|line| {
+                    line.contains(&folder) || self.namespaces.iter().any(|name| line.contains(name))
+                })
                 .map(|line| format!("mount {line}")),
         );
         for process in fs::read_dir("/proc").into_iter().flatten().flatten() {

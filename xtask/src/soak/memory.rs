@@ -6,14 +6,12 @@
 //! 95 % interval lies above zero. If the interval does not, it is in doubt, and said to be; an interval so wide that [`RESOLVED`] more or
 //! less would be in doubt is a miss as well. (95 % if rounds were independent: what a process keeps from one to the next makes it less.)
 //! Each life of a process is judged by itself, since a new one begins with nothing.
-//!
-//! What a process is made to remember is no growth: the dashboard's history fills for an hour, and is what it is from then on, so for
-//! who has one the line is judged less [`HISTORY_KB`].
 
 use std::time::Instant;
 
 use super::parts::Id;
 use crate::median::median;
+use crate::process::Memory;
 
 /// How much of what it weighs a process may grow by: what is asked of a soak.
 pub(super) const MOST_GROWTH: f64 = 0.01;
@@ -21,9 +19,6 @@ pub(super) const MOST_GROWTH: f64 = 0.01;
 /// Half the width that the interval of what may be a growth may have: the gateway's, whose rounds differ by some 1.5 %, has 2 % in half an
 /// hour.
 const RESOLVED: f64 = 0.03;
-
-/// What a dashboard's history takes in a second, KB: two points of 104 bytes, and of 128 points a form on the wire of some 25 kB.
-const HISTORY_KB: f64 = 0.6;
 
 /// Descriptors more than at the beginning of the warm time: a few connections may be new, and a fault that kept one would keep more, since
 /// each comes ten times.
@@ -40,6 +35,8 @@ const Z_95: f64 = 1.96;
 struct Sample {
     at: Instant,
     rss_kb: f64,
+    /// Of that, what it has allocated.
+    anonymous_kb: f64,
     descriptors: usize,
     /// Which round of faults it was, where the process is warm.
     round: Option<usize>,
@@ -71,8 +68,14 @@ impl Life {
         Self { id, samples: Vec::new() }
     }
 
-    pub(super) fn note(&mut self, (rss_kb, descriptors): (f64, usize), round: Option<usize>) {
-        self.samples.push(Sample { at: Instant::now(), rss_kb, descriptors, round });
+    pub(super) fn note(&mut self, (memory, descriptors): (Memory, usize), round: Option<usize>) {
+        self.samples.push(Sample {
+            at: Instant::now(),
+            rss_kb: memory.resident as f64 / 1024.0,
+            anonymous_kb: memory.anonymous as f64 / 1024.0,
+            descriptors,
+            round,
+        });
     }
 
     /// The last look at it, KB.
@@ -80,13 +83,16 @@ impl Life {
         self.samples.last().map(|sample| sample.rss_kb)
     }
 
-    /// All looks at it as lines of CSV: its name, seconds since `begun`, KB, descriptors, its round or nothing.
+    /// All looks at it as lines of CSV: its name, seconds since `begun`, KB, those of them allocated, descriptors, its round or nothing.
     pub(super) fn lines(&self, begun: Instant) -> impl Iterator<Item = String> {
         self.samples.iter().map(move |sample| {
             let at = sample.at.saturating_duration_since(begun).as_secs_f64();
-            let Sample { rss_kb, descriptors, round, .. } = sample;
+            let Sample { rss_kb, anonymous_kb, descriptors, round, .. } = sample;
             let round = round.map(|round| round.to_string()).unwrap_or_default();
-            format!("{},{at:.1},{rss_kb:.0},{descriptors},{round}\n", self.id.name())
+            format!(
+                "{},{at:.1},{rss_kb:.0},{anonymous_kb:.0},{descriptors},{round}\n",
+                self.id.name()
+            )
         })
     }
 
@@ -112,8 +118,7 @@ impl Life {
         };
         let descriptors = fewest(&warm[warm.len() - third..]) - fewest(&warm[..third]);
         let seconds = (warm.last()?.at - begun).as_secs_f64();
-        let history = if self.id.has_history() { HISTORY_KB } else { 0.0 };
-        let [low, share, high] = line(&rounds)?.map(|slope| (slope - history) * seconds / warm_kb);
+        let [low, share, high] = line(&rounds)?.map(|slope| slope * seconds / warm_kb);
         Some(Growth { seconds, warm_kb, end_kb, share, interval: [low, high], descriptors })
     }
 }
@@ -170,20 +175,17 @@ mod tests {
 
     const ROUND: u64 = 77;
 
-    fn life(rounds: u64, rss_kb: impl Fn(u64) -> f64) -> Life {
-        life_of(Id::Agent, rounds, rss_kb)
-    }
-
     /// A life of two rounds to get warm, and of `rounds` more.
-    fn life_of(id: Id, rounds: u64, rss_kb: impl Fn(u64) -> f64) -> Life {
+    fn life(rounds: u64, rss_kb: impl Fn(u64) -> f64) -> Life {
         let zero = Instant::now();
         let sample = |second: u64| Sample {
             at: zero + Duration::from_secs(second),
             rss_kb: rss_kb(second),
+            anonymous_kb: 0.0,
             descriptors: 20 + (second % 7) as usize,
             round: (second / ROUND).checked_sub(2).map(|round| round as usize),
         };
-        Life { id, samples: (0..ROUND * (2 + rounds)).map(sample).collect() }
+        Life { id: Id::Agent, samples: (0..ROUND * (2 + rounds)).map(sample).collect() }
     }
 
     /// As much as the gateway's rounds differ: some 1.5 % either way, in an order that looks like growth.
@@ -225,19 +227,6 @@ mod tests {
         // Of 78 slopes, which here are the sums of 0 to 12, from the 23rd to the 56th.
         let points: Vec<(f64, f64)> = (0..13).map(f64::from).map(|x| (x, x * x)).collect();
         assert_eq!(line(&points), Some([9.0, 12.0, 15.0]));
-    }
-
-    #[test]
-    fn a_history_that_fills_is_no_leak() {
-        let check = |kb_per_second: f64, is_bounded: bool| {
-            let rss_kb = |second: u64| 15_000.0 + kb_per_second * second as f64;
-            let growth = life_of(Id::Dashboard, 13, rss_kb).growth().expect("long enough");
-            assert_eq!(growth.is_bounded(), is_bounded, "{growth:?}");
-            let other = life(13, rss_kb).growth().expect("long enough");
-            assert!(!other.is_bounded(), "{other:?}");
-        };
-        check(0.6, true);
-        check(1.2, false);
     }
 
     #[test]

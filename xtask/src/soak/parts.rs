@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::process::resident;
+use crate::process::{Memory, memory};
 
 /// The soak's own mark in the environment of every process that it starts: who has it afterwards was left behind.
 pub(super) const MARK: &str = "SOAK_MARK";
@@ -61,11 +61,6 @@ pub(super) const ALL: [Id; 10] = [
 ];
 
 impl Id {
-    /// Whether it remembers an hour of intervals for its page.
-    pub(super) fn has_history(self) -> bool {
-        matches!(self, Self::Up | Self::Dashboard)
-    }
-
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Nats => "nats-server",
@@ -205,8 +200,9 @@ impl Part {
         }
         command.arg(program).args(self.id.arguments(places)).env(MARK, &places.mark);
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("NETDIAG_") {
-                command.env_remove(name);
+            let name = name.to_string_lossy();
+            if name.starts_with("NETDIAG_") || name == "RUST_BACKTRACE" {
+                command.env_remove(&*name);
             }
         }
         let heard = self.id == Id::Watch;
@@ -259,12 +255,11 @@ impl Part {
         Ok(None)
     }
 
-    /// Resident memory in KB and open descriptors, by the kernel's account.
-    pub(super) fn weigh(&self) -> Option<(f64, usize)> {
+    /// Memory and open descriptors, by the kernel's account.
+    pub(super) fn weigh(&self) -> Option<(Memory, usize)> {
         let pid = self.child.as_ref()?.id();
-        let rss = resident(pid).ok()? as f64 / 1024.0;
         let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count();
-        Some((rss, descriptors))
+        Some((memory(pid).ok()?, descriptors))
     }
 
     /// The last lines that it has said.

@@ -23,6 +23,13 @@ const EVERY: Duration = Duration::from_millis(400);
 /// deadlines and puts what it saw into the next row, so nothing is lost, and the row is late; here two cores are everybody's.
 const LATE: f64 = 2.0;
 
+/// Rows of all that may be late, and how many may be in a short run.
+const MOST_LATE: f64 = 0.01;
+const FEW_LATE: usize = 5;
+
+/// A row that differs by more from the one before it was written across a step of the clock, seconds.
+const JUMP: f64 = 1000.0;
+
 /// How a row may differ from a step of the clock that it was written across.
 const STEP: Duration = Duration::from_secs(3);
 
@@ -179,6 +186,16 @@ fn judge(id: Id, seen: &[Seen], excuses: &[Excuse], told: Instant) -> Rows {
         }
         *twice.entry(time).or_insert(0) += 1;
     }
+    if rows.late > FEW_LATE.max((rows.rows as f64 * MOST_LATE) as usize) {
+        rows.wrong.push(format!("{} of {} rows are late", rows.late, rows.rows));
+    }
+    let times = seen.iter().map(|(time, _)| time.as_secs_f64());
+    let jumps = times.clone().zip(times.skip(1)).filter(|(a, b)| (b - a).abs() > JUMP).count();
+    let steps = excuses.iter().filter(|excuse| excuse.id.is_none()).count();
+    if jumps != steps {
+        rows.wrong
+            .push(format!("the clock was stepped {steps} times, and {jumps} are in its rows"));
+    }
     for (time, times) in twice.into_iter().filter(|&(_, times)| times > 1) {
         rows.wrong.push(format!("the row of {time:?} is there {times} times"));
     }
@@ -243,8 +260,14 @@ mod tests {
         assert!(rows.wrong.is_empty(), "{:?}", rows.wrong);
         // But not from writing.
         let frozen = [(Duration::from_secs(1000), zero), (Duration::from_secs(4600), zero + STEP)];
-        let rows = judge(Id::Up, &frozen, &[step_at(zero), step_at(zero)], zero + STEP);
+        let rows = judge(Id::Up, &frozen, &[step_at(zero)], zero + STEP);
         assert_eq!(rows.wrong.len(), 1, "{:?}", rows.wrong);
+        // One that the rows know nothing of.
+        let rows = judge(Id::Up, &seen(zero, &[0, 2]), &[step_at(zero)], zero);
+        assert_eq!(rows.wrong.len(), 1, "{:?}", rows.wrong);
+        // Every other row.
+        check(&[0, 4, 8, 12, 16, 20], None, 0, 5);
+        check(&[0, 4, 8, 12, 16, 20, 24], None, 1, 6);
         // It excuses its own time and no more.
         check(&[0, 2, 200, 202], Some((1, 4)), 1, 0);
         check(&[0, 2, 2, 4], None, 1, 0);

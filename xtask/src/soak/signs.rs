@@ -23,6 +23,9 @@ const EVERY: Duration = Duration::from_millis(100);
 /// Without an answer for so long there is none.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// A sign that was not looked for in so long is none: who looks has two to ask at most, and hangs.
+const BLIND: Duration = Duration::from_secs(3);
+
 /// A hint older than this is none: ten of those that come, and half of what makes it stale.
 const OLDEST_HINT: f64 = 1.0;
 
@@ -69,16 +72,19 @@ impl Sign {
 
     /// Whether it is there now.
     pub(super) fn is_there(&self) -> bool {
-        self.lock().last().is_some_and(|&(at, is_there)| is_there && at.elapsed() < 2 * PATIENCE)
+        self.lock().last().is_some_and(|&(at, is_there)| is_there && at.elapsed() < BLIND)
     }
 
     /// How it came back from a fault that ended at `restored`.
     pub(super) fn recovery(&self, restored: Instant) -> Recovery {
-        recovery(&self.lock(), restored)
+        recovery(&self.lock(), restored, Instant::now())
     }
 }
 
-fn recovery(seen: &[(Instant, bool)], restored: Instant) -> Recovery {
+fn recovery(seen: &[(Instant, bool)], restored: Instant, now: Instant) -> Recovery {
+    if seen.last().is_none_or(|&(at, _)| now - at >= BLIND) {
+        return Recovery::Never;
+    }
     let missed = seen.iter().rposition(|&(_, is_there)| !is_there);
     let back = match missed {
         None => return Recovery::After(Duration::ZERO),
@@ -227,7 +233,9 @@ mod tests {
             let at = |second: usize| zero + Duration::from_secs(second as u64);
             let seen: Vec<_> =
                 seen.chars().enumerate().map(|(second, c)| (at(second), c == '+')).collect();
-            assert_eq!(recovery(&seen, at(2)), expected, "{seen:?}");
+            assert_eq!(recovery(&seen, at(2), at(seen.len())), expected, "{seen:?}");
+            // Nobody looks any more.
+            assert_eq!(recovery(&seen, at(2), at(seen.len() + 2)), Recovery::Never);
         };
         let after = |seconds| Recovery::After(Duration::from_secs(seconds));
         check("+++++", after(0));
@@ -236,5 +244,6 @@ mod tests {
         check("+---+", after(2));
         check("+-+-+", after(2));
         check("+++--", Recovery::Never);
+        check("", Recovery::Never);
     }
 }

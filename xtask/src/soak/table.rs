@@ -14,6 +14,7 @@ use super::parts::{ALL, Id};
 use super::rows::Rows;
 use super::schedule::{Fault, JUDGES_MEMORY};
 use super::signs::Recovery;
+use crate::median::median;
 
 /// From the end of a fault until every sign of life is there again.
 pub(super) const BOUND: Duration = Duration::from_secs(3);
@@ -183,9 +184,8 @@ impl Findings<'_> {
                 Recovery::After(time) => time.as_secs_f64(),
                 Recovery::Never => f64::INFINITY,
             };
-            let mut times: Vec<f64> = outcomes.iter().map(|outcome| seconds(outcome)).collect();
-            times.sort_unstable_by(f64::total_cmp);
-            let most = times.last().copied().unwrap_or(f64::NAN);
+            let times: Vec<f64> = outcomes.iter().map(|outcome| seconds(outcome)).collect();
+            let most = times.iter().copied().fold(f64::NAN, f64::max);
             let worst = outcomes.iter().find(|outcome| seconds(outcome) == most);
             let lasted = outcomes.iter().map(|outcome| outcome.lasted).max().unwrap_or_default();
             lines.push(vec![
@@ -193,7 +193,7 @@ impl Findings<'_> {
                 outcomes.len().to_string(),
                 format!("{:.0}", outcomes.first().map_or(f64::NAN, |first| first.at.as_secs_f64())),
                 format!("{:.1}", lasted.as_secs_f64()),
-                format!("{:.1}", times[times.len() / 2]),
+                format!("{:.1}", median(times)),
                 format!("{most:.1}"),
                 format!("{:.0}", BOUND.as_secs_f64()),
                 worst.filter(|_| most > 0.0).map_or("-", |worst| worst.slowest).to_owned(),
@@ -227,11 +227,7 @@ impl Findings<'_> {
                 missed(a).cmp(&missed(b)).then(a.share.total_cmp(&b.share))
             });
             let most = format!("{:.0} %", MOST_GROWTH * 100.0);
-            let bound = match (id.is_ours(), id.has_history()) {
-                (false, _) => "-".to_owned(),
-                (true, false) => most,
-                (true, true) => format!("{most} and history"),
-            };
+            let bound = if id.is_ours() { most } else { "-".to_owned() };
             let mut line = vec![id.name().to_owned(), starts];
             match worst {
                 Some(growth) => line.extend([

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +29,10 @@ const CONNECT: Duration = Duration::from_secs(3);
 /// Messages that may wait between us and the connection. What finds no room is dropped, so that little that is old is sent after
 /// a broker that hung goes on.
 const WAITING: usize = 256;
+
+/// Questions to the broker that may go unanswered on one connection. The library keeps each of them, some 330 bytes, until its answer
+/// comes or the connection is given up.
+const MOST_UNANSWERED: u32 = 1000;
 
 /// Complaints that are told of one connection.
 const MOST_TOLD: usize = 16;
@@ -175,8 +179,10 @@ impl BusSettings {
 #[derive(Clone, Debug)]
 pub struct Bus {
     pub(crate) client: Client,
-    place: String,
+    settings: BusSettings,
     life: Arc<Life>,
+    /// Where the broker is asked: the same connection, until too much of what was asked on it was not answered.
+    asking: Arc<Mutex<Client>>,
 }
 
 #[derive(Debug, Default)]
@@ -186,6 +192,8 @@ struct Life {
     connections: AtomicU64,
     /// Subscriptions that were too slow, as often as they were told so.
     overruns: AtomicU64,
+    /// Questions that were not answered where the broker is asked at present.
+    unanswered: AtomicU32,
     /// What was told of what is wrong, a few texts at most.
     told: Mutex<HashSet<String>>,
 }
@@ -218,43 +226,31 @@ impl Bus {
     /// The broker is not there, or refuses us.
     pub async fn try_connect(settings: &BusSettings) -> Result<Self, async_nats::ConnectError> {
         let life = Arc::new(Life::default());
-        let mut options = ConnectOptions::new()
-            .name(&settings.name)
-            // Of its own, so that the broker's permissions can keep others from reading its answers.
-            .custom_inbox_prefix(format!("_INBOX.{}", settings.name))
-            .client_capacity(WAITING)
-            .subscription_capacity(settings.untaken)
-            .ping_interval(PING)
-            .connection_timeout(CONNECT)
-            .max_reconnects(None)
-            // Only what it was told to speak to is spoken to.
-            .ignore_discovered_servers()
-            .reconnect_delay_callback(pause_before)
-            .event_callback(told(Arc::clone(&life), settings.place()));
-        if let Some((user, password)) = settings.servers.iter().find_map(|url| url.login.clone()) {
-            options = options.user_and_password(user, password);
+        let client = connect(settings, Some(Arc::clone(&life))).await?;
+        let asking = Arc::new(Mutex::new(client.clone()));
+        Ok(Self { client, settings: settings.clone(), life, asking })
+    }
+
+    /// The connection to ask the broker on. Whoever was not answered [says so](Bus::was_not_answered), asks anew, and so gets another one
+    /// in time.
+    pub(crate) async fn asking(&self) -> Result<Client, async_nats::ConnectError> {
+        if self.life.unanswered.load(Ordering::Relaxed) >= MOST_UNANSWERED {
+            // What becomes of it the first one's life tells as well.
+            let client = connect(&self.settings, None).await?;
+            *self.asking.lock().unwrap_or_else(PoisonError::into_inner) = client;
+            self.life.unanswered.store(0, Ordering::Relaxed);
         }
-        options = match settings.credentials.clone() {
-            None => options,
-            Some(Credentials::Token(token)) => options.token(token),
-            Some(Credentials::File(text)) => options.credentials(&text).map_err(|error| {
-                async_nats::ConnectError::with_source(
-                    async_nats::ConnectErrorKind::Authentication,
-                    error,
-                )
-            })?,
-        };
-        if let Some(tls) = &settings.tls {
-            options = options.tls_client_config(tls.clone());
-        }
-        let servers: Vec<ServerAddr> =
-            settings.servers.iter().map(|url| url.server.clone()).collect();
-        Ok(Self { client: options.connect(servers).await?, place: settings.place(), life })
+        Ok(self.asking.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Counts questions that were asked there in vain.
+    pub(crate) fn was_not_answered(&self, questions: u32) {
+        self.life.unanswered.fetch_add(questions, Ordering::Relaxed);
     }
 
     /// The servers, for people.
-    pub fn place(&self) -> &str {
-        &self.place
+    pub fn place(&self) -> String {
+        self.settings.place()
     }
 
     /// Whether what is sent now leaves now.
@@ -271,6 +267,46 @@ impl Bus {
     pub(crate) fn overruns(&self) -> u64 {
         self.life.overruns.load(Ordering::Relaxed)
     }
+}
+
+/// Connects once, and keeps the connection; what happens to it is told in `life`.
+async fn connect(
+    settings: &BusSettings,
+    life: Option<Arc<Life>>,
+) -> Result<Client, async_nats::ConnectError> {
+    let mut options = ConnectOptions::new()
+        .name(&settings.name)
+        // Of its own, so that the broker's permissions can keep others from reading its answers.
+        .custom_inbox_prefix(format!("_INBOX.{}", settings.name))
+        .client_capacity(WAITING)
+        .subscription_capacity(settings.untaken)
+        .ping_interval(PING)
+        .connection_timeout(CONNECT)
+        .max_reconnects(None)
+        // Only what it was told to speak to is spoken to.
+        .ignore_discovered_servers()
+        .reconnect_delay_callback(pause_before);
+    if let Some(life) = life {
+        options = options.event_callback(told(life, settings.place()));
+    }
+    if let Some((user, password)) = settings.servers.iter().find_map(|url| url.login.clone()) {
+        options = options.user_and_password(user, password);
+    }
+    options = match settings.credentials.clone() {
+        None => options,
+        Some(Credentials::Token(token)) => options.token(token),
+        Some(Credentials::File(text)) => options.credentials(&text).map_err(|error| {
+            async_nats::ConnectError::with_source(
+                async_nats::ConnectErrorKind::Authentication,
+                error,
+            )
+        })?,
+    };
+    if let Some(tls) = &settings.tls {
+        options = options.tls_client_config(tls.clone());
+    }
+    let servers: Vec<ServerAddr> = settings.servers.iter().map(|url| url.server.clone()).collect();
+    options.connect(servers).await
 }
 
 impl Life {
@@ -352,7 +388,29 @@ fn told(
 
 #[cfg(test)]
 mod tests {
+    use netdiag_lab::Broker;
+
     use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_never_answered_is_given_up_with_its_connection() {
+        let broker = Broker::start().expect("a NATS server");
+        let url = broker.url().parse().expect("an address");
+        let bus = Bus::try_connect(&BusSettings::new(vec![url], "test")).await.expect("connected");
+        let id = async || bus.asking().await.expect("connected").server_info().client_id;
+        let first = id().await;
+        assert_eq!(first, bus.client.server_info().client_id);
+        bus.was_not_answered(MOST_UNANSWERED - 1);
+        assert_eq!(id().await, first);
+        let mut before = first;
+        for _ in 0..2 {
+            bus.was_not_answered(MOST_UNANSWERED);
+            let now = id().await;
+            assert!(now != before && now == id().await, "{now} after {before}");
+            before = now;
+        }
+        assert_eq!(bus.client.server_info().client_id, first);
+    }
 
     #[test]
     fn addresses_in_all_their_forms_and_never_their_secrets() {

@@ -139,6 +139,8 @@ impl Candidate<'_> {
                     Ok(Err(error)) => error.to_string(),
                     _ => "no answer in time".to_owned(),
                 };
+                // One look waits for one answer at a time.
+                bus.was_not_answered(1);
                 // A bucket that was lost with its server is made anew at the next look, so one failure is nothing.
                 self.bucket = None;
                 self.failures =

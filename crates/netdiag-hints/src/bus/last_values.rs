@@ -106,6 +106,7 @@ impl LastValues {
                 }
                 Err(error) => error.to_string(),
             };
+            bus.was_not_answered(UNANSWERED as u32);
             // One that was lost with its server is made anew the next time.
             let had_one = bucket.take().is_some();
             if !bus.is_connected() {

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
+use netdiag_http::Token;
+
 use crate::failure::UsageError;
 use crate::place::Places;
 
@@ -24,4 +26,17 @@ pub(crate) fn secret(path: &Path, name: &str, places: &Places) -> Result<String,
         )));
     }
     Ok(text)
+}
+
+/// The token in the file at `path`, if the setting `name` gives one.
+pub(crate) fn token(
+    path: Option<&Path>,
+    name: &str,
+    places: &Places,
+) -> Result<Option<Token>, UsageError> {
+    let read = |path: &Path| {
+        Token::read(path)
+            .map_err(|error| UsageError::because(places.named(name, path.display()), error))
+    };
+    path.map(read).transpose()
 }

@@ -6,13 +6,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use netdiag_dashboard::{Document, Feed, Label, Mode, Point, Staleness, flows_json};
-use netdiag_http::{Pseudonyms, Token};
+use netdiag_http::Pseudonyms;
 use netdiag_pacer::{Hint, TpsRange};
 use netdiag_telemetry::{Row, Scope};
 use tokio::time::Instant;
 
 use crate::args::anonymise::AnonymiseArgs;
 use crate::args::otlp::OtlpArgs;
+use crate::args::secret::token;
 use crate::args::values::{self, DASHBOARD_PORT, ListenAddr, ServerUrl};
 use crate::args::{AccessArgs, ModelArgs, RateArgs, SandboxArgs, StaleArgs};
 use crate::confine::{Confinement, Needs};
@@ -143,13 +144,13 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let range = args.rates.validate(places)?;
     let pseudonyms = args.anonymise.validate(places)?;
     let others = Documents {
-        gateway: args.gateway_document(pseudonyms.clone())?,
-        fleet: args.fleet_document()?,
+        gateway: args.gateway_document(pseudonyms.clone(), places)?,
+        fleet: args.fleet_document(places)?,
         ..Documents::default()
     };
     let stop = Stop::on_signals()?;
     let address = args.dashboard_listen.socket(DASHBOARD_PORT);
-    let dashboard = Dashboard::bind(address, &args.access, "--dashboard-listen ADDR:PORT")?;
+    let dashboard = Dashboard::bind(address, &args.access, "--dashboard-listen ADDR:PORT", places)?;
     let export =
         args.otlp.validate("netdiag-dashboard", dashboard.instance(), places)?.map(Export::new);
     let exports = export.as_ref().map(Export::status);
@@ -168,8 +169,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     };
     let (source, told, (server, scrape)) = match hints {
         Some(url) => {
-            let token = args.hints_token_file.as_deref().map(Token::read).transpose();
-            let token = token.map_err(|error| UsageError::because("--hints-token-file", error))?;
+            let token = token(args.hints_token_file.as_deref(), "hints_token_file", places)?;
             let remote = RemoteHints { url: url.clone(), token };
             confinement.enter_and_tell(None);
             let label = label(Mode::Hints, url.to_string(), true, &others);
@@ -217,10 +217,10 @@ impl Args {
     fn gateway_document(
         &self,
         pseudonyms: Option<Pseudonyms>,
+        places: &Places,
     ) -> Result<Option<Document>, UsageError> {
         let Some(url) = self.gateway.clone() else { return Ok(None) };
-        let token = self.gateway_token_file.as_deref().map(Token::read).transpose();
-        let token = token.map_err(|error| UsageError::because("--gateway-token-file", error))?;
+        let token = token(self.gateway_token_file.as_deref(), "gateway_token_file", places)?;
         let remote = RemoteGateway { url, token };
         Ok(Some(Document::new(FLOWS_KEEP, move || {
             let asked = one_thread().context("cannot ask");
@@ -234,12 +234,11 @@ impl Args {
     }
 
     /// What the processes of a fleet know, if any is named.
-    fn fleet_document(&self) -> Result<Option<Document>, UsageError> {
+    fn fleet_document(&self, places: &Places) -> Result<Option<Document>, UsageError> {
         if self.fleet.is_empty() {
             return Ok(None);
         }
-        let token = self.fleet_token_file.as_deref().map(Token::read).transpose();
-        let token = token.map_err(|error| UsageError::because("--fleet-token-file", error))?;
+        let token = token(self.fleet_token_file.as_deref(), "fleet_token_file", places)?;
         let remote = RemoteFleet::new(self.fleet.clone(), token);
         Ok(Some(Document::new(FLOWS_KEEP, move || {
             let asked = one_thread().context("cannot ask");

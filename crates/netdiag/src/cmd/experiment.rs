@@ -163,7 +163,7 @@ pub(crate) fn run(args: &Args, places: &Places) -> anyhow::Result<()> {
         .serve_dashboard
         .then(|| {
             let address = args.dashboard.dashboard_listen.socket(DASHBOARD_PORT);
-            Dashboard::bind(address, &args.access, "--dashboard-listen ADDR:PORT")
+            Dashboard::bind(address, &args.access, "--dashboard-listen ADDR:PORT", places)
         })
         .transpose()?;
     conditions.source = experiment::acquire_privileges()?;

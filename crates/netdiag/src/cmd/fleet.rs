@@ -78,8 +78,8 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let bus = args.broker.settings_or_local("netdiag-fleet", places)?;
     let settings = FleetSettings { node, capacities: capacities(&args.capacity, places)? };
     let stop = Stop::on_signals()?;
-    let listening =
-        Listening::bind(args.listen.socket(FLEET_PORT), &args.access, "--listen ADDR:PORT")?;
+    let wanted = args.listen.socket(FLEET_PORT);
+    let listening = Listening::bind(wanted, &args.access, "--listen ADDR:PORT", places)?;
     let export =
         args.otlp.validate("netdiag-fleet", listening.instance(), places)?.map(Export::new);
     say(&format!(

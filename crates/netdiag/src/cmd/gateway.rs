@@ -233,10 +233,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let stop = Stop::on_signals()?;
     let wanted = args.listen.socket(GATEWAY_PORT);
-    let listening = Listening::bind(wanted, &args.access, "--listen ADDR:PORT")?;
+    let listening = Listening::bind(wanted, &args.access, "--listen ADDR:PORT", places)?;
     let admin = args.admin_listen.map(|admin| {
         let wanted = admin.socket(ADMIN_PORT);
-        Listening::bind(wanted, &args.access, "--admin-listen ADDR:PORT")
+        Listening::bind(wanted, &args.access, "--admin-listen ADDR:PORT", places)
     });
     let admin = admin.transpose()?;
     let export =

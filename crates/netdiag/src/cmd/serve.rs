@@ -74,7 +74,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let stale_after = args.stale.stale_after.unwrap_or(STALE_AFTER);
     let bus = args.bus.validate(stale_after, args.stale.when_stale, places)?;
     let stop = Stop::on_signals()?;
-    let server = HintServer::bind(&args.server, args.port)?;
+    let server = HintServer::bind(&args.server, args.port, places)?;
     let export = args.otlp.validate("netdiag-serve", server.instance(), places)?.map(Export::new);
     let (mut pacer, present) = CsvPacer::start(&args.csv, range, models, |_, _| ())?;
     let (boards, newest) = watch::channel(Arc::new(board(&pacer)));

@@ -121,8 +121,8 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let member = args.fleet.validate(args.bus.node(), pushed_to.is_some(), sharing, places)?;
     let pseudonyms = args.anonymise.validate(places)?;
     let stop = Stop::on_signals()?;
-    let server = HintServer::bind(&args.server, None)?;
-    let dashboard = bind_dashboard(&args)?;
+    let server = HintServer::bind(&args.server, None, places)?;
+    let dashboard = bind_dashboard(&args, places)?;
     // Whoever asks for hints or looks at them is no stream to give hints for, unless that is what is asked.
     let own = [Some(server.port()), dashboard.as_ref().map(Dashboard::port)];
     let filter = &mut settings.probe.filter;
@@ -262,13 +262,13 @@ impl Watcher for Hints {
     }
 }
 
-fn bind_dashboard(args: &Args) -> anyhow::Result<Option<Dashboard>> {
+fn bind_dashboard(args: &Args, places: &Places) -> anyhow::Result<Option<Dashboard>> {
     if args.no_dashboard {
         return Ok(None);
     }
     let address = args.dashboard.dashboard_listen.socket(DASHBOARD_PORT);
     let flags = "--dashboard-listen ADDR:PORT, or have none with --no-dashboard";
-    Dashboard::bind(address, &args.server.access, flags).map(Some)
+    Dashboard::bind(address, &args.server.access, flags, places).map(Some)
 }
 
 /// What the dashboard shows until there is an interval.

@@ -18,7 +18,8 @@ use seccompiler::{
 
 use super::Exceptions;
 
-/// It takes a kernel to boot next. The C library's headers lack it on some architectures; all but x86-64 have the generic table's number.
+/// It takes a kernel to boot next. The C library's headers lack it on some architectures; those with filters, but for x86-64,
+/// have the generic table's number.
 const KEXEC_FILE_LOAD: i64 = if cfg!(target_arch = "x86_64") { 320 } else { 294 };
 
 /// Programs, other processes, file systems, the kernel's modules and clocks, keys, listeners (whoever listens does so by now), other

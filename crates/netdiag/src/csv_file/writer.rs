@@ -114,8 +114,13 @@ impl CsvWriter {
     fn stay_with_path(&mut self) -> anyhow::Result<()> {
         let path = self.path.display();
         if !lock::names(&self.path, &self.file) {
-            tracing::warn!("{path} was deleted or moved; going on at the same path");
-            *self = Self::open(&self.path, self.max_rows).map_err(|error| in_service(&error))?;
+            let opened = Self::open(&self.path, self.max_rows);
+            *self = opened.map_err(|error| in_service(&error))?;
+            // Only now: with a full disk it is tried again and again.
+            tracing::warn!(
+                "{} was deleted or moved; going on at the same path",
+                self.path.display()
+            );
         } else if self.file.metadata().is_ok_and(|metadata| metadata.len() != self.length) {
             tracing::warn!("{path} was changed by another program; rows go to its end");
             take_stock(&self.path, &self.file)

@@ -191,6 +191,18 @@ fn the_environment_is_named() {
         &[("NETDIAG_WINDOW", "2")],
         &["--window 2 (NETDIAG_WINDOW) is shorter than --interval 10"],
     );
+    for (command, variable) in [
+        (&["fleet", "--bus", "local"][..], "NETDIAG_AUTH_TOKEN_FILE"),
+        (&["dashboard", "--hints", "http://127.0.0.1:1"], "NETDIAG_HINTS_TOKEN_FILE"),
+        (&["dashboard", "--gateway", "http://127.0.0.1:1"], "NETDIAG_GATEWAY_TOKEN_FILE"),
+        (&["dashboard", "--fleet", "http://127.0.0.1:1"], "NETDIAG_FLEET_TOKEN_FILE"),
+    ] {
+        check_with(
+            command,
+            &[(variable, "/no/such")],
+            &[&format!("-file /no/such ({variable}): ")],
+        );
+    }
 }
 
 #[test]
