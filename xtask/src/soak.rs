@@ -40,7 +40,7 @@ use crate::command;
 /// How a soak is asked to run.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Options {
-    /// How long it takes, in minutes; from 20 on memory is judged
+    /// How long it takes, in minutes; from 20 on memory is judged, after a quarter of an hour to get warm
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(i64::from(LEAST_MINUTES)..))]
     minutes: u32,
     /// The order of faults, what clients ask for, and what links lose follow from it

@@ -19,6 +19,9 @@ pub(super) const MARK: &str = "SOAK_MARK";
 /// Debian's libfaketime, which answers a process that asks for the time of day.
 pub(super) const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 
+/// A folder of Debian's, empty as a rule, for a file system of the soak's own.
+pub(super) const CLOCKS: &str = "/etc/opt";
+
 /// How often a process reads anew what the time is said to be, seconds.
 const CLOCK_READ: &str = "1";
 
@@ -150,9 +153,11 @@ impl Places {
         self.folder.join("model.json")
     }
 
-    /// What the time of day is said to differ by.
-    pub(super) fn clock(&self) -> PathBuf {
-        self.folder.join("clock")
+    /// What the time of day is said to differ by, where a confined part can read it: `agent` its rows' folder alone, the others, who
+    /// connect, what is in `/etc`.
+    pub(super) fn clock(&self, id: Id) -> PathBuf {
+        let folder = if id == Id::Agent { self.disk() } else { CLOCKS.into() };
+        folder.join("clock")
     }
 
     /// How often a part has said this.
@@ -194,7 +199,7 @@ impl Part {
         if self.id.is_ours() {
             // By `env`, so that it is not in the programs before: each would leave its own memory behind.
             command.arg(format!("LD_PRELOAD={FAKETIME}"));
-            command.arg(format!("FAKETIME_TIMESTAMP_FILE={}", places.clock().display()));
+            command.arg(format!("FAKETIME_TIMESTAMP_FILE={}", places.clock(self.id).display()));
             command.arg(format!("FAKETIME_CACHE_DURATION={CLOCK_READ}"));
             command.arg("FAKETIME_DONT_FAKE_MONOTONIC=1");
         }

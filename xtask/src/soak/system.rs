@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use super::load;
 use super::memory::Life;
-use super::parts::{ALL, Id, Part, Places};
+use super::parts::{ALL, CLOCKS, Id, Part, Places};
 use super::rows::Excuse;
 use super::signs::Watching;
 
@@ -87,6 +87,7 @@ impl System {
         std::fs::write(places.model(), model()?.render())?;
         // Where libfaketime puts what it shares, and leaves it when a process is killed.
         mount(Path::new("/dev/shm"), "size=16m")?;
+        mount(Path::new(CLOCKS), "size=64k")?;
         let watching = Watching::start(&lab)?;
         let mut system = Self {
             lab,
@@ -193,10 +194,13 @@ impl System {
 
     /// Lets all parts be told that the time differs by so many seconds.
     pub(super) fn set_clock(&self, seconds: i64) -> anyhow::Result<()> {
-        // Whole at any time: they read it whenever they like.
-        let new = self.places.folder.join("clock.new");
-        std::fs::write(&new, format!("{seconds:+}"))?;
-        Ok(std::fs::rename(new, self.places.clock())?)
+        for clock in [Id::Agent, Id::Up].map(|id| self.places.clock(id)) {
+            // Whole at any time: they read it whenever they like.
+            let new = clock.with_extension("new");
+            std::fs::write(&new, format!("{seconds:+}"))?;
+            std::fs::rename(new, clock)?;
+        }
+        Ok(())
     }
 
     /// Ends all parts in the way a service manager does; each must end well.
@@ -237,7 +241,7 @@ impl Drop for System {
             let _ = part.kill();
         }
         self.watching.end();
-        for mounted in [&*self.places.disk(), Path::new("/dev/shm")] {
+        for mounted in [&*self.places.disk(), Path::new("/dev/shm"), Path::new(CLOCKS)] {
             let _ = Command::new("umount").arg("--lazy").arg(mounted).status();
         }
         let _ = std::fs::remove_dir_all(self.folder.path());

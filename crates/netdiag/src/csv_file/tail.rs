@@ -25,7 +25,7 @@ const MOST_ROWS: usize = 8192;
 const RECENT_BYTES: u64 = 4 << 20;
 
 /// Bytes read at a time.
-const CHUNK: usize = 64 * 1024;
+const CHUNK: usize = 16 * 1024;
 
 /// Bytes before the place reached that are compared before reading on. A file that was truncated and has grown past that
 /// place differs there: this much holds a whole timestamp.
