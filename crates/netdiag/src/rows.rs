@@ -17,8 +17,7 @@ use crate::confine::{Confinement, Exceptions};
 use crate::csv_file::NoRoom;
 use crate::stop::Stop;
 
-/// Rows that may wait: half an hour at the default interval, a megabyte of memory, which is only taken
-/// while they do.
+/// Rows that may wait: half an hour at the default interval, a megabyte of memory, which is only taken while they do.
 const QUEUE: usize = 4096;
 
 /// How often a full disk is tried again: soon enough for whoever reads the file, and seldom enough to cost nothing.

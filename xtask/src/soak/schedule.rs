@@ -23,7 +23,7 @@ const AROUND: Duration = Duration::from_secs(15);
 /// The least time in which each fault comes once.
 pub(super) const LEAST_MINUTES: u32 = 3;
 
-/// The least time after which enough rounds were warm.
+/// The least time that has enough rounds to compare.
 pub(super) const JUDGES_MEMORY: u32 = 20;
 
 /// Who is to be watched for longer is killed once more, and begins anew.

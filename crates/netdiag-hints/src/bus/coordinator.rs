@@ -13,11 +13,12 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::connection::{Bus, BusSettings};
+use super::connection::Bus;
 use super::election::{Leadership, stand};
 use super::fleet::{DEMANDS, Demands, EngineName, EngineView, HOLDS, LEVELS, LevelMessage, OFTEN};
 use super::history::Histories;
 use super::publisher::ROOM;
+use super::settings::BusSettings;
 use super::subject::NodeName;
 
 /// How the fleet is shared.

@@ -139,10 +139,12 @@ impl Candidate<'_> {
                     Ok(Err(error)) => error.to_string(),
                     _ => "no answer in time".to_owned(),
                 };
-                // One look waits for one answer at a time.
-                bus.was_not_answered(1);
                 // A bucket that was lost with its server is made anew at the next look, so one failure is nothing.
-                self.bucket = None;
+                let had_one = self.bucket.take().is_some();
+                if had_one || bus.is_connected() {
+                    // One look waits for one answer at a time.
+                    bus.was_not_answered(1);
+                }
                 self.failures =
                     if bus.is_connected() { self.failures.saturating_add(1) } else { 0 };
                 if self.failures == TOLD {

@@ -106,9 +106,11 @@ impl LastValues {
                 }
                 Err(error) => error.to_string(),
             };
-            bus.was_not_answered(UNANSWERED as u32);
             // One that was lost with its server is made anew the next time.
             let had_one = bucket.take().is_some();
+            if had_one || bus.is_connected() {
+                bus.was_not_answered(UNANSWERED as u32);
+            }
             if !bus.is_connected() {
                 // There is nothing to tell that has not been told.
                 continue;

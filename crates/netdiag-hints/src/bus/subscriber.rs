@@ -12,10 +12,11 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::connection::{Bus, BusSettings};
+use super::connection::Bus;
 use super::latest::Latest;
 use super::message::NodeHint;
 use super::publisher::unix_time;
+use super::settings::BusSettings;
 use super::{last_values, subject};
 
 /// What one hears of a scope.
