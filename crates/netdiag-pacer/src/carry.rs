@@ -156,6 +156,12 @@ impl Carry {
         self.under_way.add(tokens, bytes);
     }
 
+    /// So many bytes were handed to the kernel, and nobody knows of how many tokens: by the length that was measured. Nothing is learnt
+    /// from them, because a full buffer takes them in pieces of any size.
+    pub fn on_written(&mut self, bytes: u64) {
+        self.under_way.add_uncounted(bytes);
+    }
+
     /// The kernel has `bytes_acked` by now (cumulative), for callers that ask it between two observations, when they are about to
     /// send: what has arrived makes room. It judges nothing.
     pub fn acknowledge(&mut self, bytes_acked: u64) {

@@ -71,6 +71,15 @@ impl UnderWay {
             self.is_measured = true;
             self.bytes_per_token += (each - self.bytes_per_token) * weight;
         }
+        self.count(tokens);
+    }
+
+    /// See [`Carry::on_written`](super::Carry::on_written).
+    pub(super) fn add_uncounted(&mut self, bytes: u64) {
+        self.count(self.tokens_in(bytes));
+    }
+
+    fn count(&mut self, tokens: f64) {
         self.sent += tokens;
         self.outstanding += tokens;
     }

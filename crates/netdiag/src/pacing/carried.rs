@@ -227,7 +227,10 @@ impl Flow {
             self.unread = Unread::new(self.unread.reading(), now);
         } else {
             let bytes = seen.written.saturating_sub(before.written);
-            self.carry.on_sent(self.tokens(bytes, before), bytes);
+            match self.count(bytes, before) {
+                Some(tokens) => self.carry.on_sent(tokens, bytes),
+                None => self.carry.on_written(bytes),
+            }
             let acked = seen.bytes_acked - before.bytes_acked;
             self.unread.deliver(now, acked as f64 / self.carry.bytes_per_token());
         }
@@ -238,18 +241,12 @@ impl Flow {
         self.attribution.account(&look);
     }
 
-    /// How many tokens `bytes` are that were written since `before`.
-    fn tokens(&self, bytes: u64, before: Seen) -> u32 {
-        if bytes == 0 {
-            return 0;
-        }
+    /// How many tokens `bytes` are that were written since `before`; `None` where writes were merged.
+    fn count(&self, bytes: u64, before: Seen) -> Option<u32> {
         let segs = self.seen.segs.wrapping_sub(before.segs);
         let is_merged = before.is_waiting || self.seen.is_waiting;
         // A counter that jumped is none.
-        if !is_merged && segs > 0 && u64::from(segs) <= bytes {
-            return segs;
-        }
-        (bytes as f64 / self.carry.bytes_per_token()).round().max(1.0) as u32
+        (!is_merged && segs > 0 && u64::from(segs) <= bytes).then_some(segs)
     }
 
     fn is_asleep(&self, now: Duration) -> bool {

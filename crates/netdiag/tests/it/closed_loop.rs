@@ -130,7 +130,7 @@ fn carries_with(source: &str) {
     });
     assert_eq!(stream["cause"], "path", "{stream}");
     let each = stream["bytes_per_token"].as_f64().expect("a length");
-    assert!((225.0..=260.0).contains(&each), "{stream}");
+    assert!((225.0..=235.0).contains(&each), "{stream}");
     let told = hint(address, "")["reason"].to_string();
     assert!(told.starts_with("\"path: "), "{told}");
     lab.set(&good).expect("the link heals");

@@ -96,6 +96,23 @@ fn tokens_are_as_long_as_segments_that_leave_alone() {
 }
 
 #[test]
+fn pieces_that_a_full_buffer_takes_are_no_tokens() {
+    let mut flows = Flows::new(sharing(None, None), None);
+    let mut others = [Other::new(1)];
+    look(&mut flows, &mut others, 0..30, 3);
+    for piece in 1..100 {
+        let mut flow = others[0].snapshot(Duration::ZERO);
+        let waiting = Bytes(4000 + 12 * piece);
+        let full =
+            |live| Liveness { queued: Some(waiting), notsent: waiting, unacked_segs: 10, ..live };
+        flow.liveness = flow.liveness.map(full);
+        flows.observe(&[flow], TICK * (29 + u32::try_from(piece).expect("few")));
+    }
+    let (_, carried) = flows.hint(&others[0].key(), &judged()).expect("known");
+    assert_eq!(carried.bytes_per_token, 200.0);
+}
+
+#[test]
 fn an_engine_is_shared_among_those_that_are_awake() {
     let mut flows = Flows::new(sharing(Some(60.0), None), None);
     let mut others: Vec<Other> = (1..=4).map(Other::new).collect();
