@@ -26,9 +26,9 @@ const COLUMNS: [(&str, usize); VALUES] = [
 /// Room for a number with what stands around it.
 const NUMBER: usize = 9;
 
-/// An event of this name. `data` is one line.
+/// An event of this name. `data` is one line. It takes its length and no more: a history's are kept for as long as it is.
 pub(crate) fn event(name: &str, data: &str) -> Bytes {
-    format!("event: {name}\ndata: {data}\n\n").into()
+    ["event: ", name, "\ndata: ", data, "\n\n"].concat().into()
 }
 
 /// An event with `value` as JSON. What cannot be written as JSON is `null`, which no type of ours is.

@@ -164,9 +164,10 @@ impl Sockets {
         let missing: HashSet<u32> = expected.filter(|inode| !self.is_known(*inode)).collect();
         if due || !missing.is_empty() {
             self.foreign = netns::discover();
+            // Inodes are used again: a namespace that went and one that came may share one.
+            self.refused.retain(|inode| self.foreign.iter().any(|ns| ns.inode == *inode));
             self.foreign.retain(|ns| ns.inode != self.own && !self.refused.contains(&ns.inode));
             let present: HashSet<u32> = self.foreign.iter().map(|ns| ns.inode).collect();
-            // Inodes are used again: a namespace that went and one that came may share one.
             let own = self.own;
             self.seen.retain(|inode| *inode == own || present.contains(inode));
             self.looked = Some(Instant::now());

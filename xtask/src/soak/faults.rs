@@ -24,8 +24,8 @@ const AWAY: Duration = Duration::from_secs(4);
 /// How long an interface is down: some retransmissions.
 const DOWN: Duration = Duration::from_secs(3);
 
-/// What the clock is stepped by, seconds, and for how long each time: it is read anew after a second.
-const STEPS: [i64; 2] = [3600, -7200];
+/// How far the clock is stepped, seconds, and for how long each time: it is read anew after a second.
+const STEP: i64 = 3600;
 const STEPPED: Duration = Duration::from_millis(2500);
 
 /// How long there is no room at most until it is noticed: the rest of a page takes 27 rows, which is 5.4 s where no row is late.
@@ -108,7 +108,10 @@ fn interface_down(system: &mut System) -> anyhow::Result<Instant> {
 }
 
 fn clock_stepped(system: &mut System) -> anyhow::Result<Instant> {
-    for seconds in STEPS.into_iter().chain([0]) {
+    // Each time back to before all that was measured so far. What is before a step back stays in a dashboard's history, which is there to
+    // grow, and could not be told from what must not.
+    system.steps_back += 1;
+    for seconds in [STEP, -STEP * system.steps_back, 0] {
         system.set_clock(seconds)?;
         system.excuses.push(step_at(Instant::now()));
         if seconds != 0 {

@@ -41,6 +41,8 @@ pub(super) struct System {
     pub(super) watching: Watching,
     pub(super) begun: Instant,
     pub(super) excuses: Vec<Excuse>,
+    /// How often the clock was stepped back.
+    pub(super) steps_back: i64,
     /// What must not have happened.
     pub(super) incidents: Vec<String>,
     /// Lives that have ended.
@@ -95,6 +97,7 @@ impl System {
             watching,
             begun: Instant::now(),
             excuses: Vec::new(),
+            steps_back: 0,
             incidents: Vec::new(),
             lives: Vec::new(),
             warm_round: None,
