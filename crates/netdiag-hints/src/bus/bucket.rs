@@ -30,7 +30,7 @@ pub(crate) async fn open(
     bus: &Bus,
     Bucket { name, what, kept, size }: Bucket,
 ) -> Result<Store, async_nats::Error> {
-    let context = jetstream::new(bus.asking().await?);
+    let context = jetstream::new(bus.asking());
     if let Ok(bucket) = context.get_key_value(name).await {
         return Ok(bucket);
     }

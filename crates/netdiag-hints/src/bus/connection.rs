@@ -2,11 +2,11 @@
 //!
 //! Whatever goes wrong is tried again, wrong credentials, too: whoever runs the broker will mend it without knowing of us.
 //!
-//! Invariant: no client's address is in a log line.
+//! Invariant: no client's address is in what is told of a connection at `info` or worse.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
@@ -27,8 +27,8 @@ const CONNECT: Duration = Duration::from_secs(3);
 /// a broker that hung goes on.
 const WAITING: usize = 256;
 
-/// Questions to the broker that may go unanswered on one connection. The library keeps each of them until its answer comes or
-/// the connection is given up.
+/// Questions to the broker that may go unanswered on one connection. The library keeps each of them until its answer comes or the
+/// connection is given up, some 330 bytes: a third of a megabyte.
 const MOST_UNANSWERED: u32 = 1000;
 
 /// Complaints that are told of one connection.
@@ -96,22 +96,38 @@ impl Bus {
         Ok(Self { client, settings: settings.clone(), life, asking })
     }
 
-    /// The connection to ask the broker on. Whoever was not answered [says so](Bus::was_not_answered), asks anew, and so gets another one
-    /// in time.
-    pub(crate) async fn asking(&self) -> Result<Client, async_nats::ConnectError> {
-        if self.life.unanswered.load(Ordering::Relaxed) >= MOST_UNANSWERED {
-            // What becomes of it the first one's life tells as well.
-            let client = connect(&self.settings, None).await?;
-            *self.asking.lock().unwrap_or_else(PoisonError::into_inner) = client;
-            self.life.unanswered.store(0, Ordering::Relaxed);
+    /// The connection to ask the broker on, in [`Bus::ask`]. Whoever was not answered asks for it anew, and so gets another one in time:
+    /// it is made meanwhile.
+    pub(crate) fn asking(&self) -> Client {
+        let is_full = |unanswered| (unanswered >= MOST_UNANSWERED).then_some(0);
+        let unanswered = &self.life.unanswered;
+        if unanswered.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_full).is_ok() {
+            let bus = self.clone();
+            tokio::spawn(async move {
+                // What becomes of it the first one's life tells as well.
+                match connect(&bus.settings, None).await {
+                    Ok(client) => *bus.asked() = client,
+                    Err(_) => {
+                        bus.life.unanswered.fetch_add(MOST_UNANSWERED, Ordering::Relaxed);
+                    }
+                }
+            });
         }
-        Ok(self.asking.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        self.asked().clone()
     }
 
-    /// Counts questions that were asked there in vain. What is asked while there is no connection is not: it is sent and answered when
-    /// there is one.
-    pub(crate) fn was_not_answered(&self, questions: u32) {
-        self.life.unanswered.fetch_add(questions, Ordering::Relaxed);
+    /// What comes of a question. It is counted where it was sent and is given up before it is answered; one that waits for a connection
+    /// itself is sent, and answered, when there is one.
+    pub(crate) async fn ask<T>(&self, question: impl Future<Output = T>) -> T {
+        let is_sent = is_connected(&self.asked());
+        let mut open = Open(is_sent.then_some(&self.life.unanswered));
+        let answer = question.await;
+        open.0 = None;
+        answer
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Client> {
+        self.asking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The servers, for people.
@@ -121,7 +137,7 @@ impl Bus {
 
     /// Whether what is sent now leaves now.
     pub fn is_connected(&self) -> bool {
-        self.client.connection_state() == async_nats::connection::State::Connected
+        is_connected(&self.client)
     }
 
     /// Connections made, the first included.
@@ -133,6 +149,21 @@ impl Bus {
     pub(crate) fn overruns(&self) -> u64 {
         self.life.overruns.load(Ordering::Relaxed)
     }
+}
+
+/// A question that is on its way, to be counted there when it is given up.
+struct Open<'a>(Option<&'a AtomicU32>);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if let Some(unanswered) = self.0 {
+            unanswered.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn is_connected(client: &Client) -> bool {
+    client.connection_state() == async_nats::connection::State::Connected
 }
 
 /// Connects once, and keeps the connection; what happens to it is told in `life`.
@@ -254,8 +285,10 @@ fn told(
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use netdiag_lab::Broker;
 
+    use super::super::bucket::{Bucket, open};
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
@@ -263,19 +296,54 @@ mod tests {
         let broker = Broker::start().expect("a NATS server");
         let url = broker.url().parse().expect("an address");
         let bus = Bus::try_connect(&BusSettings::new(vec![url], "test")).await.expect("connected");
-        let id = async || bus.asking().await.expect("connected").server_info().client_id;
-        let first = id().await;
-        assert_eq!(first, bus.client.server_info().client_id);
-        bus.was_not_answered(MOST_UNANSWERED - 1);
-        assert_eq!(id().await, first);
+        let first = bus.client.server_info().client_id;
+        let unanswered = || bus.life.unanswered.load(Ordering::Relaxed);
+        bus.ask(async {}).await;
+        assert_eq!(unanswered(), 0);
         let mut before = first;
         for _ in 0..2 {
-            bus.was_not_answered(MOST_UNANSWERED);
-            let now = id().await;
-            assert!(now != before && now == id().await, "{now} after {before}");
+            for _ in 0..MOST_UNANSWERED {
+                assert_eq!(bus.asking().server_info().client_id, before);
+                // Nobody waits for its answer any more.
+                assert!(bus.ask(std::future::pending::<()>()).now_or_never().is_none());
+            }
+            // The old one until there is another.
+            let mut now = bus.asking().server_info().client_id;
+            assert_eq!((now, unanswered()), (before, 0));
+            for _ in 0..100 {
+                sleep(Duration::from_millis(20)).await;
+                now = bus.asking().server_info().client_id;
+                if now != before {
+                    break;
+                }
+            }
+            assert_ne!(now, before);
             before = now;
         }
         assert_eq!(bus.client.server_info().client_id, first);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn refusals_are_answers() {
+        let broker = Broker::with(&[]).expect("a NATS server without JetStream");
+        let url = broker.url().parse().expect("an address");
+        let bus = Bus::try_connect(&BusSettings::new(vec![url], "test")).await.expect("connected");
+        let bucket = Bucket { name: "none", what: "Nothing", kept: Duration::ZERO, size: 1024 };
+        bus.ask(open(&bus, bucket)).await.expect_err("there are no buckets");
+        assert_eq!(bus.life.unanswered.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_not_sent_yet_is_not_lost() {
+        let broker = Broker::start().expect("a NATS server");
+        let url = broker.url().parse().expect("an address");
+        let bus = Bus::try_connect(&BusSettings::new(vec![url], "test")).await.expect("connected");
+        drop(broker);
+        while bus.is_connected() {
+            sleep(Duration::from_millis(5)).await;
+        }
+        assert!(bus.ask(std::future::pending::<()>()).now_or_never().is_none());
+        assert_eq!(bus.life.unanswered.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -129,7 +129,7 @@ struct Held {
 
 impl Candidate<'_> {
     async fn look(&mut self, bus: &Bus) -> Leadership {
-        let leader = match timeout(PATIENCE, self.try_look(bus)).await {
+        let leader = match timeout(PATIENCE, bus.ask(self.try_look(bus))).await {
             Ok(Ok(leader)) => {
                 self.failures = 0;
                 leader
@@ -140,11 +140,7 @@ impl Candidate<'_> {
                     _ => "no answer in time".to_owned(),
                 };
                 // A bucket that was lost with its server is made anew at the next look, so one failure is nothing.
-                let had_one = self.bucket.take().is_some();
-                if had_one || bus.is_connected() {
-                    // One look waits for one answer at a time.
-                    bus.was_not_answered(1);
-                }
+                self.bucket = None;
                 self.failures =
                     if bus.is_connected() { self.failures.saturating_add(1) } else { 0 };
                 if self.failures == TOLD {

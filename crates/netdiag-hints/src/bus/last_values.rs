@@ -12,7 +12,8 @@ use std::time::Duration;
 use async_nats::jetstream;
 use async_nats::jetstream::kv::Store;
 use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use netdiag_telemetry::give_back;
 use tokio::time::{sleep, timeout};
 
@@ -108,9 +109,6 @@ impl LastValues {
             };
             // One that was lost with its server is made anew the next time.
             let had_one = bucket.take().is_some();
-            if had_one || bus.is_connected() {
-                bus.was_not_answered(UNANSWERED as u32);
-            }
             if !bus.is_connected() {
                 // There is nothing to tell that has not been told.
                 continue;
@@ -132,17 +130,22 @@ impl LastValues {
     ) -> Result<usize, async_nats::Error> {
         let bucket = match bucket {
             Some(bucket) => bucket,
-            None => bucket.insert(answered(bucket::open(bus, BUCKET)).await?),
+            None => bucket.insert(answered(bus, bucket::open(bus, BUCKET)).await?),
         };
         let batch = self.waiting().take();
         let written = batch.len();
-        let bucket = &*bucket;
-        stream::iter(batch)
-            .map(|(key, value)| answered(bucket.put(key, value)))
-            .buffer_unordered(UNANSWERED)
-            .try_for_each(|_revision| std::future::ready(Ok(())))
-            .await?;
-        Ok(written)
+        let mut puts = batch.into_iter().map(|(key, value)| answered(bus, bucket.put(key, value)));
+        let mut under_way: FuturesUnordered<_> = puts.by_ref().take(UNANSWERED).collect();
+        let mut failure = None;
+        while let Some(answer) = under_way.next().await {
+            match answer {
+                Ok(_revision) if failure.is_none() => under_way.extend(puts.next()),
+                Ok(_revision) => {}
+                // The answers to the others are on their way.
+                Err(error) => failure = Some(error),
+            }
+        }
+        failure.map_or(Ok(written), Err)
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -191,11 +194,12 @@ pub(crate) async fn read(bus: &Bus, filter: &str) -> Vec<(String, Bytes)> {
     values
 }
 
-/// What comes of it, within [`PATIENCE`].
+/// What comes of a question, within [`PATIENCE`].
 async fn answered<T, E: Into<async_nats::Error>>(
-    answer: impl Future<Output = Result<T, E>>,
+    bus: &Bus,
+    question: impl Future<Output = Result<T, E>>,
 ) -> Result<T, async_nats::Error> {
-    timeout(PATIENCE, answer).await.map_err(|_| "no answer in time")?.map_err(Into::into)
+    timeout(PATIENCE, bus.ask(question)).await.map_err(|_| "no answer in time")?.map_err(Into::into)
 }
 
 #[cfg(test)]
