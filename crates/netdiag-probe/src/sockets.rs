@@ -182,3 +182,17 @@ impl Sockets {
             || self.foreign.iter().any(|ns| ns.inode == inode)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_that_went_is_not_refused_any_more() {
+        let mut sockets = Sockets::new(0, None);
+        let ours = netns::own_inode().expect("a namespace");
+        sockets.refused.extend([ours, u32::MAX]);
+        sockets.look_for_namespaces(std::iter::empty());
+        assert_eq!(sockets.refused, HashSet::from([ours]));
+    }
+}
