@@ -27,8 +27,11 @@ const PORTS: [(u16, &str); 8] = [
     (9004, "/metrics"),
 ];
 
-/// Of each kind at each port.
+/// Of each kind at each port, and in the crowds before processes are warm. An allocator keeps what its largest crowd so far took, and each
+/// thread has its own part of a crowd, so of crowds that are alike now and then one is the largest, for hours; after larger ones only
+/// what is never given back grows.
 const EACH: usize = 3;
+const EACH_OF_CROWD: usize = 2 * EACH;
 
 /// Between two bytes of a trickle.
 const TRICKLE: Duration = Duration::from_millis(250);
@@ -56,7 +59,8 @@ const KINDS: [Kind; 6] =
     [Kind::SlowLoris, Kind::Silent, Kind::Garbage, Kind::Half, Kind::Reset, Kind::ZeroWindow];
 
 /// Lets them all loose until `end`. To be called in the namespace of the parts. The ports at which nobody got a connection.
-pub(super) fn clients(seed: u64, end: Instant) -> Vec<u16> {
+pub(super) fn clients(seed: u64, is_crowd: bool, end: Instant) -> Vec<u16> {
+    let each = if is_crowd { EACH_OF_CROWD } else { EACH };
     let connected: [AtomicUsize; PORTS.len()] = Default::default();
     std::thread::scope(|scope| {
         for ((port, path), connected) in PORTS.into_iter().zip(&connected) {
@@ -65,7 +69,7 @@ pub(super) fn clients(seed: u64, end: Instant) -> Vec<u16> {
                     let seed = seed ^ (u64::from(port) << 16 | number as u64);
                     let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
                     while Instant::now() < end {
-                        if let Ok(open) = connections(kind, local(port)) {
+                        if let Ok(open) = connections(kind, each, local(port)) {
                             connected.fetch_add(open.len(), Ordering::Relaxed);
                             // That they are thrown out is as it should be.
                             let _ = clients_of(kind, open, (port, path), &mut random, end);
@@ -81,9 +85,9 @@ pub(super) fn clients(seed: u64, end: Instant) -> Vec<u16> {
     lonely.map(|((port, _), _)| port).collect()
 }
 
-fn connections(kind: Kind, target: SocketAddr) -> std::io::Result<Vec<TcpStream>> {
-    let mut open = Vec::with_capacity(EACH);
-    for _ in 0..EACH {
+fn connections(kind: Kind, each: usize, target: SocketAddr) -> std::io::Result<Vec<TcpStream>> {
+    let mut open = Vec::with_capacity(each);
+    for _ in 0..each {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         if matches!(kind, Kind::ZeroWindow) {
             // The kernel has a least size, which is small enough.

@@ -24,8 +24,9 @@ const AWAY: Duration = Duration::from_secs(4);
 /// How long an interface is down: some retransmissions.
 const DOWN: Duration = Duration::from_secs(3);
 
-/// How far the clock is stepped, seconds, and for how long each time: it is read anew after a second.
-const STEP: i64 = 3600;
+/// How far the clock is stepped, seconds: longer than from one such fault to the next. And for how long each time: it is read anew after a
+/// second.
+const STEP_SECONDS: i64 = 3600;
 const STEPPED: Duration = Duration::from_millis(2500);
 
 /// How long there is no room at most until it is noticed: the rest of a page takes 27 rows, which is 5.4 s where no row is late.
@@ -70,7 +71,8 @@ pub(super) fn inject(fault: Fault, seed: u64, system: &mut System) -> anyhow::Re
         }
         Fault::BrokenClients => {
             let end = Instant::now() + BROKEN;
-            let clients = move || broken::clients(seed, end);
+            let is_crowd = system.warm_round.is_none();
+            let clients = move || broken::clients(seed, is_crowd, end);
             let thread = system.lab.on_server(|| std::thread::spawn(clients))?;
             for port in finished(thread, system)? {
                 system.incidents.push(format!("no broken client was let in at port {port}"));
@@ -111,7 +113,7 @@ fn clock_stepped(system: &mut System) -> anyhow::Result<Instant> {
     // Each time back to before all that was measured so far. What is before a step back stays in a dashboard's history, which is there to
     // grow, and could not be told from what must not.
     system.steps_back += 1;
-    for seconds in [STEP, -STEP * system.steps_back, 0] {
+    for seconds in [STEP_SECONDS, -STEP_SECONDS * system.steps_back, 0] {
         system.set_clock(seconds)?;
         system.excuses.push(step_at(Instant::now()));
         if seconds != 0 {

@@ -29,7 +29,7 @@ pub(super) const JUDGES_MEMORY: u32 = 20;
 /// Who is to be watched for longer is killed once more, and begins anew.
 const CYCLE_MINUTES: u32 = 30;
 
-/// Those who come in crowds before processes are warm, and how often.
+/// Those who come again and again before processes are warm, and how often. Until then broken clients are more at a time, too.
 const CROWDS: [(Fault, usize); 2] = [(Fault::BrokenClients, 16), (Fault::Flows, 8)];
 
 /// Rounds after that until they are: all in all a quarter of an hour.
