@@ -317,9 +317,14 @@ mod tests {
         let mut history = History::new();
         let most: usize = TIERS.iter().map(|&(_, capacity)| capacity + CHUNK).sum();
         for number in 0..3_000_000_u32 {
-            history.push(point(f64::from(number), f64::from(number % 7)));
+            history.push(point(1.7e9 + f64::from(number), f64::from(number) / 1234.5));
         }
-        assert!(history.points().len() <= most, "{}", history.points().len());
+        let points = history.points().len();
+        assert!(points <= most, "{points}");
+        // And once somebody has looked: what docs/operate.md says.
+        let events: usize = history.pieces().iter().map(|piece| piece.event().len()).sum();
+        let bytes = points * size_of::<Point>() + events;
+        assert!((5_000_000..=10_000_000).contains(&bytes), "{bytes}");
     }
 
     #[test]

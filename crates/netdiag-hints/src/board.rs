@@ -51,7 +51,7 @@ pub struct StreamEntry {
 pub struct Carried {
     /// For whom the stream waits at present; `None` while nothing is under way.
     pub cause: Option<Cause>,
-    /// What the path delivers, tokens/s; `None` while it is not the bottleneck.
+    /// The most that the path delivered of late, as averages over a second, tokens/s; `None` while it is not the bottleneck.
     pub carry_tps: Option<f64>,
     /// Tokens that may be under way.
     pub credit: f64,

@@ -279,7 +279,7 @@ impl Carry {
     }
 
     /// What the path delivers while it is the bottleneck, tokens/s; `None` while it is not known to be one. It is the most of averages
-    /// over a second: up to a quarter more than the path carries where its ACKs are half a second apart.
+    /// over a second: up to a third more than the path carries where its ACKs are half a second apart.
     pub fn carried(&self) -> Option<f64> {
         self.carried.best()
     }

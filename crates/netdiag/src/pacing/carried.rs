@@ -241,11 +241,11 @@ impl Flow {
         self.attribution.account(&look);
     }
 
-    /// How many tokens `bytes` are that were written since `before`; `None` where writes were merged.
+    /// How many tokens `bytes` are that were written since `before`; `None` where segments do not tell: writes were merged, nothing
+    /// was sent, or the counter jumped.
     fn count(&self, bytes: u64, before: Seen) -> Option<u32> {
         let segs = self.seen.segs.wrapping_sub(before.segs);
         let is_merged = before.is_waiting || self.seen.is_waiting;
-        // A counter that jumped is none.
         (!is_merged && segs > 0 && u64::from(segs) <= bytes).then_some(segs)
     }
 

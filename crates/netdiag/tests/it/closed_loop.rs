@@ -120,14 +120,14 @@ fn carries_with(source: &str) {
     let fallen = reach("the fall", "constrained", &|rate| (12.0..=30.0).contains(&rate));
     assert!(fallen <= Duration::from_secs(5), "{source}: fell after {fallen:?}");
     // What was sent before it got narrow is part of the average for a second or two. After that it is the most of averages over a
-    // second: where only every other full segment is acknowledged, twelve tokens arrive at once, each half a second, and just after
-    // them the average is up to 12.6 / (1 - 1/√e) = 32 tokens/s.
+    // second: where only every other full segment is acknowledged, 12.6 tokens arrive at once, each 0.48 s, and just after them the
+    // average is 12.6 / (1 - exp(-0.48)) = 33 tokens/s, or a bit more where a tick sees them early.
     let stream = until("what the link carries", || {
         let (_, body) = crate::support::get(address, "/v1/streams");
         let all: serde_json::Value = serde_json::from_str(&body).expect("JSON");
         let stream = all["streams"][0].clone();
         let carried =
-            stream["carry_tps"].as_f64().filter(|carried| (20.0..=32.0).contains(carried));
+            stream["carry_tps"].as_f64().filter(|carried| (20.0..=34.0).contains(carried));
         carried.map(|_| stream)
     });
     assert_eq!(stream["cause"], "path", "{stream}");
