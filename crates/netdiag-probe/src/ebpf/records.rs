@@ -132,6 +132,11 @@ impl SpilledKey {
     }
 }
 
+/// The octave that a bucket is in.
+pub(crate) fn octave_of(bucket: u16) -> u32 {
+    u32::from(bucket) / OCTAVE as u32
+}
+
 /// The buckets of an octave that are not empty; none for an octave that does not exist.
 fn octave_buckets(
     octave: u32,
