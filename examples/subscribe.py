@@ -16,7 +16,7 @@ import time
 
 import nats
 
-# How long a server, and then a first hint, is waited for: nodes speak once a second.
+# How long a server, and then a first hint, is waited for: nodes speak ten times a second, and at least once in one.
 PATIENCE = 2.0
 
 
@@ -34,12 +34,17 @@ class Pace:
             self.hint, self.until = hint, time.monotonic() + hint["ttl_seconds"] - age
             self.heard.set()
 
+    def now(self):
+        """The hint that holds, if one does."""
+        return self.hint if time.monotonic() < self.until else None
+
     async def wait(self):
-        """Waits for as long as a token should take."""
-        while self.hint and time.monotonic() < self.until and self.hint["hold"]:
+        """Waits for as long as a token should take; returns the hint by which it did."""
+        while (hint := self.now()) and hint["hold"]:
             await asyncio.sleep(0.05)
-        if self.hint and time.monotonic() < self.until:
-            await asyncio.sleep(self.hint["sleep_seconds"])
+        # Without a hint others have a turn all the same, or none would ever be heard.
+        await asyncio.sleep(hint["sleep_seconds"] if hint else 0)
+        return hint
 
 
 async def told(error):
@@ -71,13 +76,18 @@ async def main(url, node, tokens):
     except asyncio.TimeoutError:
         print(f"no hint from {node}, going on without; `netdiag watch --bus {url}` shows who speaks", file=sys.stderr)
     for token in range(tokens):
-        await pace.wait()
-        rate = f"{pace.hint['current_tps']:.1f} tok/s {pace.hint['state']}" if pace.hint else "no hint"
+        hint = await pace.wait()
+        rate = f"{hint['current_tps']:.1f} tok/s {hint['state']}" if hint else "no hint"
         print(f"token {token} ({rate})", flush=True)
-    await bus.drain()
+    try:
+        await bus.drain()
+    except nats.errors.Error:
+        # It is away, so there is nothing to wait for.
+        pass
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (3, 4):
-        sys.exit(f"usage: {sys.argv[0]} URL NODE [TOKENS]")
-    asyncio.run(main(sys.argv[1], sys.argv[2], int((sys.argv[3:] or ["100"])[0])))
+    url, node, tokens = [*sys.argv[1:], "100"][:3] if len(sys.argv) in (3, 4) else ("", "", "")
+    if not tokens.isdecimal():
+        sys.exit(f"usage: {sys.argv[0]} URL NODE [TOKENS], such as nats://127.0.0.1:4222 gpu-1 100")
+    asyncio.run(main(url, node, int(tokens)))
