@@ -84,7 +84,7 @@ impl<'a> MakeWriter<'a> for LogWriter {
 impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if let Some(held) = held_back().as_mut() {
-            *held = String::from_utf8_lossy(line).trim_end().to_owned();
+            *held = without_time(&String::from_utf8_lossy(line));
             return Ok(line.len());
         }
         let write = || io::stderr().lock().write_all(line);
@@ -98,6 +98,17 @@ impl Write for LogWriter {
     fn flush(&mut self) -> io::Result<()> {
         io::stderr().flush()
     }
+}
+
+/// A log line without its time and its colours, which a screen has its own of.
+fn without_time(line: &str) -> String {
+    let mut parts = line.split('\x1b');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        // What follows the escape character is a colour up to its `m`.
+        plain += part.split_once('m').map_or(part, |(_colour, text)| text);
+    }
+    plain.trim().split_once(' ').map_or("", |(_time, rest)| rest.trim_start()).to_owned()
 }
 
 /// The whole screen, on which log lines have no place; the last one is kept to be shown there.
@@ -190,6 +201,18 @@ pub(crate) fn fitting(text: &str, columns: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_on_the_screen_has_no_time_and_no_colours() {
+        let check = |line: &str, told: &str| assert_eq!(without_time(line), told);
+        let time = "2026-11-27T14:10:22.295009Z";
+        check(
+            &format!("\x1b[2m{time}\x1b[0m \x1b[33m WARN\x1b[0m bus a: connection lost\n"),
+            "WARN bus a: connection lost",
+        );
+        check(&format!("{time}  INFO bus a: connected\n"), "INFO bus a: connected");
+        check("", "");
+    }
 
     #[test]
     fn narrow_terminals_cut_between_words() {
