@@ -20,8 +20,10 @@ pub struct BusUrl {
 /// An address that is none of a broker.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidBus {
-    /// Another scheme, no host, a path.
-    #[error("must be nats://HOST[:PORT] or tls://HOST[:PORT], such as nats://127.0.0.1:4222")]
+    /// Another scheme, no host, a path, no port that there is.
+    #[error(
+        "must be nats://HOST[:PORT] or tls://HOST[:PORT] with a port of 1 to 65535, such as nats://127.0.0.1:4222"
+    )]
     Address,
     /// A name without a password, or a password without a name.
     #[error(
@@ -36,7 +38,8 @@ impl FromStr for BusUrl {
     fn from_str(text: &str) -> Result<Self, InvalidBus> {
         let server: ServerAddr = text.trim().parse().map_err(|_| InvalidBus::Address)?;
         let mut url = server.into_inner();
-        let is_plain = matches!(url.path(), "" | "/") && url.query().is_none();
+        let is_plain =
+            matches!(url.path(), "" | "/") && url.query().is_none() && url.port() != Some(0);
         if !matches!(url.scheme(), "nats" | "tls") || !url.has_host() || !is_plain {
             return Err(InvalidBus::Address);
         }
@@ -158,7 +161,14 @@ mod tests {
         check("tls://broker/", "tls://broker:4222");
         check("nats://[::1]:4222", "nats://[::1]:4222");
         check("nats://me:secret@broker:4222", "nats://broker:4222");
-        for bad in ["", "http://broker", "nats://", "nats://broker/x", "nats://broker:99999"] {
+        for bad in [
+            "",
+            "http://broker",
+            "nats://",
+            "nats://broker/x",
+            "nats://broker:99999",
+            "nats://broker:0",
+        ] {
             assert_eq!(bad.parse::<BusUrl>(), Err(InvalidBus::Address), "{bad}");
         }
         // What is meant for a token, or lacks its half.

@@ -18,7 +18,12 @@ pub(crate) fn secret(path: &Path, name: &str, places: &Places) -> Result<String,
     let given = || places.named(name, path.display());
     File::open(path)
         .and_then(|file| file.take(LARGEST_SECRET + 1).read_to_string(&mut text))
-        .map_err(|error| UsageError::because(format!("{}: cannot be read", given()), error))?;
+        .map_err(|error| {
+            UsageError::because(
+                format!("{}: cannot be read; give a file that this user may read", given()),
+                error,
+            )
+        })?;
     if text.len() as u64 > LARGEST_SECRET {
         return Err(UsageError::new(format!(
             "{}: has more than {LARGEST_SECRET} bytes; give the file that holds the secret alone",
