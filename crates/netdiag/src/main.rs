@@ -39,7 +39,7 @@ mod train;
 /// What a burst of connections took goes back to the kernel when it is over: of the C library's allocators glibc's keeps more of it, and
 /// musl's has one lock for all threads.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> std::process::ExitCode {
     cli::main()
