@@ -37,7 +37,7 @@ const machine = makeMachine();
 const views = { overview: panel, streams, fleet, experiment, machine };
 
 function route() {
-  const wanted = location.hash.replace(/^#\//, "");
+  const wanted = location.hash.replace(/^#\/?/, "");
   const current = Object.hasOwn(views, wanted) ? wanted : "overview";
   for (const [name, view] of Object.entries(views)) {
     byId(`view-${name}`).hidden = name !== current;

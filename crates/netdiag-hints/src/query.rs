@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use axum::http::StatusCode;
 use netdiag_http::Problem;
 use netdiag_telemetry::{Scope, canonical};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 /// Most streams in one answer: about a megabyte.
 const MOST_STREAMS: usize = 1000;
@@ -56,9 +57,9 @@ impl HintQuery {
         match bare.parse::<IpAddr>() {
             Ok(address) => Ok(Target::Peer(address.to_canonical())),
             Err(_) => {
-                let shown: String = peer.chars().take(60).flat_map(char::escape_debug).collect();
                 let message = format!(
-                    "peer `{shown}` is not an address: expected IP or IP:PORT, IPv6 with a port in brackets ([::1]:80)"
+                    "peer `{}` is not an address: expected IP or IP:PORT, IPv6 with a port in brackets ([::1]:80)",
+                    shown(peer)
                 );
                 Err(Problem::new(StatusCode::BAD_REQUEST, message))
             }
@@ -83,8 +84,23 @@ impl EventsQuery {
 
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct PageQuery {
+    #[serde(default, deserialize_with = "whole_number")]
     limit: Option<usize>,
+    #[serde(default, deserialize_with = "whole_number")]
     offset: Option<usize>,
+}
+
+fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let number = text.parse().map_err(|_| {
+        D::Error::custom(format!("`{}` is not a whole number from 0 on", shown(&text)))
+    });
+    number.map(Some)
+}
+
+/// What was asked for, as it may be shown in an answer.
+fn shown(text: &str) -> String {
+    text.chars().take(60).flat_map(char::escape_debug).collect()
 }
 
 impl PageQuery {

@@ -58,7 +58,7 @@ impl Listening {
             .map_err(|error| UsageError::new(error.to_string()))?;
         let listener = TcpListener::bind(wanted).map_err(|error| {
             let why = match error.kind() {
-                ErrorKind::AddrInUse => "another program has the port; end it, or",
+                ErrorKind::AddrInUse => "the port is taken, by another program or by another server of this command; end it, or",
                 ErrorKind::AddrNotAvailable => "this host has no such address;",
                 ErrorKind::PermissionDenied => "ports below 1024 need privileges;",
                 _ => "",

@@ -415,5 +415,5 @@ async fn telemetry_of_the_host_alone_speaks_for_every_peer() {
 async fn a_bad_query_is_told_in_the_words_of_the_query() {
     let (status, problem) = get(&server(), "/v1/streams?limit=-1").await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
-    assert_eq!(problem["error"]["message"], "query: limit: invalid digit found in string");
+    assert_eq!(problem["error"]["message"], "query: limit: `-1` is not a whole number from 0 on");
 }
