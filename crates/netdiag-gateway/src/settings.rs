@@ -87,7 +87,7 @@ pub struct RequestLimits {
 impl Default for RequestLimits {
     fn default() -> Self {
         Self {
-            // Twice what one gateway is meant to carry; each costs some 20 KB.
+            // Twice what one gateway is meant to carry; each costs some 16 KB.
             at_once: 10_000,
             // Several large pictures in Base64.
             body_bytes: 64 << 20,

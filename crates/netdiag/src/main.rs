@@ -42,5 +42,8 @@ mod train;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> std::process::ExitCode {
+    // Of threads' stacks as of what is allocated, a few small pages are used and never the whole of a huge one. A kernel without
+    // huge pages need not be told.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     cli::main()
 }

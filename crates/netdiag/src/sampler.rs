@@ -106,8 +106,7 @@ impl Sampler {
     ) -> anyhow::Result<Self> {
         let confinement = confinement.clone();
         let (ready, started) = sync_channel(1);
-        // The probe is opened on the thread, too: what that allocates (the kernel's types, some 16 MB for a moment) is
-        // used again there, and would lie idle in this thread's heap.
+        // The probe is opened on the thread, too, as it is again when it has failed.
         let thread = std::thread::Builder::new()
             .name("sampler".to_owned())
             .spawn(move || {

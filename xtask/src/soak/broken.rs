@@ -27,9 +27,8 @@ const PORTS: [(u16, &str); 8] = [
     (9004, "/metrics"),
 ];
 
-/// Of each kind at each port, and in the crowds before processes are warm. An allocator keeps what its largest crowd so far took, and each
-/// thread has its own part of a crowd, so of crowds that are alike now and then one is the largest, for hours. After larger ones that is
-/// rarer, and does not end.
+/// Of each kind at each port, and in the crowds before processes are warm. What is kept of the largest crowd so far, each thread keeps of
+/// its own part of it, so of crowds that are alike now and then one is the largest. After larger ones that is rarer.
 const EACH: usize = 3;
 const EACH_OF_CROWD: usize = 2 * EACH;
 

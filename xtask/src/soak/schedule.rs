@@ -2,9 +2,9 @@
 //!
 //! A cycle begins with the death of each part, so that all of them have a life of the cycle's length; the other faults follow, round by
 //! round, each once in every round and in another order. Memory is compared by whole rounds, from the one on in which nothing is new to a
-//! process any more: where it is judged, a quarter of an hour comes before the time that was asked for. That has crowds, too: of short
-//! connections an allocator keeps a little more each time, in each of its threads and size classes, up to a bound that `serve` was seen to
-//! reach with the nineteenth. Invariant: each fault comes at least once in every cycle.
+//! process any more: where it is judged, a quarter of an hour comes before the time that was asked for. That has crowds, too, and larger ones
+//! than what follows: what a process keeps of connections that were there at the same time (tables, caches of threads) has its size by
+//! then. Invariant: each fault comes at least once in every cycle.
 
 use std::time::Duration;
 

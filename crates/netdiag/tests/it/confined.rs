@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{DEADLINE, Running, csv_path, netdiag, root, rows, skipped, until};
+use crate::support::{
+    DEADLINE, Running, complaint, csv_path, netdiag, output, root, rows, skipped, until,
+};
 
 /// `CAP_SYS_PTRACE` and `CAP_SYS_ADMIN`, as `/proc` writes them.
 const TO_LOOK_AROUND: &str = "0000000000280000";
@@ -26,6 +28,17 @@ struct Thread {
     bounding: String,
     no_new_privs: bool,
     filtered: bool,
+}
+
+/// Its background thread would be there before anything is confined. That the settings of `.cargo/config.toml` are in the binary shows in
+/// nothing else but what a process weighs after hours.
+#[test]
+fn the_allocator_has_our_settings_and_no_thread() {
+    let mut command = netdiag(["--version"]);
+    command.env("_RJEM_MALLOC_CONF", "confirm_conf:true");
+    let told = complaint(&output(command));
+    let settings = "background_thread:false,narenas:2,dirty_decay_ms:0,muzzy_decay_ms:0,thp:never";
+    assert!(told.contains(&format!("--with-malloc-conf): \"{settings}\"")), "{told}");
 }
 
 impl Thread {
