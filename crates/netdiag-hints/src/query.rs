@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::num::IntErrorKind;
 
 use axum::http::StatusCode;
 use netdiag_http::Problem;
@@ -92,10 +93,15 @@ pub(crate) struct PageQuery {
 
 fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let number = text.parse().map_err(|_| {
-        D::Error::custom(format!("`{}` is not a whole number from 0 on", shown(&text)))
-    });
-    number.map(Some)
+    match text.parse::<usize>() {
+        Ok(number) => Ok(Some(number)),
+        // More than there can be.
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => Ok(Some(usize::MAX)),
+        Err(_) => {
+            let shown = shown(&text);
+            Err(D::Error::custom(format!("`{shown}` is not a whole number from 0 on")))
+        }
+    }
 }
 
 /// What was asked for, as it may be shown in an answer.

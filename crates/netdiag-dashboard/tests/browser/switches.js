@@ -44,6 +44,10 @@ await run(async (open) => {
   await page.reload();
   await page.waitForSelector("#view-machine:not([hidden])");
 
+  // Typed without the slash.
+  await page.evaluate(() => (location.hash = "#streams"));
+  await page.waitForSelector("#view-streams:not([hidden])");
+
   // An address that names no view, though every object has something of that name.
   await page.evaluate(() => (location.hash = "#/toString"));
   await page.waitForSelector("#view-overview:not([hidden])");

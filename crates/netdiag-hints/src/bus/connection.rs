@@ -5,6 +5,7 @@
 //! Invariant: no client's address is in what is told of a connection at `info` or worse.
 
 use std::collections::HashSet;
+use std::error::Error as _;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -72,7 +73,7 @@ impl Bus {
             match Self::try_connect(settings).await {
                 Ok(bus) => return bus,
                 Err(error) => {
-                    let error = error.to_string();
+                    let error = with_remedy(&error);
                     if told.as_ref() != Some(&error) {
                         tracing::warn!("bus {}: {error}; trying again", settings.place());
                         told = Some(error);
@@ -148,6 +149,22 @@ impl Bus {
     /// How often the broker's messages came faster than they were taken.
     pub(crate) fn overruns(&self) -> u64 {
         self.life.overruns.load(Ordering::Relaxed)
+    }
+}
+
+/// What is wrong with a connection that could not be made, and what may be done where that is known.
+fn with_remedy(error: &async_nats::ConnectError) -> String {
+    use async_nats::ConnectErrorKind::{Authentication, AuthorizationViolation};
+    let of_io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+    let of_tls = of_io.and_then(std::io::Error::get_ref).and_then(|error| error.downcast_ref());
+    match (error.kind(), of_tls) {
+        (Authentication | AuthorizationViolation, _) => {
+            format!("{error}; the server wants another token, login or credentials file")
+        }
+        (_, Some(rustls::Error::InvalidMessage(_))) => {
+            format!("{error}; that server does not speak TLS, which nats:// does without")
+        }
+        _ => error.to_string(),
     }
 }
 

@@ -413,7 +413,12 @@ async fn telemetry_of_the_host_alone_speaks_for_every_peer() {
 
 #[tokio::test]
 async fn a_bad_query_is_told_in_the_words_of_the_query() {
-    let (status, problem) = get(&server(), "/v1/streams?limit=-1").await;
-    assert_eq!(status, StatusCode::BAD_REQUEST);
-    assert_eq!(problem["error"]["message"], "query: limit: `-1` is not a whole number from 0 on");
+    for (query, told) in [("limit=-1", "limit: `-1`"), ("offset=", "offset: ``")] {
+        let (status, problem) = get(&server(), &format!("/v1/streams?{query}")).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        let message = format!("query: {told} is not a whole number from 0 on");
+        assert_eq!(problem["error"]["message"], message);
+    }
+    let (status, _) = get(&server(), "/v1/streams?limit=99999999999999999999").await;
+    assert_eq!(status, StatusCode::OK);
 }

@@ -61,7 +61,7 @@ pub(crate) struct Args {
 
     /// End after this many seconds.
     ///
-    /// From 0.01 to 3.2e9. Default: run until a signal.
+    /// From 0.01 to 3.2e9. A failure if the message bus was not reached until then. Default: run until a signal.
     #[arg(long, value_name = "SECONDS", env = "NETDIAG_DURATION", value_parser = values::duration, help_heading = "Output")]
     duration: Option<Duration>,
 }
@@ -81,9 +81,16 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
         let scopes = args.scope.iter().any(|scope| *scope != BusScope::Host);
         screen::show(&hints, Table::new(bus.place(), scopes), is_over)
     };
+    let is_late = end.is_some_and(|end| Instant::now() >= end);
     stop.ask();
-    let heard = thread.join().map_err(|_| anyhow::anyhow!("the message bus's thread panicked"));
-    shown.and(heard)
+    let listened = thread.join().map_err(|_| anyhow::anyhow!("the message bus's thread panicked"));
+    shown?;
+    // Ended by hand, the one at the terminal has seen it.
+    if !listened? && is_late {
+        let seconds = args.duration.unwrap_or_default().as_secs_f64();
+        anyhow::bail!("could not listen to {} within {seconds} s", bus.place());
+    }
+    Ok(())
 }
 
 /// Prints on a thread of its own: whoever reads may have stopped reading, and we end all the same.
@@ -111,12 +118,12 @@ fn print_beside(
     }
 }
 
-/// Listens on a thread of its own, until the stop or until nobody takes what it hears.
+/// Listens on a thread of its own, until the stop or until nobody takes what it hears. The thread ends with whether it came to listen.
 fn listen(
     settings: BusSettings,
     args: &Args,
     stop: &Stop,
-) -> anyhow::Result<(Receiver<Update>, JoinHandle<()>)> {
+) -> anyhow::Result<(Receiver<Update>, JoinHandle<bool>)> {
     let (sender, receiver) = sync_channel(ON_THE_WAY);
     let node = args.node.as_ref().map_or("*", NodeName::as_str);
     // One subscription has one filter; where several kinds are wanted, what comes is sifted.
@@ -132,14 +139,16 @@ fn listen(
         .name("bus".to_owned())
         .spawn(move || {
             let _end = AskOnDrop(&stop);
+            let mut listens = false;
             runtime.block_on(async {
                 tokio::select! {
-                    () = hear(&settings, &filter, &wanted, &sender) => {}
+                    () = hear(&settings, &filter, &wanted, &sender, &mut listens) => {}
                     () = stop.asked() => {}
                 }
             });
             // A name that takes its time to be resolved delays nobody.
             runtime.shutdown_background();
+            listens
         })
         .context("cannot start the message bus's thread")?;
     Ok((receiver, thread))
@@ -150,8 +159,10 @@ async fn hear(
     filter: &str,
     wanted: &[BusScope],
     sender: &SyncSender<Update>,
+    listens: &mut bool,
 ) {
     let mut subscriber = HintSubscriber::start(settings, filter).await;
+    *listens = true;
     if !io::stdout().is_terminal() {
         say(&format!("netdiag: listening to {}", settings.place()));
     }

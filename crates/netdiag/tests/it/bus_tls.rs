@@ -82,6 +82,23 @@ fn a_server_that_verifies_its_clients_lets_in_whom_its_authority_has_signed() {
     }
 }
 
+#[test]
+fn what_may_be_done_is_told_with_what_a_server_refuses() {
+    let broker = Broker::with(&["--auth", "other"]).expect("nats-server");
+    let folder = tempfile::tempdir().expect("a folder");
+    let token = folder.path().join("token");
+    std::fs::write(&token, "ours").expect("written");
+    let first_line = |scheme: &str, arguments: &[&str]| {
+        let bus = format!("{scheme}://127.0.0.1:{}", broker.port());
+        let (mut running, _) = fleet(&bus, arguments);
+        running.line_with("trying again")
+    };
+    let told = first_line("nats", &["--bus-token-file", text(&token)]);
+    assert!(told.contains("wants another token, login or credentials file"), "{told}");
+    let told = first_line("tls", &[]);
+    assert!(told.contains("that server does not speak TLS"), "{told}");
+}
+
 /// Checks that there is no connection with these arguments, that it is told why, and that it is tried again for all that.
 fn refused(broker: &Broker, bus: &str, arguments: &[&str], why: &str) {
     let tries = || broker.said().matches("TLS handshake error").count();

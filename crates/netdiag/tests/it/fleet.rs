@@ -342,6 +342,14 @@ fn what_cannot_be_shared_is_told() {
 }
 
 #[test]
+fn a_bus_that_is_not_reached_is_a_failure_of_watch() {
+    let output = output(netdiag(["watch", "--bus", "nats://127.0.0.1:1", "--duration", "0.5"]));
+    assert_eq!(output.status.code(), Some(1));
+    let told = complaint(&output);
+    assert!(told.contains("could not listen to nats://127.0.0.1:1 within 0.5 s"), "{told}");
+}
+
+#[test]
 fn whom_the_operators_listeners_turn_away_is_counted() {
     let limit = ["--rate-limit", "2"];
     let (_engine, engine) = crate::gateway::engine();
