@@ -17,6 +17,7 @@ use clap::{
 use crate::cmd;
 use crate::config_file::{self, ConfigFile, alike};
 use crate::failure;
+use crate::open_files;
 use crate::place::{PlaceById, Places};
 use crate::terminal::{self, LogLevel};
 use refusal::{Refused, is_text, refused};
@@ -143,7 +144,7 @@ pub(crate) fn main() -> ExitCode {
     if let Some(warning) = unknown_variables(std::env::vars_os().map(|(name, _)| name)) {
         tracing::warn!("{warning}");
     }
-    match cli.command.run(&places) {
+    match open_files::ensure_enough().and_then(|()| cli.command.run(&places)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::report(&error),
     }

@@ -1,6 +1,20 @@
 //! The number of files that this process may have open.
 
+use anyhow::ensure;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// What every command can begin with: runtimes and signal handlers panic where there is no descriptor left for them.
+const LEAST: u64 = 64;
+
+/// Raises the limit, and fails where even that is too low to begin.
+pub(crate) fn ensure_enough() -> anyhow::Result<()> {
+    let limit = raise_limit();
+    ensure!(
+        limit >= LEAST,
+        "open files are limited to {limit}, and {LEAST} are needed to begin: raise the limit (ulimit -n, LimitNOFILE)"
+    );
+    Ok(())
+}
 
 /// Raises the limit to what the administrator allows, because the usual 1024 are a shell's default, and says what it is then.
 pub(crate) fn raise_limit() -> u64 {

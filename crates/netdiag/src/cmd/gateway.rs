@@ -38,6 +38,9 @@ const SPARE_FILES: u64 = 256;
 /// Descriptors of one client that is being answered: its socket, the pacer's handle to it, and the engine's.
 const FILES_EACH: u64 = 3;
 
+/// Room for fewer is likely to be felt.
+const FEW_STREAMS: usize = 1000;
+
 /// What a stream is always given, tokens/s, unless its path takes nothing at all: a token a second shows that it lives.
 const LEAST_TPS: f64 = 1.0;
 
@@ -229,6 +232,27 @@ pub(crate) struct Args {
     anonymise: AnonymiseArgs,
 }
 
+/// How many clients the limit of open files has room for, and that limit.
+fn room() -> (usize, u64) {
+    let files = raise_limit();
+    let room = (files.saturating_sub(SPARE_FILES) / FILES_EACH).max(1);
+    (usize::try_from(room).unwrap_or(usize::MAX), files)
+}
+
+/// Says so where fewer streams than wanted have room.
+fn tell_room(wanted: usize) {
+    let (room, files) = room();
+    if room >= wanted {
+        return;
+    }
+    let enough = FILES_EACH * wanted as u64 + SPARE_FILES;
+    let told = format!(
+        "open files are limited to {files}: there is room for {room} streams at a time, and for --max-streams {wanted} with {enough} \
+         (ulimit -n, LimitNOFILE)"
+    );
+    if room < FEW_STREAMS { tracing::warn!("{told}") } else { tracing::info!("{told}") }
+}
+
 /// Runs until a signal.
 pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     let stop = Stop::on_signals()?;
@@ -249,6 +273,7 @@ pub(crate) fn run(args: Args, places: &Places) -> anyhow::Result<()> {
     }
     let engines: Vec<String> = settings.upstreams.iter().map(ToString::to_string).collect();
     let gateway = Gateway::try_new(settings).map_err(|error| UsageError::new(error.to_string()))?;
+    tell_room(args.max_streams);
     // Asked for while the control group, which may say less, can still be read.
     let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let needs = Needs { connects: true, ..Needs::default() };
@@ -322,8 +347,7 @@ impl Args {
         };
         let usual = default_limits();
         // Who connects must not use up the descriptors that answering takes.
-        let room = (raise_limit().saturating_sub(SPARE_FILES) / FILES_EACH).max(1);
-        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        let (room, _) = room();
         let connections = usual.connections.min(room);
         let limits = Limits { connections, rate: self.access.rate_limit.0, ..usual };
         let requests = RequestLimits {

@@ -189,7 +189,7 @@ impl fmt::Display for InForce {
             }
         }
         match self.connects {
-            true => f.write_str(" but those that names are looked up with")?,
+            true => f.write_str(" (and those by which names are looked up)")?,
             false if self.has_connections() => f.write_str("; no connections to others")?,
             false => {}
         }

@@ -98,6 +98,12 @@ impl CsvPacer {
         models: Models,
         on_row: impl FnMut(&Row, &PacedLink),
     ) -> Result<(Self, bool), UsageError> {
+        // What `agent` prints to its standard output with the same flag.
+        if path == Path::new("-") {
+            return Err(UsageError::new(
+                "--csv -: a file is followed and not the standard input; let both name one (agent --csv FILE)",
+            ));
+        }
         let mut pacer = Self::new(path, range, models);
         let look = pacer.look(on_row).map_err(|error| {
             UsageError::because(format!("--csv {}: cannot be read", path.display()), error)

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
+use std::process::Command;
 
 use crate::support::{complaint, netdiag, output};
 
@@ -377,4 +378,25 @@ fn collectors_and_pseudonyms_that_cannot_be() {
         &["--anonymise-key-file", "has 6 characters", "openssl rand"],
     );
     check(&["up", "--anonymise-key-file", file], &["no effect without --anonymise"]);
+}
+
+#[test]
+fn what_is_printed_is_not_followed() {
+    for command in [&["serve"][..], &["pace", "a text"]] {
+        let args = [command, &["--csv", "-"]].concat();
+        check(&args, &["--csv -: a file is followed", "agent --csv FILE"]);
+    }
+}
+
+#[test]
+fn open_files_too_few_to_begin_are_told() {
+    for limit in ["9", "11", "63"] {
+        let mut limited = Command::new("sh");
+        limited.args(["-c", "ulimit -n $0; exec \"$@\"", limit, env!("CARGO_BIN_EXE_netdiag")]);
+        limited.args(["watch", "--bus", "nats://127.0.0.1:1", "--duration", "1"]);
+        let output = output(limited);
+        let told = format!("netdiag: error: open files are limited to {limit}, and 64 are needed");
+        assert!(complaint(&output).starts_with(&told), "{}", complaint(&output));
+        assert_eq!(output.status.code(), Some(1));
+    }
 }
