@@ -30,17 +30,6 @@ struct Thread {
     filtered: bool,
 }
 
-/// Its background thread would be there before anything is confined. That the settings of `.cargo/config.toml` are in the binary shows in
-/// nothing else but what a process weighs after hours.
-#[test]
-fn the_allocator_has_our_settings_and_no_thread() {
-    let mut command = netdiag(["--version"]);
-    command.env("_RJEM_MALLOC_CONF", "confirm_conf:true");
-    let told = complaint(&output(command));
-    let settings = "background_thread:false,narenas:2,dirty_decay_ms:0,muzzy_decay_ms:0,thp:never";
-    assert!(told.contains(&format!("--with-malloc-conf): \"{settings}\"")), "{told}");
-}
-
 impl Thread {
     fn has_only(&self, kept: &str) -> bool {
         let [inheritable, permitted, effective, ambient] = &self.sets;
@@ -191,4 +180,15 @@ fn all_is_kept_if_that_is_wished() {
 
 fn own_no_new_privs() -> bool {
     rustix::thread::no_new_privs().unwrap_or(false)
+}
+
+/// The allocator's background thread would be there before anything is confined. That the settings of `.cargo/config.toml` are in the binary shows in
+/// nothing else but what a process weighs after hours.
+#[test]
+fn the_allocator_has_our_settings_and_no_thread() {
+    let mut command = netdiag(["--version"]);
+    command.env("_RJEM_MALLOC_CONF", "confirm_conf:true");
+    let told = complaint(&output(command));
+    let settings = "background_thread:false,narenas:2,dirty_decay_ms:0,muzzy_decay_ms:0,thp:never";
+    assert!(told.contains(&format!("--with-malloc-conf): \"{settings}\"")), "{told}");
 }
